@@ -1,0 +1,29 @@
+"""The base of every document that crosses the pod boundary."""
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class Document(BaseModel):
+    """A frozen JSON document: camelCase on the wire, unknown fields refused.
+
+    Refusing unknown fields makes an older image fail at once (ContractViolation) instead of ignoring a setting.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        # Infinity and NaN have no JSON form; a metric that is not finite is reported as a failure, never as a number.
+        allow_inf_nan=False,
+    )
+
+    def to_json(self) -> str:
+        """The document as compact JSON, without fields that are unset."""
+        return self.model_dump_json(by_alias=True, exclude_none=True)
+
+
+Sha256 = str
+"""A digest written as `sha256:` and 64 hexadecimal digits."""

@@ -1,0 +1,47 @@
+"""Names of mounts, files, environment variables and size limits that both sides rely on."""
+
+from pathlib import Path
+
+PLAN_DIRECTORY = Path("/etc/finetune")
+"""Where the plan's ConfigMap is mounted; the file is `plan.json`."""
+
+PLAN_FILE = PLAN_DIRECTORY / "plan.json"
+
+STORE_MOUNT = Path("/store")
+"""Where the claim that holds datasets, models, checkpoints and artifacts is mounted."""
+
+SOURCE_MOUNT = Path("/source")
+"""Where a user's own claim or ConfigMap (a Dataset's or base model's source) is mounted, read-only."""
+
+ADAPTERS_MOUNT = Path("/adapters")
+"""Where a serving pod's init container puts each adapter: `<name>/<digest hex>/`."""
+
+SCRATCH_MOUNT = Path("/scratch")
+"""An emptyDir: TMPDIR, HOME and every library's cache. Lost with the pod."""
+
+TERMINATION_LOG = Path("/dev/termination-log")
+"""Where a pod leaves its result document; the kubelet copies it to the pod's status."""
+
+TERMINATION_LIMIT = 4096
+"""Bytes of a termination message that the kubelet keeps."""
+
+PROGRESS_LIMIT = 16 * 1024
+"""Bytes of `/progress` that the operator reads."""
+
+POD_PORT = 8080
+"""Port of `/progress` and `/metrics` in training pods and of the engine in serving pods."""
+
+PROBER_PORT = 8081
+"""Port of the prober's `/ready` in serving pods."""
+
+ENV_POD_UID = "FINETUNE_POD_UID"
+"""The pod's uid (downward API): names the checkpoint directory of one pod incarnation."""
+
+ENV_HF_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name, not a token
+"""The Hugging Face Hub token of a stage or dataset pod, from a Secret."""
+
+MANIFEST_FILE = "manifest.json"
+OUTCOME_FILE = "outcome.json"
+PROBE_FILE = "probe.json"
+EVALUATION_FILE = "evaluation.json"
+RESULT_FILE = "result.json"

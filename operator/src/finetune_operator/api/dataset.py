@@ -1,0 +1,260 @@
+"""Dataset: where rows come from, how they are cleaned and split; an immutable revision in its status."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from finetune_contract.plans import RowFormat
+from finetune_operator.api.base import (
+    COMMON_AGE,
+    COMMON_MESSAGE,
+    COMMON_REASON,
+    NAME_RULE,
+    ApiModel,
+    Digest,
+    JobFailure,
+    Key,
+    Metadata,
+    Name,
+    PrinterColumn,
+    ResourceMeta,
+    Resources,
+    ResourceStatus,
+    Scheduling,
+    Text,
+    Uri,
+    VolumePath,
+    Word,
+    exactly_one_of,
+    rule,
+    rules,
+)
+
+INLINE_LIMIT = 128 * 1024
+
+
+class InlineSource(ApiModel):
+    """Rows in the YAML itself."""
+
+    jsonl: Annotated[str, StringConstraints(min_length=1, max_length=INLINE_LIMIT)]
+    """JSON lines, at most 128 KiB."""
+
+
+class ConfigMapSource(ApiModel):
+    """Rows in a ConfigMap of the same namespace."""
+
+    name: Name
+    """The ConfigMap's name."""
+    key: Key
+    """The key that holds JSON lines."""
+
+
+class HttpSource(ApiModel):
+    """Files to download."""
+
+    urls: Annotated[
+        list[Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s]+$")]],
+        Field(min_length=1, max_length=64),
+    ]
+    """Addresses of JSON lines files."""
+    sha256: Annotated[
+        list[Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-f]{64}$")]], Field(max_length=64)
+    ] = []
+    """One checksum for each URL, in the same order, or none."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.sha256) || size(self.sha256) == 0 || size(self.sha256) == size(self.urls)",
+                "give one sha256 for each URL, or none",
+            )
+        )
+    )
+
+
+class DatasetSource(ApiModel):
+    """Where rows come from: exactly one."""
+
+    inline: InlineSource | None = None
+    """Rows in the YAML itself."""
+    config_map: ConfigMapSource | None = None
+    """Rows in a ConfigMap."""
+    http: HttpSource | None = None
+    """Files to download."""
+    persistent_volume_claim: VolumePath | None = None
+    """Files in a volume; path may be a glob such as `tickets/*.jsonl`."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(exactly_one_of("inline", "configMap", "http", "persistentVolumeClaim"))
+    )
+
+
+class DatasetFormat(StrEnum):
+    """The shape of the source's rows."""
+
+    AUTO = "Auto"
+    MESSAGES = RowFormat.MESSAGES.value
+    PROMPT_COMPLETION = RowFormat.PROMPT_COMPLETION.value
+    TEXT = RowFormat.TEXT.value
+    CLASSIFICATION = RowFormat.CLASSIFICATION.value
+
+
+class NearDuplicates(ApiModel):
+    """Removal of rows that nearly repeat another."""
+
+    similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.85
+    """Jaccard similarity of word sequences from which a row counts as a repetition."""
+
+
+class Deduplicate(ApiModel):
+    """Which repetitions are removed."""
+
+    exact: bool = True
+    """Remove rows that repeat another exactly."""
+    near: NearDuplicates | None = None
+    """Remove rows that nearly repeat another; unset: kept."""
+
+
+class Prepare(ApiModel):
+    """How rows are cleaned."""
+
+    deduplicate: Deduplicate = Deduplicate()
+    """Which repetitions are removed."""
+    max_bad_rows: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """How many lines may be unreadable; they are counted and left out. One more fails the Dataset."""
+
+
+class SplitSpec(ApiModel):
+    """How rows are divided; a row keeps its side when others are added."""
+
+    validation: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Fraction of rows that tune nothing but tell when to stop."""
+    test: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Fraction of rows that only the evaluation sees."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    """Another seed divides differently."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "(has(self.validation) ? self.validation : 0.0) + (has(self.test) ? self.test : 0.0) <= 0.9",
+                "validation and test together may take at most 0.9: rows to train on must remain",
+            )
+        )
+    )
+
+
+class License(ApiModel):
+    """Under which licence the rows may be used."""
+
+    spdx: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9.+-]+$")]
+    """SPDX identifier, such as CC-BY-4.0."""
+    attribution: Text | None = None
+    """Whom to name."""
+
+
+class DatasetSpec(ApiModel):
+    """What rows a model is to learn from."""
+
+    source: DatasetSource
+    """Where rows come from: exactly one."""
+    format: DatasetFormat = DatasetFormat.AUTO
+    """The shape of the source's rows; Auto looks at the first one."""
+    columns: Annotated[dict[Word, Word], Field(max_length=16)] = {}
+    """Our column name to the source's, such as `prompt: question`."""
+    prepare: Prepare = Prepare()
+    """How rows are cleaned."""
+    split: SplitSpec = SplitSpec()
+    """How rows are divided into train, validation and test."""
+    license: License | None = None
+    """Under which licence the rows may be used."""
+    resources: Resources = Resources()
+    """What the preparing pod asks for."""
+    scheduling: Scheduling = Scheduling()
+    """Where the preparing pod may run."""
+    rerun: Word | None = None
+    """Any new value reads the source again; a new revision appears only if the content changed."""
+
+
+class RowCounts(ApiModel):
+    """How many rows there were and are."""
+
+    read: int
+    """Rows in the source."""
+    kept: int
+    """Rows in the revision."""
+
+
+class DroppedRows(ApiModel):
+    """Rows that were left out."""
+
+    reason: Word
+    """Why."""
+    rows: int
+    """How many."""
+
+
+class SplitCount(ApiModel):
+    """One part of the revision."""
+
+    name: Word
+    """train, validation or test."""
+    rows: int
+    """How many rows it has."""
+
+
+class Revision(ApiModel):
+    """An immutable, content-addressed state of the rows."""
+
+    digest: Digest
+    """Names the content: equal rows and splits have an equal digest."""
+    key: Word
+    """Names the source and settings that were read."""
+    uri: Uri
+    """Where it is stored."""
+    created_at: datetime
+    """When it became this Dataset's revision."""
+    format: Word
+    """The shape of its rows."""
+    rows: RowCounts
+    """How many rows there were and are."""
+    dropped: Annotated[list[DroppedRows], Field(max_length=16)] = []
+    """What was left out, by reason."""
+    splits: Annotated[list[SplitCount], Field(max_length=4)] = []
+    """Its parts."""
+
+
+class DatasetStatus(ResourceStatus):
+    """What became of the rows."""
+
+    revision: Revision | None = None
+    """The newest revision; stays while a later reading fails."""
+    failure: JobFailure | None = None
+    """Why the last reading failed."""
+
+
+class Dataset(ApiModel):
+    """Rows for fine-tuning: read, cleaned, split and stored as an immutable revision."""
+
+    metadata: Metadata
+    spec: DatasetSpec
+    status: DatasetStatus = DatasetStatus()
+
+
+META = ResourceMeta(
+    kind="Dataset",
+    plural="datasets",
+    short_names=("ds",),
+    columns=(
+        PrinterColumn("Phase", ".status.phase"),
+        PrinterColumn("Rows", ".status.revision.rows.kept", "integer"),
+        PrinterColumn("Format", ".status.revision.format"),
+        COMMON_REASON,
+        PrinterColumn("Revision", ".status.revision.digest", wide=True),
+        COMMON_MESSAGE,
+        COMMON_AGE,
+    ),
+)
+ROOT_RULES = (NAME_RULE,)

@@ -1,0 +1,336 @@
+"""What the watches last said: our resources in full, their children slimmed, indexed by owner.
+
+Objects are kept as JSON text: a fraction of the memory of dicts, and nobody can change a cached object by accident.
+An object is never replaced by an older version of itself, and one that was deleted never comes back, whatever order
+watches, lists and answers to our own writes arrive in. Every change answers with the keys that should be looked at.
+"""
+
+import hashlib
+import json
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
+
+from finetune_contract.results import Progress
+from finetune_operator.cluster import OWN_KINDS, controller_uid
+from finetune_operator.manifests.naming import GROUP, LABEL_KIND, LABEL_NAME, LABEL_ROLE
+from finetune_operator.reconcile.observed import Reference
+from finetune_operator.reconcile.outcome import Manifest
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+REMEMBERED_DELETIONS = 20_000
+"""Uids of deleted objects that are remembered, so that a list or an answer in flight cannot bring one back."""
+
+KUBECTL_COPY = "kubectl.kubernetes.io/last-applied-configuration"
+METADATA = (
+    "name", "namespace", "uid", "labels", "ownerReferences", "resourceVersion", "generation", "creationTimestamp",
+    "deletionTimestamp",
+)  # fmt: skip
+SPEC: Mapping[str, tuple[str, ...]] = {
+    "Pod": ("nodeName",),
+    "Job": ("suspend", "parallelism", "backoffLimit"),
+    "Deployment": ("replicas",),
+    "PersistentVolumeClaim": ("accessModes", "storageClassName", "volumeName"),
+}
+"""Fields of a child's spec that are kept."""
+
+
+class Key(NamedTuple):
+    """One of our resources: what the queue holds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+class Place(NamedTuple):
+    """Where an object is: at most one is there at a time."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """One cached object."""
+
+    place: Place
+    uid: str
+    version: int
+    owner: Key | None
+    """The resource that a child's labels name."""
+    controller: str | None
+    """Uid of the controlling owner: of our resource, or of the Job or ReplicaSet of a Pod."""
+    created: str
+    text: str
+    content: str = ""
+    """Digest of a child's spec as the server has it: changes when anybody edits the child."""
+    summary: tuple[str, str] | None = None
+    """Phase and reason of one of our resources, for metrics."""
+    address: str | None = None
+    """IP of a training pod that runs."""
+    gone: bool = False
+    """A tombstone: a deleted Pod whose termination message is still wanted."""
+
+    def load(self) -> Manifest:
+        """A copy of the object."""
+        return dict(json.loads(self.text))
+
+
+class TrainingPod(NamedTuple):
+    """A running training pod."""
+
+    uid: str
+    created: str
+    key: Key
+    address: str
+
+
+class Cache:
+    """The state of the cluster, as far as it concerns us. Not thread-safe: it belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._places: dict[Place, str] = {}
+        self._children: defaultdict[Key, set[str]] = defaultdict(set)
+        self._pods: defaultdict[str, set[str]] = defaultdict(set)
+        """Uid of a Job -> uids of its Pods."""
+        self._training: dict[str, TrainingPod] = {}
+        self._references: dict[Key, tuple[Place, ...]] = {}
+        self._referrers: defaultdict[Place, set[Key]] = defaultdict(set)
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self.summaries: Counter[tuple[str, str, str]] = Counter()
+        """Number of our resources by kind, phase and reason."""
+        self.progress: dict[Key, Progress] = {}
+        """What the newest running training pod of a job said last."""
+
+    # Reading
+
+    def keys(self) -> Iterator[Key]:
+        """All our resources."""
+        return (Key(*place) for place in list(self._places) if place.kind in OWN_KINDS)
+
+    def get(self, place: Place | Key) -> Manifest | None:
+        """An object that exists."""
+        entry = self.entry(place)
+        return entry.load() if entry else None
+
+    def entry(self, place: Place | Key) -> Entry | None:
+        """The entry of an object that exists."""
+        uid = self._places.get(Place(*place))
+        return self._entries[uid] if uid else None
+
+    def children(self, key: Key, uid: str) -> dict[str, tuple[Manifest, ...]]:
+        """Kind -> children of the resource with this uid, oldest first."""
+        found: defaultdict[str, list[Entry]] = defaultdict(list)
+        for entry in (self._entries[child] for child in self._children.get(key, ())):
+            if self._is_child(entry, uid):
+                found[entry.place.kind].append(entry)
+        return {
+            kind: tuple(entry.load() for entry in sorted(entries, key=lambda entry: (entry.created, entry.place.name)))
+            for kind, entries in found.items()
+        }
+
+    def training_pods(self) -> list[TrainingPod]:
+        """Training pods that run now."""
+        return list(self._training.values())
+
+    def of_kind(self, kind: str) -> list[Entry]:
+        """Entries of one kind, without tombstones."""
+        return [self._entries[uid] for place, uid in self._places.items() if place.kind == kind]
+
+    def versions(self, kind: str) -> dict[str, int]:
+        """Uid -> version of the objects of one kind."""
+        return {entry.uid: entry.version for entry in self.of_kind(kind)}
+
+    # Changing
+
+    def put(self, manifest: Manifest) -> set[Key]:
+        """Take in an object as a watch, a list or an answer to a write shows it; nothing if that is old news."""
+        metadata = manifest["metadata"]
+        uid, version = str(metadata["uid"]), int(metadata["resourceVersion"])
+        known = self._entries.get(uid)
+        if uid in self._deleted or (known is not None and known.version >= version):
+            return set()
+        entry = _entry(manifest, version)
+        namesake = self.entry(entry.place)
+        if namesake is not None and namesake.version > version:
+            return set()
+        affected = self.vanish(namesake.uid) if namesake is not None and namesake is not known else set()
+        if known is not None:
+            affected |= self._concerned(known)
+            self._unlink(known)
+        self._link(entry)
+        return affected | self._concerned(entry)
+
+    def remove(self, manifest: Manifest) -> set[Key]:
+        """An object was deleted; this is its last state."""
+        affected = self.put(manifest)
+        return affected | self.vanish(str(manifest["metadata"]["uid"]))
+
+    def vanish(self, uid: str) -> set[Key]:
+        """An object was deleted, and the cache knows its last state better than the caller."""
+        self._deleted[uid] = None
+        if len(self._deleted) > REMEMBERED_DELETIONS:
+            self._deleted.popitem(last=False)
+        entry = self._entries.get(uid)
+        if entry is None or entry.gone:
+            return set()
+        concerned = self._concerned(entry)
+        self._unlink(entry)
+        if entry.place.kind == "Pod" and entry.controller in self._entries:
+            entry.gone, entry.address = True, None
+            self._mark_deleted(entry)
+            self._link(entry)
+        for pod in [self._entries[pod] for pod in self._pods.get(uid, ())]:
+            if pod.gone:
+                self._unlink(pod)
+        if entry.place.kind in OWN_KINDS:
+            self.refer(Key(*entry.place), ())
+        return concerned
+
+    def doom(self, uid: str) -> None:
+        """An object is being deleted at our request; the watch will tell when it is gone."""
+        if uid in self._entries:
+            self._mark_deleted(self._entries[uid])
+
+    def refer(self, key: Key, references: Iterable[Reference]) -> None:
+        """What a resource refers to: changes of those will concern it."""
+        places = tuple(Place(reference.kind, key.namespace, reference.name) for reference in references)
+        for place in self._references.pop(key, ()):
+            _discard(self._referrers, place, key)
+        if places:
+            self._references[key] = places
+        for place in places:
+            self._referrers[place].add(key)
+
+    # Inside
+
+    def _is_child(self, entry: Entry, uid: str) -> bool:
+        if entry.place.kind != "Pod":
+            return entry.controller in (None, uid)
+        job = self._entries.get(entry.controller or "")
+        # The Job decides while it is known; a ReplicaSet's pods go by their labels alone.
+        return job is None or job.controller == uid
+
+    def _concerned(self, entry: Entry) -> set[Key]:
+        """Who should look when this object changes."""
+        concerned = set(self._referrers.get(entry.place, ()))
+        if entry.place.kind in OWN_KINDS:
+            concerned.add(Key(*entry.place))
+        if entry.owner is not None:
+            concerned.add(entry.owner)
+        return concerned
+
+    def _link(self, entry: Entry) -> None:
+        self._entries[entry.uid] = entry
+        if not entry.gone:
+            self._places[entry.place] = entry.uid
+        if entry.owner is not None:
+            self._children[entry.owner].add(entry.uid)
+        if entry.place.kind == "Pod" and entry.controller is not None:
+            self._pods[entry.controller].add(entry.uid)
+        if entry.address and entry.owner:
+            self._training[entry.uid] = TrainingPod(entry.uid, entry.created, entry.owner, entry.address)
+        if entry.summary:
+            self.summaries[(entry.place.kind, *entry.summary)] += 1
+
+    def _unlink(self, entry: Entry) -> None:
+        del self._entries[entry.uid]
+        self._training.pop(entry.uid, None)
+        if self._places.get(entry.place) == entry.uid:
+            del self._places[entry.place]
+        if entry.owner is not None:
+            _discard(self._children, entry.owner, entry.uid)
+        if entry.place.kind == "Pod" and entry.controller is not None:
+            _discard(self._pods, entry.controller, entry.uid)
+        if entry.summary:
+            self.summaries[(entry.place.kind, *entry.summary)] -= 1
+
+    @staticmethod
+    def _mark_deleted(entry: Entry) -> None:
+        manifest = entry.load()
+        manifest["metadata"].setdefault("deletionTimestamp", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        entry.text = _to_json(manifest)
+
+
+def _discard(index: dict[A, set[B]], where: A, what: B) -> None:
+    index[where].discard(what)
+    if not index[where]:
+        del index[where]
+
+
+def _to_json(value: Any) -> str:  # noqa: ANN401 - any JSON
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _entry(manifest: Manifest, version: int) -> Entry:
+    metadata = manifest["metadata"]
+    kind, namespace, labels = str(manifest["kind"]), str(metadata["namespace"]), metadata.get("labels") or {}
+    place = Place(kind, namespace, str(metadata["name"]))
+    is_ours = kind in OWN_KINDS
+    named = LABEL_KIND in labels and LABEL_NAME in labels
+    return Entry(
+        place=place,
+        uid=str(metadata["uid"]),
+        version=version,
+        owner=Key(labels[LABEL_KIND], namespace, labels[LABEL_NAME]) if named and not is_ours else None,
+        controller=controller_uid(manifest),
+        created=str(metadata.get("creationTimestamp", "")),
+        text=_to_json(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
+        content="" if is_ours else digest({"spec": manifest.get("spec"), "data": manifest.get("data")}),
+        summary=_summary(manifest) if is_ours else None,
+        address=_training_address(manifest, labels) if kind == "Pod" else None,
+    )
+
+
+def _without_bookkeeping(manifest: Manifest) -> Manifest:
+    """One of our resources without what doubles its size: the history of its fields and kubectl's copy of it."""
+    metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
+    annotations = metadata.get("annotations") or {}
+    metadata["annotations"] = {name: value for name, value in annotations.items() if name != KUBECTL_COPY}
+    return {**manifest, "metadata": metadata}
+
+
+def slim(manifest: Manifest) -> Manifest:
+    """What a reconcile needs of a child."""
+    metadata = {name: manifest["metadata"][name] for name in METADATA if name in manifest["metadata"]}
+    annotations = manifest["metadata"].get("annotations") or {}
+    ours = {name: value for name, value in annotations.items() if name.startswith(f"{GROUP}/")}
+    if ours:
+        metadata["annotations"] = ours
+    kept: Manifest = {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
+    spec = {name: manifest["spec"][name] for name in SPEC.get(manifest["kind"], ()) if name in manifest["spec"]}
+    if spec:
+        kept["spec"] = spec
+    if "status" in manifest:
+        kept["status"] = manifest["status"]
+    return kept
+
+
+def digest(value: Any) -> str:  # noqa: ANN401 - any JSON
+    """A short digest of any JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def _summary(manifest: Manifest) -> tuple[str, str]:
+    status = manifest.get("status") or {}
+    conditions = status.get("conditions") or ()
+    reasons = (str(condition.get("reason", "")) for condition in conditions if condition.get("type") == "Ready")
+    return str(status.get("phase", "")), next(reasons, "")
+
+
+def _training_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:
+    status = pod.get("status") or {}
+    if (
+        labels.get(LABEL_ROLE) != "train"
+        or status.get("phase") != "Running"
+        or pod["metadata"].get("deletionTimestamp")
+    ):
+        return None
+    return status.get("podIP")

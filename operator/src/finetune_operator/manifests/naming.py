@@ -1,0 +1,56 @@
+"""Names, labels and owner references of child objects: always valid, never colliding."""
+
+import hashlib
+from typing import Any
+
+from finetune_operator.api.base import GROUP, VERSION
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as JSON."""
+
+API_VERSION = f"{GROUP}/{VERSION}"
+MANAGER = "finetune-operator"
+"""Value of app.kubernetes.io/managed-by on every child, field manager of every write."""
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_KIND = f"{GROUP}/kind"
+LABEL_NAME = f"{GROUP}/name"
+LABEL_ROLE = f"{GROUP}/role"
+LABEL_RUN = f"{GROUP}/run"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
+
+MAX_NAME = 63
+"""A Job's name becomes a label value and a host name."""
+
+
+def child_name(owner: str, *parts: str) -> str:
+    """`owner-part-part`, cut and made unique by a hash where it would be longer than 63 characters."""
+    suffix = "-".join(parts)
+    name = f"{owner}-{suffix}"
+    if len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{owner[: MAX_NAME - len(suffix) - 10].rstrip('-.')}-{digest}-{suffix}"
+
+
+def labels(kind: str, name: str, role: str, **more: str) -> dict[str, str]:
+    """The labels that make an object a child of ours; the owner's name is a label value too."""
+    return {
+        LABEL_MANAGED_BY: MANAGER,
+        LABEL_KIND: kind,
+        LABEL_NAME: name,
+        LABEL_ROLE: role,
+        **{f"{GROUP}/{key}": value for key, value in more.items()},
+    }
+
+
+def owner_reference(kind: str, name: str, uid: str) -> dict[str, Any]:
+    """Makes the garbage collector delete a child with its owner."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "name": name,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }

@@ -1,0 +1,144 @@
+"""The Deployment and Service of a ModelDeployment."""
+
+import hashlib
+
+from finetune_contract.paths import POD_PORT, PROBER_PORT
+from finetune_contract.plans import ServedAdapter, ServingPlan, StoredReference
+from finetune_operator.api.base import GROUP, Resources
+from finetune_operator.api.modeldeployment import ModelDeployment
+from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests.engines import transformers
+from finetune_operator.manifests.naming import MANAGER, Manifest, child_name, labels, owner_reference
+from finetune_operator.settings import Settings
+
+ROLE = "serve"
+
+PROBER_RESOURCES = Resources(requests={"cpu": "50m", "memory": "96Mi"})
+"""The prober sends a few small requests."""
+
+LABEL_PLAN = f"{GROUP}/plan"
+"""On the Deployment: the hash of the plan that its pods serve."""
+
+GRACE_SECONDS = 150
+"""Longer than the engine's request time-out, so that a pod that goes finishes what it accepted."""
+
+
+def plan(
+    deployment: ModelDeployment, base: StoredReference, adapters: tuple[ServedAdapter, ...], settings: Settings
+) -> ServingPlan:
+    """What the pods serve and prove."""
+    return ServingPlan(
+        name=deployment.metadata.name,
+        namespace=deployment.metadata.namespace,
+        base=base,
+        adapters=adapters,
+        max_batch_size=deployment.spec.engine.max_batch_size,
+        max_queue=deployment.spec.engine.max_queue,
+        claim=settings.claim_name,
+    )
+
+
+def url(deployment: ModelDeployment) -> str:
+    """The OpenAI-compatible address within the cluster."""
+    return f"http://{deployment.metadata.name}.{deployment.metadata.namespace}.svc:{POD_PORT}/v1"
+
+
+def selector(deployment: ModelDeployment) -> dict[str, str]:
+    """What marks the serving pods."""
+    return labels("ModelDeployment", deployment.metadata.name, ROLE)
+
+
+def plan_config_map(deployment: ModelDeployment, document: ServingPlan) -> Manifest:
+    """The plan's ConfigMap; its name carries its content's hash, so a new plan rolls the pods."""
+    metadata = deployment.metadata
+    owner = jobs.owner_of("ModelDeployment", metadata.name, metadata.uid, metadata.namespace)
+    digest = hashlib.sha256(document.to_json().encode()).hexdigest()
+    return jobs.plan_config_map(child_name(metadata.name, "serve", digest[:8]), document, selector(deployment), owner)
+
+
+def build(deployment: ModelDeployment, config_map: str, settings: Settings) -> tuple[Manifest, Manifest]:
+    """The Deployment and the Service, kept as they are here by server-side apply."""
+    return _deployment(deployment, config_map, settings), _service(deployment)
+
+
+def _deployment(deployment: ModelDeployment, config_map: str, settings: Settings) -> Manifest:
+    volumes = [
+        pods.plan_volume(config_map),
+        pods.claim_volume("store", settings.claim_name, read_only=True),
+        {"name": "adapters", "emptyDir": {}},
+    ]
+    pod = pods.pod_spec(
+        [
+            transformers.container(deployment, settings, (pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY)),
+            _prober(settings),
+        ],
+        volumes,
+        deployment.spec.scheduling,
+        initContainers=[_deliver(settings)],
+        terminationGracePeriodSeconds=GRACE_SECONDS,
+    )
+    marks = selector(deployment)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(deployment, **{LABEL_PLAN: config_map[-8:]}),
+        "spec": {
+            "replicas": deployment.spec.replicas,
+            "selector": {"matchLabels": marks},
+            # A new pod proves itself before an old one goes.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": {"metadata": {"labels": marks}, "spec": pod},
+        },
+    }
+
+
+_ADAPTERS: Manifest = {"name": "adapters", "mountPath": "/adapters"}
+_ADAPTERS_READ_ONLY: Manifest = {**_ADAPTERS, "readOnly": True}
+
+
+def _deliver(settings: Settings) -> Manifest:
+    """Verifies the base in the store and copies each adapter to its own path."""
+    return pods.container(
+        "deliver",
+        settings.operator_image,
+        ["python", "-m", "finetune_store", "deliver"],
+        pull_policy=settings.image_pull_policy,
+        resources=PROBER_RESOURCES,
+        mounts=(pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS),
+    )
+
+
+def _prober(settings: Settings) -> Manifest:
+    """Proves each adapter; its readiness is the pod's."""
+    return pods.container(
+        "prober",
+        settings.operator_image,
+        ["python", "-m", "finetune_prober"],
+        pull_policy=settings.image_pull_policy,
+        resources=PROBER_RESOURCES,
+        mounts=(pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY),
+        ports=[{"name": "prober", "containerPort": PROBER_PORT}],
+        readinessProbe={"httpGet": {"path": "/ready", "port": PROBER_PORT}, "periodSeconds": 2, "timeoutSeconds": 5},
+    )
+
+
+def _service(deployment: ModelDeployment) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(deployment),
+        "spec": {
+            "selector": selector(deployment),
+            "ports": [{"name": "http", "port": POD_PORT, "targetPort": POD_PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def _metadata(deployment: ModelDeployment, **more: str) -> Manifest:
+    metadata = deployment.metadata
+    return {
+        "name": metadata.name,
+        "namespace": metadata.namespace,
+        "labels": {**selector(deployment), "app.kubernetes.io/part-of": MANAGER, **more},
+        "ownerReferences": [owner_reference("ModelDeployment", metadata.name, metadata.uid)],
+    }

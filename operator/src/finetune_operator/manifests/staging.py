@@ -1,0 +1,81 @@
+"""The Job that brings a base model into the store and says which run this is."""
+
+from finetune_contract.paths import ENV_HF_TOKEN
+from finetune_contract.plans import BaseSource, HubModel, RunIngredients, S3Model, StagePlan, StoredReference
+from finetune_operator.api.base import Resources, Scheduling
+from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests.naming import Manifest, child_name, labels
+from finetune_operator.settings import Settings
+
+ROLE = "stage"
+
+RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"})
+"""Copying and hashing files in chunks needs little."""
+
+
+def source_plan(base: BaseModelSource, stored: StoredReference | None) -> BaseSource:
+    """Where the stage pod finds the model; `stored` is the artifact of `base.fineTuneJob`."""
+    if base.hugging_face:
+        return BaseSource(hub=HubModel(repo=base.hugging_face.repo, revision=base.hugging_face.revision))
+    if base.s3:
+        return BaseSource(s3=S3Model(uri=base.s3.uri, endpoint=base.s3.endpoint, region=base.s3.region))
+    if base.persistent_volume_claim:
+        return BaseSource(volume=base.persistent_volume_claim.path)
+    assert stored is not None
+    return BaseSource(stored=stored)
+
+
+def job_name(owner: str, key: str, number: int) -> str:
+    """Deterministic: the same resolution tried for the n-th time."""
+    return child_name(owner, "stage", key[:6], str(number))
+
+
+def build(
+    owner: Manifest,
+    base: BaseModelSource,
+    *,
+    key: str,
+    number: int,
+    stored: StoredReference | None,
+    run: RunIngredients | None,
+    scheduling: Scheduling,
+    settings: Settings,
+) -> tuple[Manifest, Manifest]:
+    """The plan's ConfigMap and the Job, in the order they are created."""
+    name = job_name(owner["name"], key, number)
+    marks = labels(owner["kind"], owner["name"], ROLE, run=key[:16], attempt=str(number))
+    plan = StagePlan(
+        name=owner["name"],
+        namespace=owner["namespace"],
+        source=source_plan(base, stored),
+        run=run,
+        claim=settings.claim_name,
+    )
+    claim = base.persistent_volume_claim.claim_name if base.persistent_volume_claim else None
+    container = pods.container(
+        "stage",
+        settings.operator_image,
+        ["python", "-m", "finetune_store", "stage"],
+        pull_policy=settings.image_pull_policy,
+        resources=RESOURCES,
+        mounts=(pods.PLAN_MOUNT, pods.STORE, *((pods.SOURCE,) if claim else ())),
+        **_secrets(base),
+    )
+    volumes = [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name)]
+    if claim:
+        volumes.append(pods.claim_volume("source", claim, read_only=True))
+    # A stage pod needs no accelerator, so it does not carry the training pod's node selection, only its tolerations.
+    place = Scheduling(tolerations=scheduling.tolerations)
+    pod = pods.pod_spec([container], volumes, place)
+    return jobs.plan_config_map(name, plan, marks, owner), jobs.job(name, pod, marks, owner)
+
+
+def _secrets(base: BaseModelSource) -> Manifest:
+    if base.hugging_face and base.hugging_face.token_secret_ref:
+        token = base.hugging_face.token_secret_ref
+        reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
+        return {"extra_env": ({"name": ENV_HF_TOKEN, "valueFrom": reference},)}
+    if base.s3 and base.s3.credentials_secret_ref:
+        return {"envFrom": [{"secretRef": {"name": base.s3.credentials_secret_ref.name}}]}
+    return {}

@@ -1,0 +1,51 @@
+"""The operator's Prometheus metrics: controller-runtime's names under our prefix, no label with unbounded values."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+PREFIX = "finetune_operator"
+SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+RECONCILE_SECONDS = Histogram(
+    f"{PREFIX}_reconcile_time_seconds", "Duration of one pass.", ["kind"], buckets=SECONDS, registry=REGISTRY
+)
+RECONCILES = Counter(
+    f"{PREFIX}_reconcile", "Passes by how they ended: success, requeue_after, retry, error.", ["kind", "result"],
+    registry=REGISTRY,
+)  # fmt: skip
+STATUS_WRITES = Counter(f"{PREFIX}_status_writes", "Status writes that succeeded.", ["kind"], registry=REGISTRY)
+QUEUE_DEPTH = Gauge(f"{PREFIX}_workqueue_depth", "Keys that wait for a worker.", registry=REGISTRY)
+QUEUE_ADDS = Counter(f"{PREFIX}_workqueue_adds", "Keys put into the queue.", registry=REGISTRY)
+QUEUE_RETRIES = Counter(f"{PREFIX}_workqueue_retries", "Keys put back after a failed pass.", registry=REGISTRY)
+QUEUE_SECONDS = Histogram(
+    f"{PREFIX}_workqueue_queue_duration_seconds", "Time from added to taken.", buckets=SECONDS, registry=REGISTRY
+)
+API_REQUESTS = Counter(
+    f"{PREFIX}_rest_client_requests",
+    "Requests to the API server, without the watches; code 0: no answer.",
+    ["verb", "code"],
+    registry=REGISTRY,
+)
+WATCH_EVENTS = Counter(f"{PREFIX}_watch_events", "Objects that the watches delivered.", ["kind"], registry=REGISTRY)
+WATCH_LAST_EVENT = Gauge(
+    f"{PREFIX}_watch_last_event_timestamp_seconds", "When a watch last delivered an object.", ["kind"],
+    registry=REGISTRY,
+)  # fmt: skip
+WATCH_RESTARTS = Counter(f"{PREFIX}_watch_restarts", "Restarts of all watches after an error.", registry=REGISTRY)
+SWEEP_REPAIRS = Counter(
+    f"{PREFIX}_sweep_repairs", "Objects that a sweep found missing or outdated in the cache.", ["kind"],
+    registry=REGISTRY,
+)  # fmt: skip
+LEADER = Gauge(f"{PREFIX}_leader_election_master_status", "1 while this replica leads.", registry=REGISTRY)
+OBJECTS = Gauge(
+    f"{PREFIX}_objects", "Our resources by phase and by the reason of their Ready condition.",
+    ["kind", "phase", "reason"], registry=REGISTRY,
+)  # fmt: skip
+PROGRESS_POLLS = Counter(
+    f"{PREFIX}_progress_polls", "Questions to training pods: ok, unreachable, invalid.", ["result"], registry=REGISTRY
+)

@@ -1,0 +1,69 @@
+"""The mechanics of conditions: transition times, the summary, what kstatus wants."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from finetune_operator.api.base import Condition, ConditionStatus
+
+MESSAGE_LIMIT = 2048
+RECONCILING = "Reconciling"
+STALLED = "Stalled"
+READY = "Ready"
+
+
+class ConditionSet:
+    """The conditions of one resource while a pass decides about them.
+
+    Starts with what the status has; a condition that the pass does not set stays as it was, unless removed.
+    """
+
+    def __init__(self, previous: Iterable[Condition], generation: int, now: datetime) -> None:
+        """Take the status's conditions, the spec's generation and the time of the pass."""
+        self._conditions = {condition.type: condition for condition in previous}
+        self._generation = generation
+        self._now = now.replace(microsecond=0)
+
+    def set(self, type_: str, holds: bool | None, reason: str, message: str = "") -> None:
+        """Say whether a condition holds (None: unknown), and why; the transition time changes only with the status."""
+        status = {True: ConditionStatus.TRUE, False: ConditionStatus.FALSE, None: ConditionStatus.UNKNOWN}[holds]
+        before = self._conditions.get(type_)
+        since = before.last_transition_time if before and before.status is status else self._now
+        self._conditions[type_] = Condition(
+            type=type_,
+            status=status,
+            reason=reason,
+            message=message[:MESSAGE_LIMIT],
+            observed_generation=self._generation,
+            last_transition_time=since,
+        )
+
+    def remove(self, *types: str) -> None:
+        """Forget conditions that say nothing now."""
+        for type_ in types:
+            self._conditions.pop(type_, None)
+
+    def ready(self, reason: str, message: str = "") -> None:
+        """The resource is what its spec asks for."""
+        self.set(READY, True, reason, message)
+        self.remove(RECONCILING, STALLED)
+
+    def waiting(self, reason: str, message: str = "") -> None:
+        """The resource is on its way."""
+        self.set(READY, False, reason, message)
+        self.set(RECONCILING, True, reason, message)
+        self.remove(STALLED)
+
+    def stalled(self, reason: str, message: str) -> None:
+        """Nothing will change unless somebody does something; the message says what."""
+        self.set(READY, False, reason, message)
+        self.set(STALLED, True, reason, message)
+        self.remove(RECONCILING)
+
+    def to_list(self) -> list[Condition]:
+        """In the order of their types, so that equal sets are equal lists."""
+        return [self._conditions[type_] for type_ in sorted(self._conditions)]
+
+    def holds(self, type_: str) -> bool:
+        """Whether a condition is True."""
+        condition = self._conditions.get(type_)
+        return condition is not None and condition.status is ConditionStatus.TRUE

@@ -1,0 +1,169 @@
+"""What becomes of a Dataset: one prepare Job per reading of its source, then a revision in the status."""
+
+import hashlib
+import json
+from datetime import datetime
+from functools import partial
+
+from finetune_contract.results import DatasetResult
+from finetune_operator.api.dataset import Dataset, DatasetStatus, DroppedRows, Revision, RowCounts, SplitCount
+from finetune_operator.manifests import dataset as manifests
+from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile import oneshot
+from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.observed import Observed, Reference
+from finetune_operator.reconcile.outcome import Event, Outcome
+from finetune_operator.reconcile.resources import (
+    ACCEPTED,
+    is_deleted,
+    missing_claim,
+    read,
+    seconds_until,
+    stale_children,
+    status_of,
+)
+from finetune_operator.settings import Settings
+
+SOURCE_POLL_SECONDS = 5.0
+"""How often a source that is not there yet is looked for."""
+
+
+def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
+    """The store's claim, and the ConfigMap or claim that the rows come from."""
+    source = (raw.get("spec") or {}).get("source") or {}
+    found = [Reference("PersistentVolumeClaim", settings.claim_name)]
+    if "configMap" in source:
+        found.append(Reference("ConfigMap", source["configMap"]["name"]))
+    if "persistentVolumeClaim" in source:
+        found.append(Reference("PersistentVolumeClaim", source["persistentVolumeClaim"]["claimName"]))
+    return tuple(found)
+
+
+def preparation_key(dataset: Dataset) -> str:
+    """Names one reading: what decides the rows, and the token that asks to read again."""
+    spec = dataset.spec.to_dict()
+    decisive = {
+        name: spec.get(name) for name in ("source", "format", "columns", "prepare", "split", "rerun", "license")
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
+    """Bring the Dataset one pass further."""
+    dataset = read(Dataset, raw, now)
+    if isinstance(dataset, Outcome):
+        return dataset
+    if is_deleted(raw):
+        return Outcome()
+    key = preparation_key(dataset)
+    conditions = ConditionSet(dataset.status.conditions, dataset.metadata.generation, now)
+    conditions.set(ACCEPTED, True, "Accepted")
+    if dataset.status.revision and dataset.status.revision.key == key:
+        conditions.ready("RevisionReady", _summary(dataset.status.revision))
+        return _finish(dataset, observed, conditions, dataset.status.revision, key)
+    missing = _missing_source(dataset, observed)
+    if missing:
+        conditions.waiting("SourceNotFound", missing)
+        return _finish(dataset, observed, conditions, dataset.status.revision, key, wake_after=SOURCE_POLL_SECONDS)
+    return _prepare(dataset, observed, conditions, key, now)
+
+
+def _missing_source(dataset: Dataset, observed: Observed) -> str | None:
+    for reference, item in observed.references.items():
+        if item is not None or reference.name == observed.settings.claim_name:
+            continue
+        field = "configMap.name" if reference.kind == "ConfigMap" else "persistentVolumeClaim.claimName"
+        return (
+            f"spec.source.{field}: there is no {reference.kind} {reference.name!r} in namespace "
+            f"{dataset.metadata.namespace}; create it, or name another"
+        )
+    return None
+
+
+def _prepare(dataset: Dataset, observed: Observed, conditions: ConditionSet, key: str, now: datetime) -> Outcome:
+    state = oneshot.state_of(
+        observed,
+        manifests.ROLE,
+        key,
+        parse=DatasetResult.model_validate_json,
+        failure_in=lambda result: result.failure,
+        latched=dataset.status.failure,
+    )
+    finish = partial(_finish, dataset, observed, conditions, dataset.status.revision, key)
+    match state:
+        case oneshot.Done(result):
+            revision = _revision(result, key, now)
+            conditions.ready("RevisionReady", _summary(revision))
+            event = Event("Normal", "RevisionReady", _summary(revision))
+            return _finish(dataset, observed, conditions, revision, key, events=(event,))
+        case oneshot.GivenUp(failure):
+            conditions.stalled(failure.reason, oneshot.explain(failure))
+            event = Event("Warning", failure.reason, failure.message)
+            return finish(failure=failure, events=() if dataset.status.failure == failure else (event,))
+        case oneshot.Working(reason, message):
+            conditions.waiting("Preparing", f"{reason}: {message}" if message else "reading the source")
+            return finish(failure=dataset.status.failure)
+        case oneshot.Wanted(number) as wanted:
+            create: tuple[Manifest, ...] = ()
+            if oneshot.is_due(wanted, now):
+                plan = manifests.build(dataset, key, number, observed.settings)
+                create = (*missing_claim(observed, dataset.metadata.namespace), *plan)
+            message = f"trying again after {wanted.failure.reason}" if wanted.failure else "reading the source"
+            conditions.waiting("Preparing", message)
+            return finish(failure=wanted.failure, create=create, wake_after=seconds_until([wanted.at], now))
+
+
+def _finish(
+    dataset: Dataset,
+    observed: Observed,
+    conditions: ConditionSet,
+    revision: Revision | None,
+    key: str,
+    *,
+    failure: object = None,
+    create: tuple[Manifest, ...] = (),
+    events: tuple[Event, ...] = (),
+    wake_after: float | None = None,
+) -> Outcome:
+    status = DatasetStatus.model_validate(
+        {
+            "observed_generation": dataset.metadata.generation,
+            "conditions": conditions.to_list(),
+            "phase": _phase(conditions),
+            "revision": revision,
+            "failure": failure,
+        }
+    )
+    return Outcome(
+        create=create,
+        status=status_of(status),
+        delete=stale_children(observed, lambda _role, run: run == key[:16]),
+        events=events,
+        wake_after=wake_after,
+    )
+
+
+def _phase(conditions: ConditionSet) -> str:
+    if conditions.holds("Ready"):
+        return "Ready"
+    return "Failed" if conditions.holds("Stalled") else "Preparing"
+
+
+def _revision(result: DatasetResult, key: str, now: datetime) -> Revision:
+    assert result.revision is not None
+    assert result.format is not None
+    return Revision(
+        digest=result.revision.digest,
+        uri=result.revision.uri,
+        key=key,
+        created_at=now.replace(microsecond=0),
+        format=result.format.value,
+        rows=RowCounts(read=result.rows_read, kept=result.rows_kept),
+        dropped=[DroppedRows(reason=entry.reason.value, rows=entry.rows) for entry in result.dropped],
+        splits=[SplitCount(name=entry.name, rows=entry.rows) for entry in result.splits],
+    )
+
+
+def _summary(revision: Revision) -> str:
+    splits = ", ".join(f"{split.rows} {split.name}" for split in revision.splits)
+    return f"{revision.rows.kept} of {revision.rows.read} rows: {splits}"

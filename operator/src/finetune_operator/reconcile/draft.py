@@ -1,0 +1,129 @@
+"""The outcome of a FineTuneJob's pass while it is being decided: what starts as the old status and ends as the new."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Self
+
+from finetune_operator.api.base import JobFailure
+from finetune_operator.api.finetunejob import (
+    ArtifactStatus,
+    Attempt,
+    FineTuneJob,
+    FineTuneJobStatus,
+    ProgressStatus,
+    Run,
+    RunRecord,
+    ScoreStatus,
+    TimingStatus,
+)
+from finetune_operator.manifests import staging, training
+from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.observed import Observed
+from finetune_operator.reconcile.outcome import Event, Outcome
+from finetune_operator.reconcile.resources import stale_children
+
+HISTORY = 10
+"""Entries that lists in status keep: a status that the API server refuses would be a wedge."""
+
+
+@dataclass
+class Draft:
+    """Everything that a pass may change."""
+
+    job: FineTuneJob
+    observed: Observed
+    conditions: ConditionSet
+    run: Run | None
+    runs: list[RunRecord]
+    attempts: list[Attempt]
+    attempts_total: int
+    retries_used: int
+    stalled_disruptions: int
+    progress: ProgressStatus | None
+    evaluation: list[ScoreStatus]
+    timings: list[TimingStatus]
+    artifact: ArtifactStatus | None
+    stage_failure: JobFailure | None = None
+    stage_run: str | None = None
+    """The label of the resolution that goes on now; None keeps the finished one."""
+    create: tuple[Manifest, ...] = ()
+    events: list[Event] = field(default_factory=list)
+    wake_after: float | None = None
+
+    @classmethod
+    def of(cls, job: FineTuneJob, observed: Observed, now: datetime) -> Self:
+        """The status as it is."""
+        status = job.status
+        return cls(
+            job=job,
+            observed=observed,
+            conditions=ConditionSet(status.conditions, job.metadata.generation, now),
+            run=status.run,
+            runs=list(status.runs),
+            attempts=list(status.attempts),
+            attempts_total=status.attempts_total,
+            retries_used=status.retries_used,
+            stalled_disruptions=status.stalled_disruptions,
+            progress=status.progress,
+            evaluation=list(status.evaluation),
+            timings=list(status.timings),
+            artifact=status.artifact,
+        )
+
+    def wake(self, seconds: float | None) -> None:
+        """Ask for another pass after some seconds; the earliest wish wins."""
+        wishes = [wish for wish in (self.wake_after, seconds) if wish is not None]
+        self.wake_after = min(wishes, default=None)
+
+    def forget_attempts(self) -> None:
+        """Another run begins; artifact and scores of the last one stay until it has its own."""
+        self.attempts = []
+        self.attempts_total = self.retries_used = self.stalled_disruptions = 0
+        self.progress = None
+        self.conditions.remove("Running", "Evaluated", "Complete", "Failed")
+
+    def outcome(self) -> Outcome:
+        """The effects of the pass."""
+        status = FineTuneJobStatus(
+            observed_generation=self.job.metadata.generation,
+            conditions=self.conditions.to_list(),
+            phase=self._phase(),
+            progress_percent=f"{self.progress.percent}%" if self.progress else None,
+            run=self.run,
+            stage_failure=self.stage_failure,
+            runs=self.runs[-HISTORY:],
+            progress=self.progress,
+            attempts=self.attempts[-HISTORY:],
+            attempts_total=self.attempts_total,
+            retries_used=self.retries_used,
+            stalled_disruptions=self.stalled_disruptions,
+            evaluation=self.evaluation,
+            timings=self.timings,
+            artifact=self.artifact,
+        )
+        return Outcome(
+            create=self.create,
+            status=status.to_dict(),
+            delete=stale_children(self.observed, self._belongs),
+            events=tuple(self.events),
+            wake_after=self.wake_after,
+        )
+
+    def _belongs(self, role: str, run: str) -> bool:
+        """Whether a child belongs to the present run or resolution; what another edit left behind is stopped."""
+        if role == training.ROLE:
+            return self.run is None or run == self.run.key[:16]
+        return role != staging.ROLE or self.stage_run is None or run == self.stage_run
+
+    def _phase(self) -> str:
+        conditions = self.conditions
+        if conditions.holds("Complete") and conditions.holds("Ready"):
+            return "Succeeded"
+        if conditions.holds("Stalled"):
+            return "Failed"
+        if conditions.holds("Running"):
+            return self.progress.phase or "Training" if self.progress else "Loading"
+        if not conditions.holds("DatasetReady"):
+            return "WaitingForDataset"
+        return "Staging" if not conditions.holds("Staged") else "Starting"

@@ -1,0 +1,188 @@
+"""How a Job of ours ended, or what keeps it from running, with a name for each cause."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from finetune_contract.failure import Failure, FailureReason, reason_of_exit_code
+from finetune_operator.manifests.naming import LABEL_ATTEMPT, LABEL_ROLE, LABEL_RUN, Manifest
+
+_DISRUPTIONS = {
+    "PreemptionByScheduler": FailureReason.PREEMPTED,
+    "DeletionByTaintManager": FailureReason.NODE_LOST,
+    "DeletionByPodGC": FailureReason.NODE_LOST,
+    "EvictionByEvictionAPI": FailureReason.EVICTED,
+    "TerminationByKubelet": FailureReason.EVICTED,
+}
+"""Reasons of the DisruptionTarget condition (Kubernetes documentation, "Pod disruption conditions")."""
+
+_IMAGE_TROUBLE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+_CONFIG_TROUBLE = {"CreateContainerConfigError", "CreateContainerError"}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a Job ended."""
+
+    message: str
+    """What the pod left: a result document, or its last log lines."""
+    failure: Failure | None
+    """The cause as Kubernetes tells it; None after exit code 0."""
+    node: str | None = None
+    seconds: int = 0
+
+
+class Trouble(NamedTuple):
+    """What keeps a Job's pod from running, or says that it does not run yet."""
+
+    reason: str
+    message: str
+
+
+class Numbered(NamedTuple):
+    """A Job of ours and its number."""
+
+    number: int
+    job: Manifest
+
+
+def name_of(item: Manifest) -> str:
+    """The object's name."""
+    return str(item["metadata"]["name"])
+
+
+def label_of(item: Manifest, label: str) -> str:
+    """The value of a label, empty if there is none."""
+    return str((item["metadata"].get("labels") or {}).get(label, ""))
+
+
+def numbered(jobs: Iterable[Manifest], role: str, run: str) -> list[Numbered]:
+    """The Jobs of one role and run, in the order of their numbers."""
+    found = [
+        Numbered(int(label_of(item, LABEL_ATTEMPT) or 0), item)
+        for item in jobs
+        if label_of(item, LABEL_ROLE) == role and label_of(item, LABEL_RUN) == run[:16]
+    ]
+    return sorted(found, key=lambda entry: entry.number)
+
+
+def pods_of(job: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
+    """The Job's pods, oldest first."""
+    uid = job["metadata"]["uid"]
+    owned = [pod for pod in pods if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences") or ())]
+    return sorted(owned, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+
+def finished_at(job: Manifest) -> datetime | None:
+    """When the Job came to an end; None while it has not."""
+    for condition in (job.get("status") or {}).get("conditions") or ():
+        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+            return datetime.fromisoformat(condition["lastTransitionTime"])
+    return None
+
+
+def ending_of(job: Manifest, pods: Sequence[Manifest]) -> Ending | None:
+    """How the Job ended; None while it has not."""
+    if finished_at(job) is None:
+        return None
+    own = pods_of(job, pods)
+    if not own:
+        message = "its pod is gone and nobody saw how it ended"
+        return Ending("", Failure(reason=FailureReason.UNKNOWN, message=message))
+    pod = own[-1]
+    terminated = _terminated(pod)
+    node = (pod.get("spec") or {}).get("nodeName")
+    if terminated is None:
+        return Ending("", _without_exit(pod), node)
+    return Ending(
+        message=str(terminated.get("message") or ""),
+        failure=_cause(pod, terminated),
+        node=node,
+        seconds=_seconds(terminated),
+    )
+
+
+def trouble_of(job: Manifest, pods: Sequence[Manifest]) -> Trouble | None:
+    """What keeps the Job's newest pod from running; None when it runs."""
+    own = [pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")]
+    if not own:
+        return Trouble("PodPending", "waiting for the Job controller to create the pod")
+    return pod_trouble(own[-1])
+
+
+def pod_trouble(pod: Manifest) -> Trouble | None:
+    """What keeps a pod from running; None when it runs."""
+    status = pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return Trouble(FailureReason.UNSCHEDULABLE.value, str(condition.get("message", "")))
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        state = container.get("state") or {}
+        waiting = state.get("waiting")
+        if waiting:
+            trouble = _waiting(container["name"], waiting)
+            if trouble:
+                return trouble
+    if status.get("phase") in (None, "Pending"):
+        return Trouble("PodStarting", "the pod is starting")
+    return None
+
+
+def _waiting(container: str, waiting: dict[str, Any]) -> Trouble | None:
+    reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
+    if reason in _IMAGE_TROUBLE:
+        return Trouble(FailureReason.IMAGE_PULL_FAILED.value, message or reason)
+    if reason in _CONFIG_TROUBLE:
+        return Trouble(reason, message)
+    if reason == "CrashLoopBackOff":
+        return Trouble(reason, f"container {container}: {message}")
+    return None
+
+
+def _terminated(pod: Manifest) -> dict[str, Any] | None:
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        terminated = (container.get("state") or {}).get("terminated")
+        if terminated:
+            return dict(terminated)
+    return None
+
+
+def _without_exit(pod: Manifest) -> Failure:
+    """A pod that ended without its container being seen to end."""
+    return _disruption(pod) or Failure(
+        reason=FailureReason.NODE_LOST, message="the pod is gone and its container was never seen to end"
+    )
+
+
+def _cause(pod: Manifest, terminated: dict[str, Any]) -> Failure | None:
+    code = int(terminated.get("exitCode", 0))
+    if code == 0:
+        return None
+    if terminated.get("reason") == "OOMKilled":
+        return Failure(reason=FailureReason.HOST_OUT_OF_MEMORY, message="the container exceeded its memory limit")
+    disruption = _disruption(pod)
+    if disruption:
+        return disruption
+    tail = str(terminated.get("message") or f"exit code {code}")[-1000:]
+    return Failure(reason=reason_of_exit_code(code), message=tail)
+
+
+def _disruption(pod: Manifest) -> Failure | None:
+    status = pod.get("status") or {}
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            reason = _DISRUPTIONS.get(condition.get("reason", ""), FailureReason.EVICTED)
+            return Failure(reason=reason, message=str(condition.get("message", ""))[:1000])
+    if status.get("reason") == "Evicted":
+        return Failure(reason=FailureReason.EVICTED, message=str(status.get("message", ""))[:1000])
+    if pod["metadata"].get("deletionTimestamp"):
+        return Failure(reason=FailureReason.POD_DELETED, message="the pod was deleted while it ran")
+    return None
+
+
+def _seconds(terminated: dict[str, Any]) -> int:
+    if not terminated.get("startedAt") or not terminated.get("finishedAt"):
+        return 0
+    start, end = (datetime.fromisoformat(terminated[key]) for key in ("startedAt", "finishedAt"))
+    return max(0, int((end - start).total_seconds()))

@@ -1,0 +1,261 @@
+"""What becomes of a FineTuneJob: resolve its inputs once, train its run once, keep what came out.
+
+The steps in order: the dataset's revision and the base's source are there; a stage Job brings the base into the store,
+computes the run's key and looks up whether that run has succeeded before; attempts are made until one succeeds or
+`retries.limit` is used up.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from finetune_contract.plans import RunIngredients, StoredReference
+from finetune_contract.results import ArtifactType, StageResult
+from finetune_operator.api.finetunejob import FineTuneJob, ResolvedInputs, Run
+from finetune_operator.manifests import jobs, staging
+from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile import attempts, oneshot
+from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.draft import Draft
+from finetune_operator.reconcile.observed import Observed, Reference
+from finetune_operator.reconcile.outcome import Event, Outcome
+from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, missing_claim, read, seconds_until
+from finetune_operator.settings import Settings
+
+
+def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
+    """The store's claim, the Dataset, and what the base model comes from."""
+    spec = raw.get("spec") or {}
+    base = spec.get("baseModel") or {}
+    found = [Reference("PersistentVolumeClaim", settings.claim_name)]
+    if "dataset" in spec:
+        found.append(Reference("Dataset", spec["dataset"]["name"]))
+    if "fineTuneJob" in base:
+        found.append(Reference("FineTuneJob", base["fineTuneJob"]["name"]))
+    if "persistentVolumeClaim" in base:
+        found.append(Reference("PersistentVolumeClaim", base["persistentVolumeClaim"]["claimName"]))
+    return tuple(found)
+
+
+def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
+    """Bring the FineTuneJob one pass further."""
+    job = read(FineTuneJob, raw, now)
+    if isinstance(job, Outcome):
+        return job
+    if is_deleted(raw):
+        return Outcome()
+    draft = Draft.of(job, observed, now)
+    draft.conditions.set(ACCEPTED, True, "Accepted")
+    run = job.status.run
+    if run is None or run.stage != spec_key(job):
+        resolved = _resolve(job, observed, draft, now)
+        if resolved is None:
+            return draft.outcome()
+        run = _begin(draft, job, resolved, now)
+    draft.conditions.set("DatasetReady", True, "Resolved", f"revision {run.inputs.dataset}")
+    draft.conditions.set("Staged", True, "Resolved", f"base {run.inputs.base}")
+    attempts.advance(draft, job, run, observed, now)
+    return draft.outcome()
+
+
+def spec_key(job: FineTuneJob) -> str:
+    """Names what of the spec decides the run; while it is the same, latched inputs stay."""
+    base = job.spec.base_model.to_dict()
+    if "huggingFace" in base:
+        base["huggingFace"].pop("tokenSecretRef", None)
+    if "s3" in base:
+        base["s3"].pop("credentialsSecretRef", None)
+    return _hash({"train": job.spec.train_fields(), "base": base, "dataset": job.spec.dataset.name})
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A finished resolution: what the stage Job said, and the dataset it was asked about."""
+
+    dataset: StoredReference
+    result: StageResult
+
+
+def _resolve(job: FineTuneJob, observed: Observed, draft: Draft, now: datetime) -> Resolved | None:
+    """What the names in the spec stand for; None while that is not known, with the conditions saying why."""
+    dataset = _dataset_revision(job, observed, draft.conditions)
+    if dataset is None:
+        return None
+    stored = _upstream_model(job, observed, draft.conditions)
+    if stored is None and job.spec.base_model.fine_tune_job:
+        return None
+    if _source_claim_missing(job, observed, draft):
+        return None
+    number = job.status.run.number + 1 if job.status.run else 1
+    key = _hash(
+        {"spec": spec_key(job), "number": number, "dataset": dataset.digest, "base": stored.digest if stored else ""}
+    )
+    draft.stage_run = key[:16]
+    state = oneshot.state_of(
+        observed,
+        staging.ROLE,
+        key,
+        parse=StageResult.model_validate_json,
+        failure_in=lambda result: result.failure,
+        latched=job.status.stage_failure,
+    )
+    match state:
+        case oneshot.Done(result):
+            return Resolved(dataset, result)
+        case oneshot.GivenUp(failure):
+            draft.stage_failure = failure
+            draft.conditions.set("Staged", False, failure.reason, failure.message)
+            draft.conditions.stalled(failure.reason, oneshot.explain(failure))
+            if job.status.stage_failure != failure:
+                draft.events.append(Event("Warning", failure.reason, failure.message))
+        case oneshot.Working(reason, message):
+            draft.stage_failure = job.status.stage_failure
+            _staging(draft.conditions, f"{reason}: {message}" if message else "bringing the base model into the store")
+        case oneshot.Wanted() as wanted:
+            draft.stage_failure = wanted.failure
+            _staging(draft.conditions, "bringing the base model into the store")
+            draft.wake(seconds_until([wanted.at], now))
+            if oneshot.is_due(wanted, now):
+                draft.create += missing_claim(observed, job.metadata.namespace)
+                draft.create += _stage_job(job, observed, key, wanted.number, dataset, stored)
+    return None
+
+
+def _staging(conditions: ConditionSet, message: str) -> None:
+    conditions.set("Staged", False, "Staging", message)
+    conditions.waiting("Staging", message)
+
+
+def _stage_job(
+    job: FineTuneJob,
+    observed: Observed,
+    key: str,
+    number: int,
+    dataset: StoredReference,
+    stored: StoredReference | None,
+) -> tuple[Manifest, ...]:
+    metadata = job.metadata
+    return staging.build(
+        jobs.owner_of("FineTuneJob", metadata.name, metadata.uid, metadata.namespace),
+        job.spec.base_model,
+        key=key,
+        number=number,
+        stored=stored,
+        run=RunIngredients(train_fields=job.spec.train_fields(), dataset=dataset.digest),
+        scheduling=job.spec.scheduling,
+        settings=observed.settings,
+    )
+
+
+def _dataset_revision(job: FineTuneJob, observed: Observed, conditions: ConditionSet) -> StoredReference | None:
+    name = job.spec.dataset.name
+    dataset = observed.references.get(Reference("Dataset", name))
+    if dataset is None:
+        message = (
+            f"spec.dataset.name: there is no Dataset {name!r} in namespace {job.metadata.namespace}; "
+            "create it, and this job starts"
+        )
+        _dataset_waits(conditions, "DatasetNotFound", message)
+        return None
+    revision = (dataset.get("status") or {}).get("revision")
+    if revision is None:
+        reason = _ready_message(dataset)
+        _dataset_waits(conditions, "DatasetNotReady", f"Dataset {name!r} has no revision yet: {reason}")
+        return None
+    conditions.set("DatasetReady", True, "Ready", f"revision {revision['digest']}")
+    return StoredReference(digest=revision["digest"], uri=revision["uri"])
+
+
+def _dataset_waits(conditions: ConditionSet, reason: str, message: str) -> None:
+    conditions.set("DatasetReady", False, reason, message)
+    conditions.waiting(reason, message)
+
+
+def _ready_message(raw: Manifest) -> str:
+    for condition in (raw.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "Ready":
+            return f"{condition['reason']}: {condition.get('message', '')}"
+    return "nobody has looked at it yet"
+
+
+def _upstream_model(job: FineTuneJob, observed: Observed, conditions: ConditionSet) -> StoredReference | None:
+    """The artifact of `spec.baseModel.fineTuneJob`; None while there is none, or where the base is something else."""
+    if job.spec.base_model.fine_tune_job is None:
+        return None
+    name = job.spec.base_model.fine_tune_job.name
+    upstream = observed.references.get(Reference("FineTuneJob", name))
+    path = "spec.baseModel.fineTuneJob.name"
+    if upstream is None:
+        _base_waits(conditions, "BaseNotFound", f"{path}: there is no FineTuneJob {name!r}; create it")
+        return None
+    artifact = (upstream.get("status") or {}).get("artifact")
+    if artifact is None:
+        message = f"FineTuneJob {name!r} has no artifact yet: {_ready_message(upstream)}"
+        _base_waits(conditions, "BaseNotReady", message)
+        return None
+    if artifact["type"] != ArtifactType.MODEL.value:
+        message = (
+            f"{path}: FineTuneJob {name!r} made an adapter; name one with spec.adapter.type None, "
+            "whose result is a whole model"
+        )
+        conditions.set("Staged", False, "BaseNotAModel", message)
+        conditions.stalled("BaseNotAModel", message)
+        return None
+    return StoredReference(digest=artifact["digest"], uri=artifact["uri"])
+
+
+def _base_waits(conditions: ConditionSet, reason: str, message: str) -> None:
+    conditions.set("Staged", False, reason, message)
+    conditions.waiting(reason, message)
+
+
+def _source_claim_missing(job: FineTuneJob, observed: Observed, draft: Draft) -> bool:
+    source = job.spec.base_model.persistent_volume_claim
+    if source is None or observed.references.get(Reference("PersistentVolumeClaim", source.claim_name)):
+        return False
+    message = (
+        f"spec.baseModel.persistentVolumeClaim.claimName: there is no PersistentVolumeClaim {source.claim_name!r} "
+        f"in namespace {job.metadata.namespace}; create it, or name another"
+    )
+    _base_waits(draft.conditions, "SourceNotFound", message)
+    draft.wake(SOURCE_POLL_SECONDS)
+    return True
+
+
+SOURCE_POLL_SECONDS = 5.0
+"""How often a source that is not there yet is looked for."""
+
+
+def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) -> Run:
+    """Latch the inputs; a run that differs from the last one starts with a clean record."""
+    result, previous = resolved.result, job.status.run
+    assert result.base is not None
+    assert result.run_key is not None
+    same = previous is not None and previous.key == result.run_key
+    run = Run(
+        key=result.run_key,
+        number=previous.number + 1 if previous else 1,
+        stage=spec_key(job),
+        generation=job.metadata.generation,
+        started_at=now.replace(microsecond=0),
+        inputs=ResolvedInputs(
+            dataset=resolved.dataset.digest,
+            dataset_uri=resolved.dataset.uri,
+            base=result.base.digest,
+            base_uri=result.base.uri,
+            base_revision=result.revision,
+        ),
+    )
+    if not same:
+        draft.forget_attempts()
+    draft.run = run
+    draft.stage_failure = None
+    if result.outcome:
+        attempts.adopt(draft, run, result.outcome)
+    return run
+
+
+def _hash(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]

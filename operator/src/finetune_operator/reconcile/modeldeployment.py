@@ -1,0 +1,336 @@
+"""What becomes of a ModelDeployment: base and adapters are found, a Deployment serves them, each pod proves itself.
+
+An adapter that is not there yet does not keep the others from being served; one whose job was deleted stays served.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from finetune_contract.plans import ServedAdapter, StoredReference
+from finetune_contract.results import ArtifactType, StageResult
+from finetune_operator.api.modeldeployment import (
+    AdapterState,
+    AdapterStatus,
+    ModelDeployment,
+    ModelDeploymentStatus,
+    ServedAdapterSpec,
+    ServedBase,
+)
+from finetune_operator.manifests import jobs, serving, staging
+from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile import oneshot
+from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.endings import label_of, name_of, pod_trouble
+from finetune_operator.reconcile.observed import Observed, Reference
+from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
+from finetune_operator.reconcile.resources import ACCEPTED, child, is_deleted, missing_claim, read, seconds_until
+from finetune_operator.settings import Settings
+
+ADAPTERS_VALID = "AdaptersValid"
+AVAILABLE = "Available"
+
+
+def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
+    """The store's claim, the adapters' jobs, and what the base model comes from."""
+    spec = raw.get("spec") or {}
+    base = spec.get("baseModel") or {}
+    names = [adapter["fineTuneJob"]["name"] for adapter in spec.get("adapters") or ()]
+    if "fineTuneJob" in base:
+        names.append(base["fineTuneJob"]["name"])
+    jobs_ = [Reference("FineTuneJob", name) for name in dict.fromkeys(names)]
+    return (Reference("PersistentVolumeClaim", settings.claim_name), *jobs_)
+
+
+@dataclass
+class _Pass:
+    """What one pass has found out so far."""
+
+    deployment: ModelDeployment
+    observed: Observed
+    now: datetime
+    conditions: ConditionSet
+    adapters: list[AdapterStatus] = field(default_factory=list)
+    bases: dict[str, StoredReference] = field(default_factory=dict)
+    """Base digest -> base, of the adapters that are there."""
+    base: ServedBase | None = None
+    stage_failure: object = None
+    create: tuple[Manifest, ...] = ()
+    apply: tuple[Manifest, ...] = ()
+    delete: tuple[ChildName, ...] = ()
+    events: list[Event] = field(default_factory=list)
+    wake_after: float | None = None
+
+
+def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
+    """Bring the ModelDeployment one pass further."""
+    deployment = read(ModelDeployment, raw, now)
+    if isinstance(deployment, Outcome):
+        return deployment
+    if is_deleted(raw):
+        return Outcome()
+    conditions = ConditionSet(deployment.status.conditions, deployment.metadata.generation, now)
+    conditions.set(ACCEPTED, True, "Accepted")
+    this = _Pass(deployment, observed, now, conditions, base=deployment.status.base)
+    this.stage_failure = deployment.status.stage_failure
+    _find_adapters(this)
+    _find_base(this)
+    if this.base and _fits(this, this.base):
+        _serve(this, this.base)
+    return _outcome(this)
+
+
+def _find_adapters(this: _Pass) -> None:
+    known = {(status.name, status.fine_tune_job): status for status in this.deployment.status.adapters}
+    for wanted in this.deployment.spec.adapters:
+        this.adapters.append(_find_adapter(this, wanted, known.get((wanted.name, wanted.fine_tune_job.name))))
+    missing = [adapter for adapter in this.adapters if adapter.digest is None]
+    if missing:
+        message = "; ".join(f"{adapter.name}: {adapter.message}" for adapter in missing)
+        this.conditions.set(ADAPTERS_VALID, False, "AdapterPending", message)
+    else:
+        this.conditions.set(ADAPTERS_VALID, True, "Valid", f"{len(this.adapters)} adapters")
+
+
+def _find_adapter(this: _Pass, wanted: ServedAdapterSpec, known: AdapterStatus | None) -> AdapterStatus:
+    """The newest artifact of the adapter's job, or the one that is served already if the job is gone."""
+    name = wanted.fine_tune_job.name
+    job = this.observed.references.get(Reference("FineTuneJob", name))
+    artifact = ((job or {}).get("status") or {}).get("artifact")
+    if artifact and artifact["type"] == ArtifactType.ADAPTER.value:
+        base = StoredReference.model_validate(artifact["base"])
+        this.bases[base.digest] = base
+        return AdapterStatus(
+            name=wanted.name,
+            state=AdapterState.LOADING,
+            fine_tune_job=name,
+            digest=artifact["digest"],
+            uri=artifact["uri"],
+        )
+    if known and known.digest:
+        return known
+    return AdapterStatus(
+        name=wanted.name, state=AdapterState.PENDING, fine_tune_job=name, message=_why_pending(name, job, artifact)
+    )
+
+
+def _why_pending(name: str, job: Manifest | None, artifact: Manifest | None) -> str:
+    if job is None:
+        return f"there is no FineTuneJob {name!r}; create it, or name another"
+    if artifact:
+        return f"FineTuneJob {name!r} made a whole model; serve it as spec.baseModel.fineTuneJob instead"
+    phase = (job.get("status") or {}).get("phase", "Pending")
+    return f"FineTuneJob {name!r} has no artifact yet ({phase})"
+
+
+def _find_base(this: _Pass) -> None:
+    """The base that spec.baseModel names, or the one that the adapters were trained from."""
+    if this.deployment.spec.base_model is not None:
+        _stage_base(this)
+        return
+    if len(this.bases) == 1:
+        base = next(iter(this.bases.values()))
+        this.base = ServedBase(digest=base.digest, uri=base.uri)
+    elif len(this.bases) > 1:
+        message = "the adapters were trained from different base models; deploy them apart: " + ", ".join(
+            sorted(this.bases)
+        )
+        this.conditions.set(ADAPTERS_VALID, False, "BaseMismatch", message)
+        this.conditions.stalled("BaseMismatch", message)
+        this.base = None
+    elif this.base is None:
+        this.conditions.waiting("AdapterPending", _pending_message(this))
+
+
+def _pending_message(this: _Pass) -> str:
+    return "; ".join(f"{adapter.name}: {adapter.message}" for adapter in this.adapters if adapter.message)
+
+
+def _stage_base(this: _Pass) -> None:
+    base_model = this.deployment.spec.base_model
+    assert base_model is not None
+    stored = None
+    if base_model.fine_tune_job:
+        name = base_model.fine_tune_job.name
+        job = this.observed.references.get(Reference("FineTuneJob", name))
+        artifact = ((job or {}).get("status") or {}).get("artifact")
+        if artifact and artifact["type"] == ArtifactType.MODEL.value:
+            stored = StoredReference(digest=artifact["digest"], uri=artifact["uri"])
+        elif this.base is None:
+            message = f"spec.baseModel.fineTuneJob.name: FineTuneJob {name!r} has no model artifact"
+            this.conditions.waiting("BaseNotReady", message)
+            return
+        else:
+            return
+    document = [base_model.to_dict(), stored.digest if stored else ""]
+    key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+    if this.base and this.base.stage == key:
+        return
+    this.base = None
+    _run_stage(this, key, stored)
+
+
+def _run_stage(this: _Pass, key: str, stored: StoredReference | None) -> None:
+    deployment = this.deployment
+    metadata = deployment.metadata
+    assert deployment.spec.base_model is not None
+    state = oneshot.state_of(
+        this.observed,
+        staging.ROLE,
+        key,
+        parse=StageResult.model_validate_json,
+        failure_in=lambda result: result.failure,
+        latched=deployment.status.stage_failure,
+    )
+    match state:
+        case oneshot.Done(result):
+            assert result.base is not None
+            this.base = ServedBase(digest=result.base.digest, uri=result.base.uri, stage=key)
+            this.stage_failure = None
+        case oneshot.GivenUp(failure):
+            if this.stage_failure != failure:
+                this.events.append(Event("Warning", failure.reason, failure.message))
+            this.stage_failure = failure
+            this.conditions.stalled(failure.reason, oneshot.explain(failure))
+        case oneshot.Working(reason, message):
+            this.conditions.waiting("Staging", f"{reason}: {message}" if message else "staging the base model")
+        case oneshot.Wanted() as wanted:
+            this.stage_failure = wanted.failure
+            this.conditions.waiting("Staging", "staging the base model")
+            this.wake_after = seconds_until([wanted.at], this.now)
+            if oneshot.is_due(wanted, this.now):
+                owner = jobs.owner_of("ModelDeployment", metadata.name, metadata.uid, metadata.namespace)
+                this.create = missing_claim(this.observed, metadata.namespace) + staging.build(
+                    owner,
+                    deployment.spec.base_model,
+                    key=key,
+                    number=wanted.number,
+                    stored=stored,
+                    run=None,
+                    scheduling=deployment.spec.scheduling,
+                    settings=this.observed.settings,
+                )
+
+
+def _fits(this: _Pass, base: ServedBase) -> bool:
+    """Whether the adapters were trained from the base; a served base outlives jobs that are gone."""
+    wrong = sorted(digest for digest in this.bases if digest != base.digest)
+    if not wrong:
+        return True
+    message = f"spec.baseModel is {base.digest}, but adapters were trained from {', '.join(wrong)}; leave baseModel out"
+    this.conditions.set(ADAPTERS_VALID, False, "BaseMismatch", message)
+    this.conditions.stalled("BaseMismatch", message)
+    return False
+
+
+def _serve(this: _Pass, base: ServedBase) -> None:
+    """Keep a Deployment with everything that is there, and say how far it is."""
+    adapters = tuple(
+        ServedAdapter(name=adapter.name, artifact=StoredReference(digest=adapter.digest, uri=adapter.uri))
+        for adapter in this.adapters
+        if adapter.digest and adapter.uri
+    )
+    reference = StoredReference(digest=base.digest, uri=base.uri)
+    plan = serving.plan_config_map(
+        this.deployment, serving.plan(this.deployment, reference, adapters, this.observed.settings)
+    )
+    config_map = name_of(plan)
+    if not any(name_of(item) == config_map for item in this.observed.of("ConfigMap")):
+        this.create += (plan,)
+    this.apply = serving.build(this.deployment, config_map, this.observed.settings)
+    _judge(this, config_map)
+
+
+def _judge(this: _Pass, config_map: str) -> None:
+    """Whether every wanted pod serves the present plan, proven."""
+    child_deployment = _child_deployment(this)
+    done = child_deployment is not None and _is_rolled_out(child_deployment, config_map, this.deployment.spec.replicas)
+    state = AdapterState.SERVING if done else AdapterState.LOADING
+    this.adapters = [
+        adapter.model_copy(update={"state": state, "message": ""}) if adapter.digest else adapter
+        for adapter in this.adapters
+    ]
+    ready = _ready_replicas(child_deployment)
+    this.conditions.set(AVAILABLE, ready > 0, "PodsReady" if ready else "NoPodReady", f"{ready} pods are ready")
+    if not done:
+        reason, message = _why_not_rolled_out(this)
+        this.conditions.waiting(reason, message)
+    elif all(adapter.digest for adapter in this.adapters):
+        this.conditions.ready("Serving", f"{len(this.adapters)} adapters proven on {ready} pods")
+        this.delete = _old_plans(this, config_map)
+    else:
+        this.conditions.waiting("AdapterPending", _pending_message(this))
+
+
+def _child_deployment(this: _Pass) -> Manifest | None:
+    name = this.deployment.metadata.name
+    return next((item for item in this.observed.of("Deployment") if name_of(item) == name), None)
+
+
+def _is_rolled_out(item: Manifest, config_map: str, replicas: int) -> bool:
+    status = item.get("status") or {}
+    return (
+        label_of(item, serving.LABEL_PLAN) == config_map[-8:]
+        and status.get("observedGeneration", 0) >= item["metadata"].get("generation", 1)
+        and status.get("replicas", 0) == replicas
+        and status.get("updatedReplicas", 0) == replicas
+        and status.get("readyReplicas", 0) == replicas
+    )
+
+
+def _ready_replicas(item: Manifest | None) -> int:
+    return int(((item or {}).get("status") or {}).get("readyReplicas", 0))
+
+
+def _why_not_rolled_out(this: _Pass) -> tuple[str, str]:
+    for pod in this.observed.of("Pod"):
+        if pod["metadata"].get("deletionTimestamp"):
+            continue
+        trouble = pod_trouble(pod)
+        if trouble:
+            return trouble.reason, f"pod {name_of(pod)}: {trouble.message}"
+    return "Proving", "pods are loading the model and proving the adapters"
+
+
+def _old_plans(this: _Pass, config_map: str) -> tuple[ChildName, ...]:
+    return tuple(
+        child("ConfigMap", item)
+        for item in this.observed.of("ConfigMap")
+        if label_of(item, "finetune.dev/role") == serving.ROLE and name_of(item) != config_map
+    )
+
+
+def _outcome(this: _Pass) -> Outcome:
+    item = _child_deployment(this)
+    served = bool(this.apply)
+    status = ModelDeploymentStatus.model_validate(
+        {
+            "observed_generation": this.deployment.metadata.generation,
+            "conditions": this.conditions.to_list(),
+            "phase": _phase(this.conditions),
+            "url": serving.url(this.deployment) if served else this.deployment.status.url,
+            "base": this.base,
+            "stage_failure": this.stage_failure,
+            "adapters": this.adapters,
+            "replicas": int(((item or {}).get("status") or {}).get("replicas", 0)),
+            "ready_replicas": _ready_replicas(item),
+            "selector": ",".join(f"{key}={value}" for key, value in serving.selector(this.deployment).items()),
+        }
+    )
+    return Outcome(
+        create=this.create,
+        apply=this.apply,
+        status=status.to_dict(),
+        delete=this.delete,
+        events=tuple(this.events),
+        wake_after=this.wake_after,
+    )
+
+
+def _phase(conditions: ConditionSet) -> str:
+    if conditions.holds("Ready"):
+        return "Serving"
+    if conditions.holds("Stalled"):
+        return "Failed"
+    return "Updating" if conditions.holds(AVAILABLE) else "Starting"

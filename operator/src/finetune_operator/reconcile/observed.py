@@ -1,0 +1,41 @@
+"""The facts that a reconcile decides from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from finetune_contract.results import Progress
+from finetune_operator.settings import Settings
+
+
+class Reference(NamedTuple):
+    """Another object of the same namespace that a resource depends on."""
+
+    kind: str
+    """Dataset, FineTuneJob, ConfigMap or PersistentVolumeClaim."""
+    name: str
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything around a resource, as it was when the pass began."""
+
+    settings: Settings
+    children: Mapping[str, tuple[dict[str, Any], ...]] = field(default_factory=dict)
+    """Kind -> our children of this resource (slimmed: metadata, status, for Pods spec.nodeName), oldest first.
+
+    Pods that are gone stay among them, marked with `metadata.deletionTimestamp`, while a Job of theirs is there.
+    """
+    references: Mapping[Reference, dict[str, Any] | None] = field(default_factory=dict)
+    """What `references` asked for; None where there is no such object."""
+    progress: Progress | None = None
+    """What the newest running training pod said last."""
+    denials: Mapping[str, str] = field(default_factory=dict)
+    """Name of an object that the API server refused to create or change -> its words (quota, admission, schema).
+
+    Go on asking for the object in `create` or `apply`: the engine tries again with back-off until it is let in.
+    """
+
+    def of(self, kind: str) -> tuple[dict[str, Any], ...]:
+        """The children of one kind, oldest first."""
+        return self.children.get(kind, ())

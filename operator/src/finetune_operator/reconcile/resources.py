@@ -1,0 +1,75 @@
+"""What every reconcile begins and ends with: reading the resource, writing its status, dropping stale children."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from finetune_operator.api.base import ApiModel, ResourceStatus
+from finetune_operator.manifests import storage
+from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
+from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.endings import label_of, name_of
+from finetune_operator.reconcile.observed import Observed, Reference
+from finetune_operator.reconcile.outcome import ChildName, Outcome
+
+ACCEPTED = "Accepted"
+
+Resource = TypeVar("Resource", bound=ApiModel)
+
+
+def read(model: type[Resource], raw: Manifest, now: datetime) -> Resource | Outcome:
+    """The resource, or the outcome that says why it cannot be read.
+
+    The API server has validated the spec against the CRD, so this speaks only where CRD and operator differ in version.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        generation = int(raw["metadata"].get("generation", 1))
+        conditions = ConditionSet((), generation, now)
+        message = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
+        conditions.set(ACCEPTED, False, "InvalidSpec", message)
+        conditions.stalled("InvalidSpec", message)
+        status = ResourceStatus(observed_generation=generation, conditions=conditions.to_list(), phase="Invalid")
+        # What an older or newer version wrote stays: losing a run's record could train again.
+        return Outcome(status={**(raw.get("status") or {}), **status.to_dict()})
+
+
+def is_deleted(raw: Manifest) -> bool:
+    """Whether the resource is going: children go with it by their owner references, what is stored stays."""
+    return bool(raw["metadata"].get("deletionTimestamp"))
+
+
+def missing_claim(observed: Observed, namespace: str) -> tuple[Manifest, ...]:
+    """The namespace's store claim, if it has to be created."""
+    claim = Reference("PersistentVolumeClaim", observed.settings.claim_name)
+    return () if observed.references.get(claim) else (storage.claim(namespace, observed.settings),)
+
+
+def stale_children(observed: Observed, keep: Callable[[str, str], bool]) -> tuple[ChildName, ...]:
+    """Jobs and plans of other readings, resolutions or runs: `keep(role, run)` says which belong to the present."""
+    return tuple(
+        child(kind, item)
+        for kind in ("Job", "ConfigMap")
+        for item in observed.of(kind)
+        if not item["metadata"].get("deletionTimestamp")
+        and not keep(label_of(item, LABEL_ROLE), label_of(item, LABEL_RUN))
+    )
+
+
+def child(kind: str, item: Manifest) -> ChildName:
+    """A child as something to delete."""
+    return ChildName(kind, name_of(item), item["metadata"]["uid"])
+
+
+def seconds_until(times: Iterable[datetime | None], now: datetime) -> float | None:
+    """Seconds until the earliest of some times; None if there is none."""
+    waits = [max(0.0, (time - now).total_seconds()) for time in times if time is not None]
+    return min(waits, default=None)
+
+
+def status_of(status: ResourceStatus) -> dict[str, Any]:
+    """As it is written."""
+    return status.to_dict()

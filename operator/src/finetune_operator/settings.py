@@ -1,0 +1,63 @@
+"""The operator's settings, from environment variables that the chart sets."""
+
+import os
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PREFIX = "FINETUNE_"
+
+
+class Settings(BaseModel):
+    """Every field is the environment variable FINETUNE_<FIELD IN CAPITALS>."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    operator_image: str = "finetune-operator"
+    """Image of stage Jobs and of the prober."""
+    trainer_image: str = "finetune-trainer"
+    """Image of dataset and training Jobs and of the Transformers engine."""
+    image_pull_policy: str = "IfNotPresent"
+
+    claim_name: str = "finetune-artifacts"
+    """The claim of each namespace that holds datasets, models, checkpoints and artifacts."""
+    claim_storage_class: str | None = None
+    """None: the cluster's default."""
+    claim_access_mode: str = "ReadWriteMany"
+    claim_size: str = "100Gi"
+
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to watch; none: all."""
+    pod_namespace: str = "finetune-system"
+    """Where the Lease is."""
+    pod_name: str = "finetune-operator"
+    """This replica's identity in the Lease."""
+    workers: int = Field(default=8, ge=1, le=64)
+
+    resync_seconds: float = 600.0
+    """How often everything is listed to find deletions that no watch reported."""
+    progress_poll_seconds: float = 5.0
+    progress_write_seconds: float = 15.0
+    """Progress is written to a job's status at most this often."""
+    progress_per_second: float = 5.0
+    """Jobs that are looked at per second because of progress alone."""
+    reference_seconds: float = 3.0
+    """How long a ConfigMap or claim that was read for one pass is used for others."""
+    lease_duration_seconds: float = 15.0
+    lease_renew_seconds: float = 10.0
+    lease_retry_seconds: float = 2.0
+    health_port: int = 8080
+    """Port of /livez, /readyz and /metrics."""
+    log_level: str = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read what is set; empty strings count as unset, lists are separated by commas."""
+        values: dict[str, object] = {}
+        for name in cls.model_fields:
+            text = environment.get(PREFIX + name.upper(), "")
+            if text:
+                values[name] = tuple(text.split(",")) if name == "namespaces" else text
+        return cls.model_validate(values)

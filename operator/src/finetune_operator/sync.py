@@ -1,0 +1,141 @@
+"""Keeps the cache true: takes in what the watches deliver, and lists everything now and then for what they did not.
+
+Watches lose things: Kopf reports no deletion that happened while it was not connected, and a proxy may swallow an
+event. A sweep compares names and versions (metadata only, so it is cheap) and repairs the difference.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from finetune_operator import metrics
+from finetune_operator.cache import Cache, Key
+from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, Cluster
+from finetune_operator.errors import ClusterError, NotFound
+from finetune_operator.reconcile.outcome import Manifest
+
+log = logging.getLogger(__name__)
+
+KINDS = (*CHILD_KINDS, *OWN_KINDS)
+"""Children first: a resource is never looked at before its children are known."""
+FIRST_RETRY = 1.0
+LONGEST_RETRY = 15.0
+RELIST_PAUSE = 3.0
+"""Seconds after the first object of a re-list until the sweep, so that one sweep serves all kinds."""
+LAG = 5.0
+"""Seconds that the watches get to deliver what a sweep found missing, before it is read."""
+
+
+class Synchroniser:
+    """Feeds the cache and says who should look."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        notify: Callable[[Iterable[Key]], None],
+        namespaces: tuple[str, ...],
+        period: float,
+    ) -> None:
+        """`period` is the time between sweeps in seconds; no namespaces means all."""
+        self._cluster = cluster
+        self._cache = cache
+        self._notify = notify
+        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
+        self._period = period
+        self._relisted = asyncio.Event()
+        self._synced: set[str] = set()
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether everything was listed at least once."""
+        return len(self._synced) == len(KINDS)
+
+    def observe(self, change: str | None, manifest: Manifest) -> None:
+        """Take in what a watch delivered: ADDED, MODIFIED, DELETED, or None for an object of Kopf's own list."""
+        kind = manifest["kind"]
+        metrics.WATCH_EVENTS.labels(kind).inc()
+        metrics.WATCH_LAST_EVENT.labels(kind).set(time.time())
+        if change is None:
+            self._relisted.set()
+        self._notify(self._cache.remove(manifest) if change == "DELETED" else self._cache.put(manifest))
+
+    async def fill(self) -> None:
+        """List everything once, for as long as it takes. Kopf's own list comes after and only confirms it."""
+        for kind in KINDS:
+            await self._insist(kind, self._fill)
+            self._synced.add(kind)
+        log.info("caches filled: %s", ", ".join(f"{len(self._cache.versions(kind))} {kind}" for kind in KINDS))
+
+    async def run(self) -> None:
+        """Sweep for ever: every period, and soon after Kopf has listed again."""
+        while True:
+            try:
+                async with asyncio.timeout(self._period):
+                    await self._relisted.wait()
+                await asyncio.sleep(RELIST_PAUSE)
+            except TimeoutError:
+                log.debug("periodic sweep")
+            self._relisted.clear()
+            for kind in KINDS:
+                await self._insist(kind, self.sweep)
+
+    async def sweep(self, kind: str) -> None:
+        """Compare the cache with the API server, for one kind."""
+        for namespace in self._namespaces:
+            before = {
+                entry.uid: entry.version
+                for entry in self._cache.of_kind(kind)
+                if namespace in (None, entry.place.namespace)
+            }
+            listed: dict[str, Manifest] = {}
+            as_of = 0
+            async for page in self._cluster.list(kind, namespace, metadata_only=True):
+                as_of = int(page.resource_version)
+                listed.update({item["metadata"]["uid"]: item["metadata"] for item in page.items})
+            for uid, version in before.items():
+                if uid not in listed and version <= as_of:
+                    metrics.SWEEP_REPAIRS.labels(kind).inc()
+                    self._notify(self._cache.vanish(uid))
+            await self._catch_up(kind, listed)
+
+    async def _catch_up(self, kind: str, listed: dict[str, Manifest]) -> None:
+        """Read what is newer than in the cache, unless the watches deliver it by themselves."""
+        if not self._behind(kind, listed):
+            return
+        await asyncio.sleep(LAG)
+        for metadata in self._behind(kind, listed):
+            try:
+                found = await self._cluster.get(kind, metadata["namespace"], metadata["name"])
+            except NotFound:
+                continue
+            affected = self._cache.put(found)
+            if affected:
+                log.warning("the watch has missed %s %s/%s", kind, metadata["namespace"], metadata["name"])
+                metrics.SWEEP_REPAIRS.labels(kind).inc()
+            self._notify(affected)
+
+    def _behind(self, kind: str, listed: dict[str, Manifest]) -> list[Manifest]:
+        known = self._cache.versions(kind)
+        return [metadata for uid, metadata in listed.items() if known.get(uid, -1) < int(metadata["resourceVersion"])]
+
+    async def _fill(self, kind: str) -> None:
+        for namespace in self._namespaces:
+            async for page in self._cluster.list(kind, namespace):
+                for item in page.items:
+                    self._notify(self._cache.put(item))
+                # Thousands of objects are taken in without keeping the probes and the lease waiting.
+                await asyncio.sleep(0)
+
+    async def _insist(self, kind: str, action: Callable[[str], object]) -> None:
+        delay = FIRST_RETRY
+        while True:
+            try:
+                await action(kind)  # type: ignore[misc]
+            except ClusterError as error:
+                log.warning("%s could not be listed, again in %.0f s: %s", kind, delay, error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LONGEST_RETRY)
+            else:
+                return

@@ -1,0 +1,83 @@
+"""Kopf, embedded: its own thread and event loop, restarted for as long as the operator lives.
+
+A thread, because Kopf takes itself for the owner of the loop it runs in: it replaces the signal handlers, and when a
+watch breaks it cancels every task that was started after it, which would be the operator's own.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+import kopf
+
+from finetune_operator import metrics
+
+log = logging.getLogger(__name__)
+
+BEAT = 5.0
+"""Seconds between two signs of life."""
+RESTART_PAUSE = 1.0
+PATIENCE = 5.0
+"""Seconds that Kopf gets to stop."""
+
+
+class Watches:
+    """The watches of everything in the registry."""
+
+    def __init__(
+        self, registry: kopf.OperatorRegistry, namespaces: tuple[str, ...], are_possible: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`are_possible` returns, in Kopf's loop, once the API server knows all kinds; Kopf looks for them only once."""
+        self._registry = registry
+        self._namespaces = namespaces
+        self._are_possible = are_possible
+        self._beat = time.monotonic()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
+
+    def silence(self) -> float:
+        """Seconds since Kopf's loop last gave a sign of life; 0 before it was started."""
+        return time.monotonic() - self._beat if self._thread.is_alive() else 0.0
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._beat = time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._loop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        asyncio.run(self._supervise())
+
+    async def _supervise(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        beating = asyncio.create_task(self._give_signs_of_life())
+        while not self._stop.is_set():
+            try:
+                await self._are_possible()
+                await kopf.operator(
+                    registry=self._registry,
+                    settings=kopf.OperatorSettings(),
+                    clusterwide=not self._namespaces,
+                    namespaces=self._namespaces,
+                    standalone=True,
+                    stop_flag=self._stop,
+                )
+            except Exception:  # whatever Kopf dies of, the answer is to start it again
+                log.exception("the watches have failed and are started again")
+            if not self._stop.is_set():
+                metrics.WATCH_RESTARTS.inc()
+                await asyncio.sleep(RESTART_PAUSE)
+        beating.cancel()
+
+    async def _give_signs_of_life(self) -> None:
+        while True:
+            self._beat = time.monotonic()
+            await asyncio.sleep(BEAT)

@@ -1,0 +1,13 @@
+"""Directories with manifests on a claim: stage, verify, publish, resolve.
+
+Belongs here: everything that knows how datasets, models, checkpoints, artifacts and outcomes lie on a volume, as a
+library for pods and as the commands `stage` and `deliver` of small CPU pods. Must not be here: Kubernetes, torch, what
+the files mean. Imports only the contract; boto3 and huggingface_hub only inside the sources that need them.
+
+    <root>/<kind>/<digest hex>/manifest.json ...       a published directory, never changed; readers verify
+    <root>/runs/<run key>/outcome.json                 the run has succeeded, and with what
+    <root>/runs/<run key>/checkpoints/<pod uid>/       one pod incarnation's checkpoints, sealed by their manifests
+    <root>/runs/<run key>/attempts/<n>/                result and logs of one attempt
+    <root>/sources/<sha256>.json                       which digest a source had at a revision
+    <root>/.work/                                      unfinished work; swept after a day
+"""

@@ -1,0 +1,56 @@
+"""`python -m finetune_store stage|deliver`: what small CPU pods and init containers run.
+
+    python -m finetune_store stage --plan plan.json        leaves a StageResult in the termination log
+    python -m finetune_store deliver --plan plan.json      leaves a Failure there, or nothing
+
+The exit code is the failure reason's (finetune_contract.failure), 0 without one.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
+from finetune_contract.plans import ServingPlan, StagePlan
+from finetune_contract.results import StageResult
+from finetune_store.deliver import deliver
+from finetune_store.edge import read_plan, run_command
+from finetune_store.stage import stage
+from finetune_store.store import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+
+    def staged() -> StageResult:
+        plan = read_plan(options.plan, StagePlan)
+        return stage(plan, Store(options.store, plan.claim), options.source, options.scratch)
+
+    def delivered() -> None:
+        plan = read_plan(options.plan, ServingPlan)
+        deliver(plan, Store(options.store, plan.claim), options.adapters)
+
+    if options.command == "stage":
+        return run_command(staged, lambda failure: StageResult(failure=failure), options.termination_log)
+    return run_command(delivered, lambda failure: failure, options.termination_log)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--plan", type=Path, default=PLAN_FILE)
+    common.add_argument("--store", type=Path, default=STORE_MOUNT, help="where the claim is mounted")
+    common.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, help="where the result goes")
+    parser = argparse.ArgumentParser(prog="finetune_store", description="Directories with manifests on a claim.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    stage_parser = commands.add_parser("stage", parents=[common], help="bring a base model into the store")
+    stage_parser.add_argument("--source", type=Path, default=SOURCE_MOUNT, help="where the user's claim is mounted")
+    stage_parser.add_argument("--scratch", type=Path, default=SCRATCH_MOUNT, help="for the caches of clients")
+    deliver_parser = commands.add_parser("deliver", parents=[common], help="copy adapters to a serving pod")
+    deliver_parser.add_argument("--adapters", type=Path, default=Path("/adapters"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Checkpoints of one run: sealed by their manifest, found again by any later pod."""
+
+import logging
+import re
+from pathlib import Path
+
+from finetune_contract.failure import FineTuneError
+from finetune_contract.manifest import Manifest, StoredKind
+from finetune_contract.paths import MANIFEST_FILE
+from finetune_store.files import age_of_tree, entries_of, make_directory, remove_tree, sync, sync_tree
+from finetune_store.manifests import verify_directory, write_manifest
+from finetune_store.store import Store
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_ABANDONED_SECONDS = 3600
+"""Another pod's unsealed checkpoint that nothing was written to for this long will not be sealed any more."""
+
+
+class Checkpoints:
+    """The checkpoints of a run, as one pod incarnation sees them.
+
+    Two trainers of one run may overlap for seconds, so each writes to its own directory and reads from all.
+    """
+
+    def __init__(self, store: Store, run_key: str, pod_uid: str, keep: int) -> None:
+        """Take the run, this pod's uid, and how many sealed checkpoints are kept (at least one)."""
+        self._all = make_directory(store.run_directory(run_key) / "checkpoints")
+        self._lineage = {"runKey": run_key, "podUID": pod_uid}
+        self._keep = max(keep, 1)
+        self.directory = make_directory(self._all / pod_uid)
+        """Where this pod writes `checkpoint-<step>`."""
+
+    def seal(self, path: Path, step: int) -> None:
+        """Make a finished checkpoint count: its files to the volume, its manifest last; then remove older ones.
+
+        Nothing may be written to `path` afterwards: it would no longer verify.
+        """
+        if path != self.directory / f"checkpoint-{step}":
+            raise ValueError(f"{path} is not {self.directory}/checkpoint-{step}")
+        (path / MANIFEST_FILE).unlink(missing_ok=True)
+        sync_tree(path)
+        lineage = {**self._lineage, "step": str(step)}
+        write_manifest(path, Manifest.of_files(StoredKind.CHECKPOINT, entries_of(path), lineage))
+        sync(path.parent)
+        self._prune(path)
+
+    def newest(self) -> tuple[int, Path] | None:
+        """Step and directory of the newest checkpoint of any pod that verifies; reads all of it."""
+        for path in self._sealed():
+            try:
+                verify_directory(path)
+            except (FineTuneError, FileNotFoundError) as error:  # torn, or pruned by a pod that still runs
+                log.warning("checkpoint %s is passed over: %s", path, error)
+            else:
+                return _step_of(path), path
+        return None
+
+    def _sealed(self) -> list[Path]:
+        """Checkpoints that have a manifest, of all pods, newest first."""
+        found = [path for path in self._written() if (path / MANIFEST_FILE).is_file()]
+        # Two pods may have reached one step: either will do, but every reader takes the same.
+        return sorted(found, key=lambda path: (_step_of(path), path.parent.name), reverse=True)
+
+    def _written(self) -> list[Path]:
+        return [path for path in self._all.glob("*/checkpoint-*") if _NAME.fullmatch(path.name)]
+
+    def _prune(self, just_sealed: Path) -> None:
+        sealed = self._sealed()
+        for path in sealed[self._keep :]:
+            # Even where a pod that overlaps is ahead, the one this pod has just made is known to be good.
+            if path != just_sealed:
+                remove_tree(path)
+        for path in set(self._written()) - set(sealed):
+            if self._is_abandoned(path, _step_of(just_sealed)):
+                remove_tree(path)
+
+    def _is_abandoned(self, unsealed: Path, step: int) -> bool:
+        if unsealed.parent == self.directory:
+            return _step_of(unsealed) < step
+        try:
+            return age_of_tree(unsealed) > _ABANDONED_SECONDS
+        except FileNotFoundError:
+            return False
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("checkpoint-"))

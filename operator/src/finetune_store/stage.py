@@ -1,0 +1,110 @@
+"""Bring a base model into the store once; say which run this is and whether it has succeeded before."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.manifest import StoredKind
+from finetune_contract.plans import BaseSource, StagePlan, StoredReference
+from finetune_contract.results import StageResult
+from finetune_contract.run import run_key
+from finetune_store.edge import fitting
+from finetune_store.files import make_directory, regular_files, write_atomically
+from finetune_store.progress import progress
+from finetune_store.sources import Listing, Source
+from finetune_store.sources.base import must_be_a_model, must_have_every_shard
+from finetune_store.sources.hub import HubSource
+from finetune_store.sources.s3 import S3Source
+from finetune_store.sources.volume import VolumeSource
+from finetune_store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def stage(plan: StagePlan, store: Store, source_mount: Path, scratch: Path) -> StageResult:
+    """Stage the plan's base model and look its run up.
+
+    Raises:
+        FineTuneError: Named after what the source or the store lacks.
+    """
+    result = _staged(plan.source, store, source_mount, scratch)
+    if plan.run is None or result.base is None:
+        return result
+    key = run_key(plan.run.train_fields, plan.run.dataset, result.base.digest)
+    outcome = store.outcome(key)
+    log.info("run %s %s", key[:12], "has succeeded before" if outcome else "is new")
+    return _cut_to_fit(result.model_copy(update={"run_key": key, "outcome": outcome}))
+
+
+def _staged(source: BaseSource, store: Store, source_mount: Path, scratch: Path) -> StageResult:
+    if source.stored is not None:
+        _must_be_a_stored_model(store, source.stored)
+        return StageResult(base=source.stored)
+    opened = _open(source, source_mount, scratch)
+    listing = opened.listing()
+    must_be_a_model(listing.files, opened)
+    base = _from_pointer(store, opened, listing) or _fetched(store, opened, listing)
+    return StageResult(base=base, revision=listing.revision if source.hub else None)
+
+
+def _open(source: BaseSource, source_mount: Path, scratch: Path) -> Source:
+    if source.hub is not None:
+        return HubSource(source.hub, scratch)
+    if source.s3 is not None:
+        return S3Source(source.s3)
+    assert source.volume is not None
+    return VolumeSource(source.volume, source_mount)
+
+
+def _must_be_a_stored_model(store: Store, ref: StoredReference) -> None:
+    log.info("verifying %s", ref.uri)
+    path = store.verify(ref)
+    names = {file.relative_to(path).as_posix() for file in regular_files(path)}
+    if "config.json" not in names:
+        raise FineTuneError(
+            FailureReason.MODEL_NOT_FOUND,
+            f"spec.baseModel.fineTuneJob: {ref.uri} is not a whole model; name a job that makes one (no adapter)",
+        )
+
+
+def _fetched(store: Store, source: Source, listing: Listing) -> StoredReference:
+    log.info("fetching %s at %s: %d files", source.address, listing.revision, len(listing.files))
+    with store.workspace(StoredKind.MODEL) as work:
+        with progress("fetched", work, sum(listing.files.values())):
+            source.fetch(listing, work)
+        must_have_every_shard(work, source)
+        base = store.publish(StoredKind.MODEL, work, {"source": source.address, "revision": listing.revision})
+    pointer = _pointer(store, source, listing)
+    make_directory(pointer.parent)
+    write_atomically(pointer, json.dumps({"digest": base.digest}))
+    return base
+
+
+def _from_pointer(store: Store, source: Source, listing: Listing) -> StoredReference | None:
+    """The content that this revision was staged as, if it is still there and whole."""
+    try:
+        digest = json.loads(_pointer(store, source, listing).read_text())["digest"]
+    except FileNotFoundError:
+        return None
+    base = store.reference(StoredKind.MODEL, digest)
+    if not store.holds(base):
+        return None
+    log.info("%s at %s is in the store already", source.address, listing.revision)
+    return base
+
+
+def _pointer(store: Store, source: Source, listing: Listing) -> Path:
+    name = hashlib.sha256(f"{source.address}\n{listing.revision}".encode()).hexdigest()
+    return store.root / "sources" / f"{name}.json"
+
+
+def _cut_to_fit(result: StageResult) -> StageResult:
+    """Leave out the least of an earlier outcome that a termination message has no room for: its timings."""
+    try:
+        fitting(result)
+    except ValueError:
+        assert result.outcome is not None
+        return result.model_copy(update={"outcome": result.outcome.model_copy(update={"timings": ()})})
+    return result

@@ -1,0 +1,214 @@
+"""The store: published directories by content, runs by key."""
+
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from pydantic import ValidationError
+
+from finetune_contract.base import Sha256
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.manifest import Manifest, StoredKind
+from finetune_contract.paths import MANIFEST_FILE, OUTCOME_FILE
+from finetune_contract.plans import StoredReference
+from finetune_contract.results import TrainingResult
+from finetune_store.files import (
+    age_of_tree,
+    allow_group,
+    entries_of,
+    is_within,
+    make_directory,
+    remove_tree,
+    sync,
+    sync_tree,
+    write_beside,
+)
+from finetune_store.manifests import verify_directory, write_manifest
+
+_WORK = ".work"
+_LEFTOVER_SECONDS = 24 * 3600
+"""Nothing in a workspace was written for this long: its pod is gone."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_RUN_KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]*")
+
+
+class Store:
+    """A claim that is mounted at `root`.
+
+    Every method may raise OSError where the volume fails; the edge of a command makes it StorageFull or
+    StorageUnavailable (`finetune_store.edge.failure_of`).
+    """
+
+    def __init__(self, root: Path, claim: str) -> None:
+        """Take the mount and the claim's name.
+
+        Raises:
+            FineTuneError: StorageUnavailable when nothing is mounted there.
+        """
+        if not root.is_dir():
+            raise FineTuneError(FailureReason.STORAGE_UNAVAILABLE, f"{root}: claim {claim} is not mounted here")
+        self.root = root
+        self.claim = claim
+
+    # --- published directories ---
+
+    def path(self, ref: StoredReference) -> Path:
+        """The directory of a reference in this pod; it need not exist.
+
+        Raises:
+            FineTuneError: InvalidPlan for another claim or a path that leaves it.
+        """
+        prefix = f"pvc://{self.claim}/"
+        relative = PurePosixPath(ref.uri.removeprefix(prefix))
+        if not ref.uri.startswith(prefix):
+            raise FineTuneError(FailureReason.INVALID_PLAN, f"uri: {ref.uri} is not on claim {self.claim}")
+        path = self.root / relative
+        if relative.is_absolute() or ".." in relative.parts or not is_within(path, self.root) or path == self.root:
+            raise FineTuneError(FailureReason.INVALID_PLAN, f"uri: {ref.uri} is not a directory of the claim")
+        return path
+
+    def verify(self, ref: StoredReference) -> Path:
+        """The directory of a reference, every file checked against its manifest: reads all of it.
+
+        Raises:
+            FineTuneError: StorageUnavailable or CheckpointCorrupt, naming the file.
+        """
+        path = self.path(ref)
+        manifest = verify_directory(path)
+        if manifest.digest != ref.digest:
+            raise FineTuneError(
+                FailureReason.STORAGE_UNAVAILABLE, f"{path}: holds {manifest.digest}; {ref.digest} was asked for"
+            )
+        return path
+
+    def reference(self, kind: StoredKind, digest: Sha256) -> StoredReference:
+        """Where content of a kind is, or would be."""
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError(f"{digest} is not a sha256 digest")
+        return StoredReference(digest=digest, uri=f"pvc://{self.claim}/{kind.value}/{digest.removeprefix('sha256:')}")
+
+    @contextmanager
+    def workspace(self, kind: StoredKind) -> Iterator[Path]:
+        """A directory on the store's own file system, for content on its way to `publish`; removed on exit."""
+        work = make_directory(self.root / _WORK)
+        _sweep(work)
+        directory = Path(tempfile.mkdtemp(prefix=f"{kind.value}-", dir=work))
+        allow_group(directory)
+        try:
+            yield directory
+        finally:
+            remove_tree(directory)
+
+    def publish(
+        self, kind: StoredKind, directory: Path, lineage: dict[str, str], digest: Sha256 | None = None
+    ) -> StoredReference:
+        """Move a finished directory to its place, once: content that is there already wins.
+
+        Args:
+            kind: What it holds.
+            directory: Inside a `workspace`; gone afterwards unless the same content was there before.
+            lineage: Where it came from.
+            digest: Of a dataset's canonical rows; None: over the files.
+        """
+        entries = entries_of(directory)
+        manifest = Manifest.of_files(kind, entries, lineage)
+        if digest is not None:
+            manifest = manifest.model_copy(update={"digest": digest})
+        sync_tree(directory)
+        write_manifest(directory, manifest)
+        ref = self.reference(kind, manifest.digest)
+        target = self.path(ref)
+        make_directory(target.parent)
+        if not self.holds(ref):
+            self._set_damaged_aside(target)
+            self._rename(directory, target)
+        return ref
+
+    def holds(self, ref: StoredReference) -> bool:
+        """Whether the content is there and verifies: reads all of it."""
+        try:
+            self.verify(ref)
+        except FineTuneError:
+            return False
+        return True
+
+    def _set_damaged_aside(self, target: Path) -> None:
+        """Free the place of a directory that does not verify: swept later, since a reader may still hold it open."""
+        if target.exists():
+            work = make_directory(self.root / _WORK)
+            target.rename(Path(tempfile.mkdtemp(prefix="damaged-", dir=work)) / target.name)
+
+    def _rename(self, directory: Path, target: Path) -> None:
+        try:
+            directory.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            # Another pod published the same content between the check and the rename.
+            verify_directory(target)
+        sync(target.parent)
+
+    # --- runs ---
+
+    def run_directory(self, run_key: str) -> Path:
+        """The directory of a run, made when it is not there: checkpoints/<podUID>/, attempts/<n>/, outcome.json."""
+        return make_directory(self._run_path(run_key))
+
+    def outcome(self, run_key: str) -> TrainingResult | None:
+        """The run's success, if it has one whose artifact is still in the store.
+
+        Raises:
+            FineTuneError: ContractViolation when another release wrote a document this one cannot read.
+        """
+        path = self._run_path(run_key) / OUTCOME_FILE
+        try:
+            result = TrainingResult.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise FineTuneError(FailureReason.CONTRACT_VIOLATION, f"{path}: {error.errors()[0]['msg']}") from error
+        return result if self._has_artifact(result) else None
+
+    def publish_outcome(self, result: TrainingResult) -> TrainingResult:
+        """Say that a run has succeeded, unless that was said before; the one that holds is returned."""
+        if result.failure is not None or result.artifact is None:
+            raise ValueError("only a success with an artifact is an outcome")
+        path = self.run_directory(result.run_key) / OUTCOME_FILE
+        if path.exists() and self.outcome(result.run_key) is None:
+            path.unlink(missing_ok=True)  # its artifact was deleted
+        temporary = write_beside(path, result.to_json())
+        try:
+            os.link(temporary, path)  # fails where the name is taken; rename would replace the winner's
+        except FileExistsError:
+            return self.outcome(result.run_key) or result
+        finally:
+            temporary.unlink()
+            sync(path.parent)
+        return result
+
+    def _has_artifact(self, result: TrainingResult) -> bool:
+        if result.artifact is None:
+            return False
+        ref = StoredReference(digest=result.artifact.digest, uri=result.artifact.uri)
+        return (self.path(ref) / MANIFEST_FILE).is_file()
+
+    def _run_path(self, run_key: str) -> Path:
+        if not _RUN_KEY.fullmatch(run_key):
+            raise FineTuneError(FailureReason.INVALID_PLAN, f"runKey: {run_key!r} is not a run key")
+        return self.root / "runs" / run_key
+
+
+def _sweep(work: Path) -> None:
+    """Remove what pods that were killed have left behind."""
+    for leftover in work.iterdir():
+        try:
+            is_leftover = age_of_tree(leftover) > _LEFTOVER_SECONDS
+        except FileNotFoundError:
+            continue  # its owner is at work on it, or another pod sweeps too
+        if is_leftover:
+            remove_tree(leftover)

@@ -1,0 +1,61 @@
+"""buildah with its own storage below the cache, and builds that can reach package indexes the way this machine does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from tools.console import output_of, run_logged
+from tools.paths import cache
+
+
+def command(*arguments: str) -> list[str]:
+    """A buildah command line."""
+    return ["buildah", "--root", str(cache() / "buildah"), "--runroot", "/run/finetune-buildah", *arguments]
+
+
+def exists(reference: str) -> bool:
+    """Whether the image is in the storage."""
+    return subprocess.run(command("inspect", "--type=image", reference), capture_output=True, check=False).returncode == 0
+
+
+def access_to_indexes() -> list[str]:
+    """Options by which a build uses this machine's certificate authorities, index addresses and package cache.
+
+    All of it is mounted or a build argument of an early stage: nothing ends up in an image.
+    """
+    bundle = Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))
+    inside = f"/etc/ssl/certs/{bundle.name}"
+    packages = Path(os.environ.get("UV_CACHE_DIR", Path.home() / ".cache" / "uv"))
+    packages.mkdir(parents=True, exist_ok=True)
+    options = [f"--volume={bundle.parent}:/etc/ssl/certs:ro", f"--volume={packages}:/var/cache/uv"]
+    options += [f"--build-arg={name}={inside}" for name in ("SSL_CERT_FILE", "PIP_CERT")]
+    options += ["--build-arg=UV_CACHE_DIR=/var/cache/uv"]
+    return options + [f"--build-arg={name}" for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX") if name in os.environ]
+
+
+def build(reference: str, dockerfile: Path, context: Path, options: list[str]) -> None:
+    """Build an image, re-using every layer whose inputs did not change. Raises `StepFailed`."""
+    log = cache() / "logs" / f"image-{reference.partition(':')[0].rpartition('/')[2]}.log"
+    # chroot isolation needs no container runtime and no network set-up of its own.
+    argv = command("bud", "--isolation=chroot", "--layers", f"--file={dockerfile}", f"--tag={reference}", *options)
+    run_logged(f"building {reference}", [*argv, str(context)], log)
+
+
+def push(reference: str, layout: Path) -> None:
+    """Write an image to a folder in OCI layout, uncompressed: layers that are there already are not written again."""
+    tag = reference.rpartition("/")[2].replace(":", "-")
+    log = cache() / "logs" / "image-push.log"
+    run_logged(f"exporting {reference}", command("push", "--disable-compression", reference, f"oci:{layout}:{tag}"), log)
+
+
+def keep_newest(repository: str, count: int) -> set[str]:
+    """Forget all but the newest images of a repository, and every layer that no kept image has; returns the kept ones."""
+    images = json.loads(output_of(command("images", "--json", "--no-trunc")))
+    names = [name for image in images for name in image.get("names") or [] if name.startswith(f"{repository}:")]
+    if old := names[count:]:
+        subprocess.run(command("rmi", *old), capture_output=True, check=False)
+        subprocess.run(command("rmi", "--prune"), capture_output=True, check=False)
+    return set(names[:count])

@@ -1,0 +1,59 @@
+"""The application: both families of routes, and one place where errors become answers."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from finetune_server.errors import ApiError
+from finetune_server.gate import Gate
+from finetune_server.openai_routes import openai_router
+from finetune_server.service import Service
+from finetune_server.tgi_routes import tgi_router
+
+_SHOWN_INPUT = 60
+"""Characters of a refused value that the message repeats."""
+
+
+def build_app(service: Service) -> Gate:
+    """The ASGI application behind its gate."""
+    app = FastAPI(title=f"{service.plan.name} (finetune-operator, Transformers engine)", docs_url="/docs")
+    gate = Gate(app)
+    app.include_router(openai_router(service))
+    app.include_router(tgi_router(service, gate))
+
+    @app.exception_handler(ApiError)
+    async def refuse(request: Request, error: ApiError) -> JSONResponse:
+        body = error.as_openai() if request.url.path.startswith("/v1/") else error.as_tgi()
+        return JSONResponse(body, error.status, error.headers)
+
+    @app.exception_handler(HTTPException)
+    async def refuse_http(request: Request, error: HTTPException) -> JSONResponse:
+        answer = await refuse(request, ApiError(HTTPStatus(error.status_code), str(error.detail)))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_body(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Each API's own habit: OpenAI answers 400, TGI 422.
+        is_openai = request.url.path.startswith("/v1/")
+        status = HTTPStatus.BAD_REQUEST if is_openai else HTTPStatus.UNPROCESSABLE_ENTITY
+        message, param = describe(error)
+        return await refuse(request, ApiError(status, message, param=param))
+
+    return gate
+
+
+def describe(error: RequestValidationError) -> tuple[str, str | None]:
+    """A validation error as one sentence with the field's path and value, and the field."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"] if part != "body")
+    if first["type"] == "json_invalid":
+        return f"the body is not JSON: {first['ctx']['error']} at character {path}", None
+    if first["type"] == "missing":
+        return f"{path or 'body'}: is required", path or None
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= _SHOWN_INPUT else shown[:_SHOWN_INPUT] + "..."
+    return f"{path or 'body'}: {first['msg']}, not {shown}", path or None

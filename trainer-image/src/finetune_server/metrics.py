@@ -1,0 +1,55 @@
+"""TGI's metric names (research/serving.md A.7), so that dashboards and autoscalers for TGI read this engine too."""
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+
+from finetune_server.requests import GenerationRequest
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
+
+
+class Metrics:
+    """What the engine counts.
+
+    TGI's counters have no `_total`, which prometheus_client would append to a Counter; as Gauges that only grow they
+    keep TGI's names, and `rate()` does not mind. `model` is a served name, so there are few label values.
+    """
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.queue_size = self._gauge("tgi_queue_size", "Requests that wait for a batch.")
+        self.batch_size = self._gauge("tgi_batch_current_size", "Requests in the running batch.")
+        self._count = self._gauge("tgi_request_count", "Requests that came to the queue.", "model")
+        self._success = self._gauge("tgi_request_success", "Requests answered to the end.", "model")
+        self._failure = self._gauge("tgi_request_failure", "Requests that were not.", "model", "err")
+        self._duration = self._histogram("tgi_request_duration", "Seconds from queueing to the last token.", _SECONDS)
+        self._generated = self._histogram("tgi_request_generated_tokens", "Generated tokens per request.", _TOKENS)
+        self._input = self._histogram("tgi_request_input_length", "Prompt tokens per request.", _TOKENS)
+        self.queue_duration = self._histogram("tgi_request_queue_duration", "Seconds in the queue.", _SECONDS)
+        self.batch_duration = self._histogram("tgi_batch_inference_duration", "Seconds per batch.", _SECONDS)
+
+    def observe_end(self, request: GenerationRequest, outcome: str, generated: int, seconds: float) -> None:
+        """Count a request that ended: `success`, `cancelled` (the client left), `timeout` or `generation`."""
+        self._count.labels(request.model).inc()
+        self._input.observe(len(request.prompt))
+        self._generated.observe(generated)
+        if outcome == "success":
+            self._success.labels(request.model).inc()
+            self._duration.observe(seconds)
+        else:
+            self._failure.labels(request.model, outcome).inc()
+
+    def refuse(self, model: str) -> None:
+        """Count a request that the queue had no place for."""
+        self._count.labels(model).inc()
+        self._failure.labels(model, "overloaded").inc()
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, labels, registry=self._registry)
+
+    def _histogram(self, name: str, documentation: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, documentation, registry=self._registry, buckets=buckets)

@@ -1,0 +1,164 @@
+"""The base model with all its adapters in one process, and one forward pass over rows that mix them."""
+
+import inspect
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.plans import ServedAdapter, ServingPlan
+from finetune_server.adapters import add_adapter
+from finetune_store.store import Store
+
+log = logging.getLogger(__name__)
+
+BASE = "__base__"
+"""peft's own word for rows of a mixed batch that no adapter touches."""
+
+BASE_ALIASES = ("tgi", "dummy")
+"""Model names that TGI's and huggingface_hub's clients send when nobody chose one: always the base model."""
+
+
+class Served(NamedTuple):
+    """A model name that clients may ask for."""
+
+    name: str
+    key: str
+    """BASE or peft's name of the adapter. Ours, not the user's: torch refuses dots in module names."""
+    root: str
+    """Directory of the weights."""
+
+
+class LanguageModel:
+    """A causal language model whose rows each choose an adapter."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:  # noqa: ANN401 - transformers and peft are untyped
+        self.tokenizer = tokenizer
+        self._model = model
+        self._row_adapters: list[str] = []
+        self._takes_positions = "position_ids" in inspect.signature(_causal_model(model).forward).parameters
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.dtype
+        self.vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self.context = context_of(model.config)
+        self.end_tokens = end_tokens_of(model, tokenizer)
+        self.special_tokens = frozenset(tokenizer.all_special_ids)
+        self._inject_row_adapters()
+
+    def _inject_row_adapters(self) -> None:
+        """Tell every LoRA layer, at each forward, which row has which adapter.
+
+        peft's own `model(..., adapter_names=...)` walks all modules twice per token and, when a forward raises,
+        leaves its hooks with the old names behind: the next batch could be answered by the wrong adapter. Hooks that
+        are set once and read the current names can do neither.
+        """
+
+        def inject(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
+            return args, {**kwargs, "adapter_names": self._row_adapters}
+
+        for module in self._model.modules():
+            if isinstance(module, LoraLayer):
+                module.register_forward_pre_hook(inject, with_kwargs=True)
+
+    @torch.inference_mode()
+    def forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, adapters: Sequence[str], cache: Any  # noqa: ANN401
+    ) -> tuple[torch.Tensor, Any]:
+        """The logits after each row's last token.
+
+        Args:
+            ids: (rows, new tokens), left-padded when they are prompts.
+            mask: (rows, all tokens so far), 0 at padding.
+            positions: (rows, new tokens), counted from each row's first real token.
+            adapters: One key per row.
+            cache: What the last call returned; None for prompts.
+
+        Returns:
+            Logits (rows, vocabulary) in fp32, and the cache.
+        """
+        self._row_adapters = list(adapters)
+        extra = {"position_ids": positions} if self._takes_positions else {}
+        output = self._model(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
+        )
+        return output.logits[:, -1].float(), output.past_key_values
+
+    def decode(self, ids: list[int]) -> str:
+        """Ids as text without special tokens, exactly as they were generated (nothing tidied)."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def piece(self, token: int) -> str:
+        """One token as text, special tokens spelled out."""
+        return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
+
+def _causal_model(model: Any) -> Any:  # noqa: ANN401
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def context_of(config: Any) -> int:  # noqa: ANN401
+    """Tokens a model can attend to; 2,048 where its config does not say."""
+    text = config.get_text_config()
+    return int(getattr(text, "max_position_embeddings", None) or 2048)
+
+
+def end_tokens_of(model: Any, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401
+    """Ids that end an answer: the generation config's, and the tokenizer's own."""
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
+
+
+def served_models(plan: ServingPlan, store: Path, adapters: Path) -> list[Served]:
+    """Every model of a plan, the base first."""
+    base = Store(store, plan.claim).path(plan.base)
+    return [
+        Served(plan.name, BASE, str(base)),
+        *(
+            Served(adapter.name, f"adapter_{number:04d}", str(adapter_directory(adapters, adapter)))
+            for number, adapter in enumerate(plan.adapters)
+        ),
+    ]
+
+
+def adapter_directory(root: Path, adapter: ServedAdapter) -> Path:
+    """Where the init container has put an adapter."""
+    return root / adapter.name / adapter.artifact.digest.removeprefix("sha256:")
+
+
+def load(models: Sequence[Served]) -> LanguageModel:
+    """Load the base (the first) and every adapter.
+
+    Raises:
+        FineTuneError: ModelNotFound or InvalidPlan, naming the directory and the fault.
+    """
+    torch.set_num_threads(usable_cpus())
+    base, *adapters = models
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    if not Path(base.root, "config.json").is_file():
+        raise FineTuneError(FailureReason.MODEL_NOT_FOUND, f"base: {base.root} holds no config.json")
+    tokenizer = AutoTokenizer.from_pretrained(base.root, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(base.root, dtype=dtype, local_files_only=True).to(device)
+    for adapter in adapters:
+        model = add_adapter(model, adapter.name, Path(adapter.root), adapter.key)
+    model.eval().requires_grad_(requires_grad=False)
+    log.info("loaded %s and %d adapters on %s as %s", base.root, len(adapters), device, dtype)
+    return LanguageModel(model, tokenizer)
+
+
+def usable_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs this container may use at once; torch would count the node's and thrash."""
+    available = len(os.sched_getaffinity(0))
+    try:
+        quota, period = quota_file.read_text().split()
+        return max(1, min(available, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return available

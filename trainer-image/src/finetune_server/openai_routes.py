@@ -1,0 +1,136 @@
+"""OpenAI's routes: /v1/models, /v1/completions, /v1/chat/completions."""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from finetune_server import openai_shape as shape
+from finetune_server.engine import Ticket
+from finetune_server.errors import ApiError, bad_request
+from finetune_server.openai_wire import ChatRequest, CompletionRequest, OpenAIRequest
+from finetune_server.requests import GenerationRequest, Token
+from finetune_server.service import Service
+
+
+def openai_router(service: Service) -> APIRouter:
+    """The routes over one service."""
+    router = APIRouter(prefix="/v1", tags=["OpenAI"])
+
+    @router.get("/models")
+    async def models() -> dict[str, Any]:
+        """Every model that can be asked for: the base and each adapter."""
+        return {"object": "list", "data": [_card(service, index) for index in range(len(service.models))]}
+
+    @router.get("/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        """One model."""
+        return _card(service, service.models.index(service.find(name)))
+
+    @router.post("/completions")
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        """Continue a prompt, sent to the model as it is."""
+        body.refuse_unsupported()
+        served = service.find(body.model)
+        given = body.one_prompt()
+        prompt = await service.encode(given) if isinstance(given, str) else _known_tokens(service, given)
+        generation = GenerationRequest(
+            model=served.name,
+            adapter=served.key,
+            prompt=prompt,
+            max_tokens=service.answer_length(prompt, body.wanted_tokens, "max_tokens"),
+            sampling=body.sampling(),
+            stop=body.stop_texts(),
+            top_logprobs=body.logprobs or 0,
+        )
+        return await _respond(service, request, body, generation, shape.Completion(logprobs=body.logprobs is not None))
+
+    @router.post("/chat/completions")
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        """Answer a conversation, rendered by the base model's chat template."""
+        body.refuse_unsupported()
+        served = service.find(body.model)
+        prompt = await service.render([message.for_template() for message in body.messages], body.tools)
+        generation = GenerationRequest(
+            model=served.name,
+            adapter=served.key,
+            prompt=prompt,
+            max_tokens=service.answer_length(prompt, body.wanted_tokens, "max_tokens"),
+            sampling=body.sampling(),
+            stop=body.stop_texts(),
+            top_logprobs=body.alternatives,
+        )
+        return await _respond(service, request, body, generation, shape.Chat(logprobs=bool(body.logprobs)))
+
+    return router
+
+
+def _card(service: Service, index: int) -> dict[str, Any]:
+    model = service.models[index]
+    parent = None if index == 0 else service.models[0].name
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": service.started,
+        "owned_by": "finetune-operator",
+        "root": model.root,
+        "parent": parent,
+    }
+
+
+def _known_tokens(service: Service, prompt: Sequence[int]) -> list[int]:
+    """Token ids from a client; one outside the vocabulary would crash the whole batch."""
+    size = service.engine.ready_model().vocabulary
+    if unknown := [token for token in prompt if not 0 <= token < size]:
+        raise bad_request(f"prompt: token {unknown[0]} is not in the vocabulary of {size}", "prompt")
+    return list(prompt)
+
+
+async def _respond(
+    service: Service, request: Request, body: OpenAIRequest, generation: GenerationRequest, writer: shape.Shape
+) -> Response:
+    head = {"id": f"{writer.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
+    if body.stream:
+        ticket = service.submit(generation)
+        events = _events(service, ticket, head, writer, wants_usage=body.wants_usage)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    tokens = await service.collect(request, generation)
+    usage = shape.usage(len(generation.prompt), len(tokens))
+    return JSONResponse({**head, "object": writer.kind, "choices": [writer.choice(tokens)], "usage": usage})
+
+
+async def _events(
+    service: Service, ticket: Ticket, head: dict[str, Any], writer: shape.Shape, *, wants_usage: bool
+) -> AsyncIterator[str]:
+    """Server-sent events of one answer; an error after the first byte can only be an event, too."""
+
+    def event(choices: list[dict[str, Any]], **more: object) -> str:
+        return _sse({**head, "object": writer.chunk_kind, "choices": choices, **more})
+
+    count = 0
+    try:
+        for choice in writer.opening():
+            yield event([choice])
+        async for token in service.stream(ticket):
+            count += 1
+            if _is_worth_sending(token, writer):
+                yield event([writer.delta(token)])
+        if wants_usage:
+            yield event([], usage=shape.usage(len(ticket.row.request.prompt), count))
+        yield "data: [DONE]\n\n"
+    except ApiError as error:
+        yield _sse(error.as_openai())
+    finally:
+        ticket.cancel()
+
+
+def _is_worth_sending(token: Token, writer: shape.Shape) -> bool:
+    return bool(token.text) or token.finish is not None or writer.logprobs
+
+
+def _sse(document: dict[str, Any]) -> str:
+    return f"data: {json.dumps(document, ensure_ascii=False, separators=(',', ':'))}\n\n"

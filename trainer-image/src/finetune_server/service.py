@@ -1,0 +1,149 @@
+"""What both families of routes share: the models by name, prompts to tokens, limits, and waiting for answers."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from jinja2 import TemplateError
+from starlette.requests import Request
+
+from finetune_contract.plans import ServingPlan
+from finetune_server.engine import Engine, Ticket
+from finetune_server.errors import ApiError, bad_request
+from finetune_server.metrics import Metrics
+from finetune_server.model import BASE_ALIASES, LanguageModel, Served
+from finetune_server.requests import GenerationRequest, Token
+
+ResultT = TypeVar("ResultT")
+
+
+class Service:
+    """One plan being served."""
+
+    def __init__(self, plan: ServingPlan, models: Sequence[Served], engine: Engine, metrics: Metrics) -> None:
+        self.plan = plan
+        self.models = tuple(models)
+        self.engine = engine
+        self.metrics = metrics
+        self.started = int(time.time())
+        self._by_name = {model.name: model for model in models} | dict.fromkeys(BASE_ALIASES, models[0])
+        # One thread: tokenizers are not safe to share, and a long prompt must not hold up the event loop.
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+
+    def find(self, name: str, param: str = "model") -> Served:
+        """The model of a name.
+
+        Raises:
+            ApiError: 404, naming the models that exist.
+        """
+        if name in self._by_name:
+            return self._by_name[name]
+        names = ", ".join(model.name for model in self.models)
+        message = f"The model {name[:200]!r} does not exist; this deployment serves: {names}"
+        raise ApiError(HTTPStatus.NOT_FOUND, message, code="model_not_found", param=param)
+
+    @property
+    def max_total_tokens(self) -> int:
+        """Prompt and answer together."""
+        context = self.engine.ready_model().context
+        return min(context, self.plan.max_total_tokens or context)
+
+    async def encode(self, text: str) -> list[int]:
+        """A prompt as the tokenizer writes it by default, with its special tokens."""
+        return await self._with_tokenizer(lambda model: _encode(model.tokenizer, text))
+
+    async def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> list[int]:
+        """A conversation as the model's chat template writes it: no special tokens are added to the template's own.
+
+        Raises:
+            ApiError: 400 when there is no template, or it refuses the messages.
+        """
+
+        def apply(model: LanguageModel) -> list[int]:
+            if not model.tokenizer.chat_template:
+                raise bad_request("the base model has no chat template; use /v1/completions", "messages")
+            try:
+                ids = model.tokenizer.apply_chat_template(
+                    messages, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=False
+                )
+            except (TemplateError, TypeError, ValueError) as error:
+                raise bad_request(f"the chat template refuses these messages: {error}", "messages") from error
+            return list(ids)
+
+        return await self._with_tokenizer(apply)
+
+    async def _with_tokenizer(self, work: Callable[[LanguageModel], ResultT]) -> ResultT:
+        model = self.engine.ready_model()
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work, model)
+
+    def answer_length(self, prompt: Sequence[int], wanted: int | None, param: str) -> int:
+        """How many tokens may be generated; all that fit when the client did not say.
+
+        Raises:
+            ApiError: 400 when prompt and answer exceed the context, or the prompt is empty.
+        """
+        limit = self.max_total_tokens
+        if not prompt:
+            raise bad_request("the prompt has no tokens", param)
+        if len(prompt) + (wanted or 1) > limit:
+            raise bad_request(
+                f"This model's maximum context length is {limit} tokens, but {len(prompt)} in the prompt and "
+                f"{wanted or 1} for the answer were requested; shorten the prompt or lower {param}",
+                param,
+                code="context_length_exceeded",
+            )
+        return wanted or limit - len(prompt)
+
+    def submit(self, request: GenerationRequest) -> Ticket:
+        """Queue a request (503 or 429 when that is not possible); whoever submits reads or cancels."""
+        (ticket,) = self.engine.submit([request])
+        return ticket
+
+    async def collect(self, request: Request, generation: GenerationRequest) -> list[Token]:
+        """The whole answer; when the client leaves before, its row is freed."""
+        ticket = self.submit(generation)
+
+        async def read() -> list[Token]:
+            return [token async for token in self.engine.tokens(ticket)]
+
+        return await _while_connected(request, read())
+
+    async def stream(self, ticket: Ticket) -> AsyncIterator[Token]:
+        """The tokens of a submitted request."""
+        async with contextlib.aclosing(self.engine.tokens(ticket)) as tokens:
+            async for token in tokens:
+                yield token
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:  # noqa: ANN401
+    ids: list[int] = tokenizer.encode(text)
+    bos = tokenizer.bos_token_id
+    # A prompt that was rendered by a chat template has its BOS already; most models answer worse with two.
+    if bos is not None and ids[:2] == [bos, bos] and text.startswith(tokenizer.bos_token):
+        return ids[1:]
+    return ids
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Do some work unless the client disconnects first."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise bad_request("the client has disconnected")
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        # Cancelling is not done until the tasks have run: only then is the row free.
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,27 @@
+"""`python -m finetune_trainer prepare|train`: dispatch and nothing else.
+
+Each command imports its own libraries: `prepare` never loads torch, and `train` answers `/progress` before it does.
+"""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and answer its exit code (`finetune_contract.failure` says what it means)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments.pop(0) if arguments else ""
+    if command == "train":
+        from finetune_trainer.train.main import main as train
+
+        return train(arguments)
+    if command == "prepare":
+        from finetune_trainer.data.prepare import main as prepare
+
+        return prepare(arguments)
+    sys.stderr.write("usage: python -m finetune_trainer {prepare,train} [options]\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The evaluation stage: the tuned model beside its baselines, on rows that were never trained on."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_contract.base import Document
+from finetune_contract.plans import Baseline, Metric, RowFormat, TrainingPlan
+from finetune_contract.results import TUNED, Score
+from finetune_trainer.evaluate.generate import Loss, greedy_answers, supervised_losses
+from finetune_trainer.evaluate.heldout import HeldOut, held_out
+from finetune_trainer.evaluate.scores import score
+from finetune_trainer.evaluate.systems import Systems
+from finetune_trainer.stop import Stop
+from finetune_trainer.train.render import Example
+from finetune_trainer.train.sequences import pieces_of
+from finetune_trainer.train.workbench import Workbench
+
+log = logging.getLogger(__name__)
+
+
+class EvaluatedRow(Document):
+    """One held-out row, and what every system made of it."""
+
+    prompt: str
+    """As Tuned and ZeroShot read it; FewShot has solved rows before it."""
+    reference: str
+    answers: dict[str, str] = {}
+    """By system; empty where ExactMatch was not asked for."""
+    losses: dict[str, float] = {}
+    """By system: mean loss per supervised token, in nats; empty where EvalLoss was not asked for."""
+
+
+class Evaluation(Document):
+    """`evaluation.json`: the scores and the rows they come from."""
+
+    split: str
+    scores: tuple[Score, ...] = ()
+    rows: tuple[EvaluatedRow, ...] = ()
+
+    def tuned_loss(self) -> float | None:
+        """EvalLoss of the tuned model, if it was measured."""
+        values = [each.value for each in self.scores if each.metric is Metric.EVAL_LOSS and each.system == TUNED]
+        return values[0] if values else None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What one system did, per row; None for a metric that was not asked for."""
+
+    losses: list[Loss] | None
+    answers: list[str] | None
+
+
+def evaluate(plan: TrainingPlan, bench: Workbench, systems: Systems, stop: Stop) -> Evaluation:
+    """Measure every metric of the plan on every system; without held-out rows there are no scores.
+
+    Raises:
+        FineTuneError: Preempted, between two batches.
+    """
+    wanted = plan.evaluation
+    rows = held_out(plan, bench)
+    if not wanted.metrics or not rows.examples:
+        log.info("nothing is evaluated: no metric is asked for, or the dataset has no %s rows", wanted.split)
+        return Evaluation(split=wanted.split)
+    measured: dict[str, _Measured] = {}
+    for system in _systems(wanted.baselines, bench):
+        examples = rows.with_shots(wanted.few_shot_examples) if system == Baseline.FEW_SHOT else rows.examples
+        with systems.model(system) as model:
+            measured[system] = _measure(plan, bench, model, examples, rows, stop)
+    scores = [each for system, found in measured.items() for each in _scores(plan, system, found, rows)]
+    for each in scores:
+        log.info("%s %s: %.4f [%.4f, %.4f]", each.system, each.metric, each.value, each.low or 0, each.high or 0)
+    return Evaluation(split=wanted.split, scores=tuple(scores), rows=_record(rows, measured))
+
+
+def _systems(baselines: tuple[Baseline, ...], bench: Workbench) -> list[str]:
+    """Tuned first, then the baselines; plain text cannot be shown as solved examples."""
+    is_text = bench.revision.row_format is RowFormat.TEXT
+    return [TUNED, *(each.value for each in baselines if not (is_text and each is Baseline.FEW_SHOT))]
+
+
+def _measure(
+    plan: TrainingPlan,
+    bench: Workbench,
+    model: Any,  # noqa: ANN401 - transformers has no types
+    examples: list[Example],
+    rows: HeldOut,
+    stop: Stop,
+) -> _Measured:
+    metrics, renderer = plan.evaluation.metrics, bench.renderer
+    losses = answers = None
+    if Metric.EVAL_LOSS in metrics:
+        tokens = [pieces_of(each, bench.context, split_long=True) for each in renderer.example_tokens(examples)]
+        flat = supervised_losses(model, [piece for pieces in tokens for piece in pieces], stop.check)
+        found = iter(flat)
+        losses = [_summed([next(found) for _ in pieces]) for pieces in tokens]
+    if Metric.EXACT_MATCH in metrics and bench.revision.row_format is not RowFormat.TEXT:
+        prompts = [renderer.prompt_ids(example) for example in examples]
+        greedy = greedy_answers(model, prompts, rows.max_new_tokens, renderer.stop_ids(), stop.check)
+        answers = [bench.tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in greedy]
+    return _Measured(losses, answers)
+
+
+def _summed(losses: list[Loss]) -> Loss:
+    return Loss(sum(loss.total for loss in losses), sum(loss.tokens for loss in losses))
+
+
+def _scores(plan: TrainingPlan, system: str, measured: _Measured, rows: HeldOut) -> list[Score]:
+    seed = plan.hyperparameters.seed
+    scores = []
+    if measured.losses is not None:
+        totals, tokens = zip(*measured.losses, strict=True)
+        scores.append(score(Metric.EVAL_LOSS, system, totals, tokens, seed))
+    if measured.answers is not None:
+        matches = [
+            float(answer.strip() == example.answer.strip())
+            for answer, example in zip(measured.answers, rows.examples, strict=True)
+        ]
+        scores.append(score(Metric.EXACT_MATCH, system, matches, [1.0] * len(matches), seed))
+    return scores
+
+
+def _record(rows: HeldOut, measured: dict[str, _Measured]) -> tuple[EvaluatedRow, ...]:
+    return tuple(
+        EvaluatedRow(
+            prompt=example.prompt,
+            reference=example.answer,
+            answers={system: found.answers[at] for system, found in measured.items() if found.answers},
+            losses={
+                system: round(found.losses[at].total / max(found.losses[at].tokens, 1), 6)
+                for system, found in measured.items()
+                if found.losses
+            },
+        )
+        for at, example in enumerate(rows.examples)
+    )

@@ -1,0 +1,123 @@
+"""What a model answers, and how likely it finds the right answer: in batches of like length."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import GenerationConfig
+
+from finetune_trainer.train.sequences import IGNORED
+
+_BATCH_TOKENS = 8192
+"""Tokens of a batch, padding included."""
+
+_BATCH_LOGITS = 64 * 1024 * 1024
+"""Elements of the logits of a batch (256 MiB in fp32)."""
+
+_BATCH_ROWS = 64
+
+
+class Loss(NamedTuple):
+    """Summed loss of one row's supervised tokens, in nats, and how many they are."""
+
+    total: float
+    tokens: int
+
+
+class Answer(NamedTuple):
+    """A greedy answer without the token that ends it."""
+
+    ids: list[int]
+    logprobs: list[float]
+    """Of each id, under the model that chose it."""
+
+
+def greedy_answers(
+    model: Any,  # noqa: ANN401 - transformers has no types
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    between: Callable[[], None] = lambda: None,
+) -> list[Answer]:
+    """The most likely continuation of each prompt, in the prompts' order.
+
+    Args:
+        model: In evaluation mode.
+        prompts: Token ids, none of them empty.
+        max_new_tokens: Where an answer ends that does not end by itself.
+        stop_ids: Tokens that end an answer.
+        between: Called before every batch; may raise to stop.
+    """
+    settings = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(stop_ids),
+        pad_token_id=stop_ids[0],
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    answers: dict[int, Answer] = {}
+    rows_of_logits = _BATCH_LOGITS // (max_new_tokens * model.config.get_text_config().vocab_size) or 1
+    own_settings, model.generation_config = model.generation_config, settings
+    try:
+        for batch in _batches([len(prompt) + max_new_tokens for prompt in prompts], min(_BATCH_ROWS, rows_of_logits)):
+            between()
+            ids, mask = _padded([prompts[row] for row in batch], stop_ids[0], left=True)
+            out = model.generate(
+                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
+            )
+            chosen = out.sequences[:, ids.shape[1] :].cpu()
+            logprobs = (
+                torch.stack(out.logits, dim=1).float().log_softmax(-1).cpu().gather(2, chosen[:, :, None])[..., 0]
+            )
+            for row, tokens, values in zip(batch, chosen.tolist(), logprobs.tolist(), strict=True):
+                end = next((at for at, token in enumerate(tokens) if token in stop_ids), len(tokens))
+                answers[row] = Answer(tokens[:end], values[:end])
+    finally:
+        model.generation_config = own_settings
+    return [answers[row] for row in range(len(prompts))]
+
+
+def supervised_losses(
+    model: Any,  # noqa: ANN401
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
+    between: Callable[[], None] = lambda: None,
+) -> list[Loss]:
+    """The loss of each (ids, labels), labels not shifted, in their order."""
+    most_tokens = max(1, _BATCH_LOGITS // model.config.get_text_config().vocab_size)
+    losses: dict[int, Loss] = {}
+    for batch in _batches([len(ids) for ids, _ in sequences], _BATCH_ROWS, most_tokens):
+        between()
+        ids, mask = _padded([sequences[row][0] for row in batch], 0, left=False)
+        labels, _ = _padded([sequences[row][1] for row in batch], IGNORED, left=False)
+        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
+        shifted = labels[:, 1:].to(model.device)
+        each = cross_entropy(logits[:, :-1].float().transpose(1, 2), shifted, reduction="none", ignore_index=IGNORED)
+        for row, total, tokens in zip(
+            batch, each.double().sum(1).tolist(), (shifted != IGNORED).sum(1).tolist(), strict=True
+        ):
+            losses[row] = Loss(total, tokens)
+    return [losses[row] for row in range(len(sequences))]
+
+
+def _batches(lengths: Sequence[int], most_rows: int, most_tokens: int = _BATCH_TOKENS) -> Iterator[list[int]]:
+    """Rows, longest first, so that a batch pads little and memory runs out at once or never."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    limit = min(most_tokens, _BATCH_TOKENS)
+    while order:
+        size = max(1, min(most_rows, limit // max(1, lengths[order[0]])))
+        yield order[:size]
+        order = order[size:]
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows as one tensor, rows x longest, and the mask of what is not padding."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), fill, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for at, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[at, place] = torch.tensor(list(row), dtype=torch.long)
+        mask[at, place] = 1
+    return ids, mask

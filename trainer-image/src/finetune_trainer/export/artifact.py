@@ -1,0 +1,70 @@
+"""The files of an artifact: an adapter or a model, complete with tokenizer, and nothing that changes by chance.
+
+The directory's digest names the artifact, so the same weights must give the same bytes: no paths of this pod, no
+dates, no order of a set.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from finetune_contract.base import Sha256
+from finetune_contract.paths import MANIFEST_FILE
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.jinja",
+)
+"""What tokenizers are read from; copied from the base as they are."""
+
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+def write_adapter(checkpoint: Path, base: Path, base_digest: Sha256, directory: Path) -> None:
+    """An adapter's files, from the checkpoint of the last step.
+
+    Args:
+        checkpoint: Holds `adapter_model.safetensors` and `adapter_config.json`.
+        base: The base model's directory, for the tokenizer.
+        base_digest: Stands in the adapter's configuration where peft would write a path.
+        directory: Where the files go.
+    """
+    shutil.copy(checkpoint / "adapter_model.safetensors", directory)
+    config = json.loads((checkpoint / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base_digest
+    # peft writes sets as lists, in an order that differs between processes.
+    ordered = {key: sorted(value) if key.endswith("modules") and isinstance(value, list) else value
+               for key, value in config.items()}  # fmt: skip
+    (directory / _ADAPTER_CONFIG).write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _copy_tokenizer(base, directory)
+
+
+def write_model(checkpoint: Path, base: Path, dtype: torch.dtype, directory: Path) -> None:
+    """A model's files, from the checkpoint of the last step, in the precision its base was published in."""
+    model = AutoModelForCausalLM.from_pretrained(str(checkpoint), dtype=dtype, local_files_only=True)
+    model.config.use_cache = True
+    model.save_pretrained(str(directory))
+    _copy_tokenizer(base, directory)
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of an artifact's files, its manifest not counted."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
+
+
+def _copy_tokenizer(base: Path, directory: Path) -> None:
+    for name in _TOKENIZER_FILES:
+        if (base / name).is_file():
+            shutil.copy(base / name, directory)

@@ -1,0 +1,42 @@
+"""The last stage: the artifact into the store, then the run's outcome, once for all attempts."""
+
+import logging
+
+from finetune_contract.paths import EVALUATION_FILE, RESULT_FILE
+from finetune_contract.plans import TrainingPlan
+from finetune_contract.results import TrainingResult
+from finetune_store.files import make_directory, write_atomically
+from finetune_store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def lineage_of(plan: TrainingPlan) -> dict[str, str]:
+    """Where an artifact came from."""
+    return {
+        "runKey": plan.run_key,
+        "base": plan.base.digest,
+        "dataset": plan.dataset.digest,
+        "method": plan.method.value,
+    }
+
+
+def publish_outcome(store: Store, result: TrainingResult, evaluation: str) -> TrainingResult:
+    """Record the attempt, and say that the run has succeeded unless another pod said so first.
+
+    Args:
+        store: Where the run is recorded.
+        result: Of this attempt, with its artifact published.
+        evaluation: The whole evaluation as JSON.
+
+    Returns:
+        The result that holds: this one, or the other pod's, marked as reused.
+    """
+    attempt = make_directory(store.run_directory(result.run_key) / "attempts" / str(result.attempt))
+    write_atomically(attempt / EVALUATION_FILE, evaluation)
+    write_atomically(attempt / RESULT_FILE, result.to_json())
+    winner = store.publish_outcome(result)
+    if winner != result:
+        log.info("another pod of this run was first: its artifact is used")
+        return winner.model_copy(update={"reused": True, "attempt": result.attempt})
+    return result

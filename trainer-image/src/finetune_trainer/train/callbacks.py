@@ -1,0 +1,137 @@
+"""What happens between optimiser steps: progress, checkpoints, stopping, and the guard against non-finite numbers.
+
+Everything happens at the end of a step, where weights, optimiser, scheduler and random state agree: only then is a
+resumed run equal to the uninterrupted one, bit by bit (transformers' `enable_jit_checkpoint` saves within a step).
+"""
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_store.checkpoints import Checkpoints
+from finetune_trainer.progress import ProgressBoard
+from finetune_trainer.stop import Stop
+
+log = logging.getLogger(__name__)
+
+_LINE_EVERY_SECONDS = 5.0
+"""A log line at most this often; `/progress` knows every step."""
+
+
+class Checkpointing(TrainerCallback):  # type: ignore[misc] # transformers has no types
+    """Saves at the end of a step: every interval, when the pod is told to stop, and after the last step."""
+
+    def __init__(self, checkpoints: Checkpoints, interval_seconds: float, stop: Stop, board: ProgressBoard) -> None:
+        """Take where to save, and how often."""
+        self._checkpoints = checkpoints
+        self._interval_seconds = interval_seconds
+        self._stop = stop
+        self._board = board
+        self._saved_at = time.monotonic()
+
+    def on_train_begin(self, *_: object, **__: object) -> None:
+        """Count the interval from the first step on."""
+        self._saved_at = time.monotonic()
+
+    def on_step_end(
+        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
+        """Decide whether to save, and whether to go on."""
+        is_due = time.monotonic() - self._saved_at >= self._interval_seconds
+        if is_due or self._stop.requested or state.global_step >= state.max_steps:
+            control.should_save = True
+            # Logged first, so that the guard sees the step before it is saved.
+            control.should_log = True
+        if self._stop.requested:
+            control.should_training_stop = True
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
+        """Make the checkpoint count."""
+        self._checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+        self._saved_at = time.monotonic()
+        self._board.update(checkpoint_step=state.global_step)
+        log.info("step %d: checkpoint saved", state.global_step)
+
+
+class Guard(TrainerCallback):  # type: ignore[misc]
+    """Stops at the first loss or gradient that is no number, before anything of it is saved."""
+
+    def on_log(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: dict[str, Any], **_: object
+    ) -> None:
+        """Check one log entry.
+
+        Raises:
+            FineTuneError: NonFiniteLoss.
+        """
+        for name, value in (("loss", logs.get("loss")), ("gradient norm", logs.get("grad_norm"))):
+            if value is not None and not math.isfinite(value):
+                raise FineTuneError(
+                    FailureReason.NON_FINITE_LOSS,
+                    f"step {state.global_step}: the {name} is {value}; nothing of this step was saved",
+                )
+
+
+class Reporting(TrainerCallback):  # type: ignore[misc]
+    """Keeps the progress board, and writes a line for people now and then."""
+
+    def __init__(self, board: ProgressBoard, clock: "TokenClock") -> None:
+        """Take the board, and who counts the tokens."""
+        self._board = board
+        self._clock = clock
+        self._began = 0.0
+        self._line_at = 0.0
+        self.first_step_seconds: float | None = None
+
+    def on_train_begin(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: object
+    ) -> None:
+        """Start the clocks."""
+        self._began = time.monotonic()
+        self._board.update(total_steps=state.max_steps, step=state.global_step)
+        self._board.training_begins()
+
+    def on_step_end(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: object) -> None:
+        """Count the step."""
+        if self.first_step_seconds is None:
+            self.first_step_seconds = time.monotonic() - self._began
+        self._board.step_ends(state.global_step, state.epoch or 0.0, self._clock.take())
+
+    def on_log(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: dict[str, Any], **_: object
+    ) -> None:
+        """Take over loss and learning rate."""
+        if "loss" not in logs:
+            return
+        self._board.update(loss=logs["loss"], learning_rate=logs["learning_rate"])
+        now = time.monotonic()
+        if now - self._line_at >= _LINE_EVERY_SECONDS or state.global_step >= state.max_steps:
+            self._line_at = now
+            seen = self._board.snapshot()
+            log.info(
+                "step %d/%d  epoch %.2f  loss %.4f  %.0f tokens/s",
+                seen.step, seen.total_steps, seen.epoch, logs["loss"], seen.tokens_per_second or 0.0,
+            )  # fmt: skip
+
+
+class TokenClock:
+    """Counts the tokens that were computed since it was last asked."""
+
+    def __init__(self) -> None:
+        """Nothing counted yet."""
+        self._tokens = 0
+
+    def add(self, tokens: int) -> None:
+        """Count some tokens."""
+        self._tokens += tokens
+
+    def take(self) -> int:
+        """The tokens since the last call."""
+        tokens, self._tokens = self._tokens, 0
+        return tokens

@@ -1,0 +1,48 @@
+"""Errors of torch and the libraries, given the names of `finetune_contract.failure`."""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from finetune_contract.failure import FailureReason, FineTuneError
+
+log = logging.getLogger(__name__)
+
+_TRACEBACK_LINES = 8
+"""Enough to see where it happened; the whole of it is in the log."""
+
+_MESSAGE_LIMIT = 1024
+"""Characters of a failure's message."""
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """Turn whatever a library raises into a failure with a name; OSErrors are the volume's and pass through.
+
+    Raises:
+        FineTuneError: GpuOutOfMemory, HostOutOfMemory, StorageFull, or TrainerCrashed with the end of the traceback.
+    """
+    try:
+        yield
+    except (FineTuneError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        log.exception("training failed")
+        raise FineTuneError(_reason_of(error), _message_of(error)) from error
+
+
+def _reason_of(error: Exception) -> FailureReason:
+    text = str(error)
+    if "CUDA out of memory" in text or type(error).__name__ == "OutOfMemoryError":
+        return FailureReason.GPU_OUT_OF_MEMORY
+    if "can't allocate memory" in text or "DefaultCPUAllocator" in text:
+        return FailureReason.HOST_OUT_OF_MEMORY
+    if "No space left on device" in text or "file write failed" in text:  # safetensors; torch.save
+        return FailureReason.STORAGE_FULL
+    return FailureReason.TRAINER_CRASHED
+
+
+def _message_of(error: Exception) -> str:
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return "\n".join(lines[-_TRACEBACK_LINES:])[-_MESSAGE_LIMIT:]

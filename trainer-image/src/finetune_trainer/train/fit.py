@@ -1,0 +1,199 @@
+"""The training stage: from rows to the checkpoint of the last step."""
+
+import gc
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, set_seed
+
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.plans import Method, TrainingPlan
+from finetune_store.checkpoints import Checkpoints
+from finetune_trainer.progress import ProgressBoard
+from finetune_trainer.stop import Stop
+from finetune_trainer.timings import Stopwatch
+from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
+from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
+from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
+from finetune_trainer.train.model import add_adapter, load_model, refuse_foreign_tokenizer
+from finetune_trainer.train.sequences import TrainingData, build_training_data
+from finetune_trainer.train.trainer import PackedTrainer, build_config
+from finetune_trainer.train.workbench import Workbench
+
+log = logging.getLogger(__name__)
+
+_LOSSES_AVERAGED = 10
+"""Logged steps whose mean is the run's training loss: one step's is noise."""
+
+_SMALL_MODEL = 500_000_000
+"""Parameters below which a GPU has memory to spare, so that recomputing activations would only cost time."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the training stage leaves."""
+
+    checkpoint: Path
+    """The checkpoint of the last step: model or adapter, and `trainer_state.json`."""
+    total_steps: int
+    resumed_from_step: int | None
+    train_loss: float
+    data: TrainingData
+
+
+def fit(
+    plan: TrainingPlan,
+    bench: Workbench,
+    checkpoints: Checkpoints,
+    board: ProgressBoard,
+    stop: Stop,
+    watch: Stopwatch,
+) -> Trained:
+    """Train from the newest checkpoint, or not at all when its step is the last.
+
+    Raises:
+        FineTuneError: Preempted, NonFiniteLoss, DataTruncated, InvalidPlan, ModelNotFound, TokenizerMismatch.
+    """
+    with watch.stage("Loading"):
+        model = _load(plan, bench)
+        data = _prepare(plan, bench)
+        newest = checkpoints.newest()
+    total = _total_steps(plan, len(data.dataset))
+    resumed_from = newest[0] if newest else None
+    board.update(
+        total_steps=total, step=resumed_from or 0, resumed_from_step=resumed_from, checkpoint_step=resumed_from
+    )
+    if newest is None or newest[0] < total:
+        _train(plan, bench, model, data, total, newest, checkpoints, board, stop, watch)
+        newest = checkpoints.newest()
+    else:
+        log.info("all %d steps were done before: nothing is left to train", total)
+    del model
+    _free_memory()
+    if newest is None or newest[0] < total:
+        raise FineTuneError(FailureReason.CHECKPOINT_CORRUPT, f"the checkpoint of the last step, {total}, is not there")
+    return Trained(newest[1], total, resumed_from, _train_loss(newest[1]), data)
+
+
+def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transformers has no types
+    """The model to train, with its adapter and the attention that keeps packed documents apart."""
+    register()
+    # The adapter's first weights are random: the same in every attempt.
+    set_seed(plan.hyperparameters.seed)
+    model = load_model(bench.base, bench.device.dtype(trained=plan.adapter is None), bench.device)
+    refuse_foreign_tokenizer(model, bench.tokenizer)
+    if is_segmentable(model):
+        model.set_attn_implementation(SEGMENTED)
+    else:
+        log.info("%s cannot keep packed documents apart: sequences are padded instead", type(model).__name__)
+    return model if plan.adapter is None else add_adapter(model, plan.adapter)
+
+
+def _is_segmented(model: Any) -> bool:  # noqa: ANN401
+    return bool(model.config.get_text_config()._attn_implementation == SEGMENTED)  # noqa: SLF001 - no public name
+
+
+def _prepare(plan: TrainingPlan, bench: Workbench) -> TrainingData:
+    if bench.renderer.is_chat and not bench.renderer.marks_assistant:
+        log.info("the chat template does not mark assistant turns: the loss is on each row's last answer only")
+    return build_training_data(
+        bench.renderer.tokens(bench.revision.rows("train")),
+        plan.hyperparameters,
+        bench.context,
+        plan.truncated_share,
+        split_long=plan.method is Method.CPT,
+    )
+
+
+def _total_steps(plan: TrainingPlan, sequences: int) -> int:
+    """Optimiser steps of the run; the last step of an epoch may see fewer sequences."""
+    return math.ceil(plan.hyperparameters.epochs * math.ceil(sequences / plan.hyperparameters.global_batch_size))
+
+
+def _train(  # noqa: PLR0913 - the loop's collaborators
+    plan: TrainingPlan,
+    bench: Workbench,
+    model: Any,  # noqa: ANN401
+    data: TrainingData,
+    total: int,
+    newest: tuple[int, Path] | None,
+    checkpoints: Checkpoints,
+    board: ProgressBoard,
+    stop: Stop,
+    watch: Stopwatch,
+) -> None:
+    """Run the loop to its end or to the step in which the pod is told to stop."""
+    clock = TokenClock()
+    reporting = Reporting(board, clock)
+    recomputes = bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL
+    config = build_config(
+        plan.hyperparameters,
+        output_dir=str(checkpoints.directory),
+        total_steps=total,
+        batches=_batches(plan, bench, model, data, recomputes=recomputes),
+        device=bench.device,
+        packed_attention=_is_segmented(model),
+        recomputes=recomputes,
+    )
+    saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, stop, board)
+    trainer = PackedTrainer(
+        clock=clock,
+        model=model,
+        args=config,
+        train_dataset=data.dataset,
+        processing_class=bench.tokenizer,
+        # The guard before the one that saves.
+        callbacks=[Guard(), reporting, saving],
+    )
+    trainer.remove_callback(PrinterCallback)
+    began = time.monotonic()
+    with stop.deferred():
+        trainer.train(resume_from_checkpoint=str(newest[1]) if newest else None)
+    first = reporting.first_step_seconds or 0.0
+    watch.add("FirstStep", first)
+    watch.add("Training", time.monotonic() - began - first)
+
+
+def _batches(
+    plan: TrainingPlan,
+    bench: Workbench,
+    model: Any,  # noqa: ANN401
+    data: TrainingData,
+    *,
+    recomputes: bool,
+) -> BatchPlan:
+    config = model.config.get_text_config()
+    if bench.device.is_cuda:
+        most = most_on_gpu(
+            data.sequence_length,
+            hidden=config.hidden_size,
+            layers=config.num_hidden_layers,
+            vocabulary=config.vocab_size,
+            free_bytes=torch.cuda.mem_get_info()[0],
+            recomputes=recomputes,
+        )
+    else:
+        most = most_on_cpu(data.sequence_length)
+    batches = plan_batches(plan.hyperparameters, int(os.environ.get("WORLD_SIZE", "1")), most)
+    log.info("micro batch %d, accumulated %d times", batches.micro, batches.accumulation)
+    return batches
+
+
+def _train_loss(checkpoint: Path) -> float:
+    """Mean of the last logged losses; from the checkpoint, so that an attempt which only resumed knows it too."""
+    history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    losses = [entry["loss"] for entry in history if "loss" in entry][-_LOSSES_AVERAGED:]
+    return float(sum(losses) / len(losses))
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,78 @@
+"""`python -m finetune_trainer train`: the edge of a training pod.
+
+    python -m finetune_trainer train --plan plan.json --store /store --termination-log /tmp/result.json
+
+The progress server starts first, then torch is loaded. Every failure gets its name here, once, and ends as a
+TrainingResult in the termination log and an exit code.
+"""
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune_contract.base import Document
+from finetune_contract.failure import Failure
+from finetune_contract.paths import ENV_POD_UID, PLAN_FILE, POD_PORT, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
+from finetune_contract.plans import TrainingPlan
+from finetune_store.edge import read_plan, run_command
+from finetune_trainer.progress import ProgressBoard, ProgressServer
+from finetune_trainer.stop import Stop
+from finetune_trainer.train.failures import named
+from finetune_trainer.train.result import failed_result, fitted
+
+log = logging.getLogger(__name__)
+
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+}
+"""Training pods download nothing and report to nobody."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train one attempt of one run; answers the exit code."""
+    arguments = _parse(argv)
+    os.environ.update(_OFFLINE)
+    os.environ.setdefault("HF_HOME", str(arguments.scratch / "huggingface"))
+    attempt = _Attempt(arguments)
+    return run_command(attempt.work, attempt.failed, arguments.termination_log)
+
+
+class _Attempt:
+    """One call of the command: what `run_command` needs, with the board between success and failure."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._board: ProgressBoard | None = None
+
+    def work(self) -> Document:
+        arguments = self._arguments
+        stop = Stop()
+        stop.install()
+        plan = read_plan(arguments.plan, TrainingPlan)
+        self._board = ProgressBoard(plan.run_key, plan.attempt)
+        ProgressServer(self._board, arguments.port).start()
+        log.info("run %s, attempt %d: loading libraries", plan.run_key[:12], plan.attempt)
+        with named():
+            from finetune_trainer.train.recipe import run
+
+            return fitted(run(plan, arguments.store, arguments.pod_uid, self._board, stop))
+
+    def failed(self, failure: Failure) -> Document:
+        return fitted(failed_result(failure, self._board.snapshot() if self._board else None))
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="finetune_trainer train", description=__doc__)
+    parser.add_argument("--plan", type=Path, default=PLAN_FILE, help="the TrainingPlan (JSON)")
+    parser.add_argument("--store", type=Path, default=STORE_MOUNT, help="where the claim is mounted")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH_MOUNT, help="caches; lost with the pod")
+    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, help="where the result goes")
+    parser.add_argument("--port", type=int, default=POD_PORT, help="of /progress and /metrics; 0: any free one")
+    parser.add_argument("--pod-uid", default=os.environ.get(ENV_POD_UID, "local"), help="names the checkpoints")
+    return parser.parse_args(argv)

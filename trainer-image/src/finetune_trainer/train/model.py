@@ -1,0 +1,141 @@
+"""The base model and its tokenizer, from the store; the adapter on top."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.plans import LoraPlan
+
+log = logging.getLogger(__name__)
+
+_UNKNOWN_CONTEXT = 2048
+"""Tokens, for a model that does not say: small enough for all of them."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in which precision the model is computed."""
+
+    type: str
+    """`cpu` or `cuda`."""
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is a GPU."""
+        return self.type == "cuda"
+
+    def dtype(self, *, trained: bool) -> torch.dtype:
+        """Precision of weights: bf16 on a GPU, but fp32 where they are trained themselves (bf16 would lose updates)."""
+        return torch.bfloat16 if self.is_cuda and not trained else torch.float32
+
+
+def find_device() -> Device:
+    """The GPU if there is one.
+
+    Raises:
+        FineTuneError: InvalidPlan for several GPUs, of which all but one would idle.
+    """
+    if not torch.cuda.is_available():
+        return Device("cpu")
+    if torch.cuda.device_count() > 1:
+        raise FineTuneError(
+            FailureReason.INVALID_PLAN,
+            f"spec.resources: {torch.cuda.device_count()} GPUs in one pod; this release trains on one: ask for 1",
+        )
+    return Device("cuda")
+
+
+def load_tokenizer(directory: Path) -> Any:  # noqa: ANN401 - transformers has no types
+    """The tokenizer of a stored model.
+
+    Raises:
+        FineTuneError: TokenizerMismatch when there is none that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise FineTuneError(
+            FailureReason.TOKENIZER_MISMATCH, f"spec.baseModel: its tokenizer cannot be read: {error}"
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(directory: Path, dtype: torch.dtype, device: Device) -> Any:  # noqa: ANN401 - transformers has no types
+    """A stored causal language model.
+
+    Raises:
+        FineTuneError: ModelNotFound when the directory holds none.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise FineTuneError(
+            FailureReason.MODEL_NOT_FOUND, f"spec.baseModel: is no causal language model that can be read: {error}"
+        ) from error
+    return model.to(device.type)
+
+
+def stored_dtype(directory: Path) -> torch.dtype:
+    """The precision a model's weights were published in; fp32 when its config does not say."""
+    name = getattr(_config(directory), "dtype", None) or torch.float32
+    return name if isinstance(name, torch.dtype) else getattr(torch, str(name))
+
+
+def context_of(directory: Path) -> int:
+    """Tokens that a stored model can attend to."""
+    return int(getattr(_config(directory), "max_position_embeddings", None) or _UNKNOWN_CONTEXT)
+
+
+def _config(directory: Path) -> Any:  # noqa: ANN401 - transformers has no types
+    from transformers import AutoConfig
+
+    if not (directory / "config.json").is_file():
+        raise FineTuneError(FailureReason.MODEL_NOT_FOUND, "spec.baseModel: the directory holds no config.json")
+    try:
+        return AutoConfig.from_pretrained(str(directory), local_files_only=True).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise FineTuneError(FailureReason.MODEL_NOT_FOUND, f"spec.baseModel: config.json: {error}") from error
+
+
+def refuse_foreign_tokenizer(model: Any, tokenizer: Any) -> None:  # noqa: ANN401 - transformers has no types
+    """Refuse a tokenizer that knows more tokens than the model has embeddings for.
+
+    Raises:
+        FineTuneError: TokenizerMismatch.
+    """
+    embeddings = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > embeddings:
+        raise FineTuneError(
+            FailureReason.TOKENIZER_MISMATCH,
+            f"spec.baseModel: the tokenizer has {len(tokenizer)} tokens and the model embeddings for {embeddings}",
+        )
+
+
+def add_adapter(model: Any, plan: LoraPlan) -> Any:  # noqa: ANN401 - peft has no types
+    """The model with a fresh adapter; only the adapter is trained.
+
+    Raises:
+        FineTuneError: InvalidPlan when the target modules are not the model's.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    modules = plan.target_modules if isinstance(plan.target_modules, str) else list(plan.target_modules)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=plan.rank, lora_alpha=plan.alpha, lora_dropout=plan.dropout, target_modules=modules
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise FineTuneError(
+            FailureReason.INVALID_PLAN, f"spec.adapter.targetModules: {modules!r} does not fit the model: {error}"
+        ) from error

@@ -1,0 +1,97 @@
+"""One attempt of one run, from plan to published artifact.
+
+Each stage leaves a directory that the next one reads, so an attempt that died in any of them goes on there: training
+leaves the checkpoint of the last step, publishing the artifact, and the run's outcome comes last.
+"""
+
+import logging
+from pathlib import Path
+
+from finetune_contract.manifest import StoredKind
+from finetune_contract.plans import TrainingPlan
+from finetune_contract.results import Artifact, ArtifactType, Phase, TrainingResult
+from finetune_store.checkpoints import Checkpoints
+from finetune_store.store import Store
+from finetune_trainer.evaluate.evaluation import Evaluation, evaluate
+from finetune_trainer.evaluate.systems import Systems
+from finetune_trainer.export.artifact import size_of, write_adapter, write_model
+from finetune_trainer.export.probe import write_probe
+from finetune_trainer.export.publish import lineage_of, publish_outcome
+from finetune_trainer.progress import ProgressBoard
+from finetune_trainer.stop import Stop
+from finetune_trainer.timings import Stopwatch
+from finetune_trainer.train.fit import Trained, fit
+from finetune_trainer.train.model import stored_dtype
+from finetune_trainer.train.workbench import Workbench, open_workbench
+
+log = logging.getLogger(__name__)
+
+
+def run(plan: TrainingPlan, root: Path, pod_uid: str, board: ProgressBoard, stop: Stop) -> TrainingResult:
+    """Train, evaluate and publish; or say what an earlier attempt has published.
+
+    Raises:
+        FineTuneError: Any of the reasons a training pod can fail for.
+    """
+    store = Store(root, plan.claim)
+    if earlier := store.outcome(plan.run_key):
+        log.info("this run has succeeded before: its artifact is used again")
+        return earlier.model_copy(update={"reused": True, "attempt": plan.attempt})
+    watch = Stopwatch()
+    with watch.stage("Loading"):
+        bench = open_workbench(plan, store)
+    checkpoints = Checkpoints(store, plan.run_key, pod_uid, plan.checkpoints.keep)
+    trained = fit(plan, bench, checkpoints, board, stop, watch)
+    with store.workspace(StoredKind.ARTIFACT) as directory:
+        _write_artifact(plan, bench, trained, directory)
+        with watch.stage("Evaluating"):
+            board.update(phase=Phase.EVALUATING)
+            systems = Systems(plan, bench, directory)
+            evaluation = evaluate(plan, bench, systems, stop)
+            write_probe(plan, bench, systems, directory)
+            board.update(eval_loss=evaluation.tuned_loss())
+        with stop.deferred(), watch.stage("Publishing"):
+            board.update(phase=Phase.PUBLISHING)
+            artifact = _publish_artifact(plan, store, directory)
+    result = _result(plan, trained, artifact, evaluation, watch)
+    return publish_outcome(store, result, evaluation.to_json())
+
+
+def _write_artifact(plan: TrainingPlan, bench: Workbench, trained: Trained, directory: Path) -> None:
+    if plan.adapter is not None:
+        write_adapter(trained.checkpoint, bench.base, plan.base.digest, directory)
+    else:
+        write_model(trained.checkpoint, bench.base, stored_dtype(bench.base), directory)
+
+
+def _publish_artifact(plan: TrainingPlan, store: Store, directory: Path) -> Artifact:
+    size = size_of(directory)
+    reference = store.publish(StoredKind.ARTIFACT, directory, lineage_of(plan))
+    log.info("artifact %s published (%.1f MB)", reference.digest, size / 1e6)
+    return Artifact(
+        digest=reference.digest,
+        uri=reference.uri,
+        type=ArtifactType.MODEL if plan.adapter is None else ArtifactType.ADAPTER,
+        bytes=size,
+        base=plan.base,
+    )
+
+
+def _result(
+    plan: TrainingPlan, trained: Trained, artifact: Artifact, evaluation: Evaluation, watch: Stopwatch
+) -> TrainingResult:
+    return TrainingResult(
+        run_key=plan.run_key,
+        attempt=plan.attempt,
+        artifact=artifact,
+        step=trained.total_steps,
+        total_steps=trained.total_steps,
+        resumed_from_step=trained.resumed_from_step,
+        checkpoint_step=trained.total_steps,
+        train_loss=round(trained.train_loss, 6),
+        supervised_tokens=trained.data.supervised_tokens,
+        truncated_tokens=trained.data.truncated_tokens,
+        truncated_rows=trained.data.truncated_rows,
+        evaluation=evaluation.scores,
+        timings=watch.timings(),
+    )

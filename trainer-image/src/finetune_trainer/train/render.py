@@ -1,0 +1,171 @@
+"""Rows as text: what the model reads and what it has to answer. Shared by training, evaluation and the probe.
+
+Messages            chat template; every assistant turn where the template marks them, else the last one
+Classification      chat template (user = text, assistant = label), or without one `{text}\n\nLabel:` -> ` {label}`
+PromptCompletion    the strings as they are, then the end-of-sequence token
+Text                the text as it is, then the end-of-sequence token
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.plans import RowFormat
+
+Row = Mapping[str, Any]
+Turn = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as text."""
+
+    prompt: str
+    """What the model reads; empty for Text."""
+    completion: str
+    """What it has to write, with the mark that ends its answer."""
+    answer: str
+    """The completion without that mark: what a reader compares."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One row as token ids."""
+
+    ids: list[int]
+    supervised: list[bool]
+    """Which ids the loss is on; as long as `ids`."""
+
+
+class Renderer:
+    """Renders the rows of one format for one tokenizer."""
+
+    def __init__(self, tokenizer: Any, row_format: RowFormat) -> None:  # noqa: ANN401 - transformers has no types
+        """Check that the tokenizer can do what the format needs.
+
+        Raises:
+            FineTuneError: TokenizerMismatch when it has no chat template for Messages, or no end-of-sequence token.
+        """
+        self.tokenizer = tokenizer
+        self.row_format = row_format
+        self.is_chat = bool(tokenizer.chat_template) and row_format in (RowFormat.MESSAGES, RowFormat.CLASSIFICATION)
+        if row_format is RowFormat.MESSAGES and not self.is_chat:
+            raise FineTuneError(
+                FailureReason.TOKENIZER_MISMATCH,
+                "the base model's tokenizer has no chat template, which Messages rows need; "
+                "use an instruction-tuned base model, or PromptCompletion rows",
+            )
+        if tokenizer.eos_token is None:
+            raise FineTuneError(
+                FailureReason.TOKENIZER_MISMATCH,
+                "the base model's tokenizer names no end-of-sequence token (eos_token in tokenizer_config.json)",
+            )
+        self.marks_assistant = (
+            row_format is RowFormat.MESSAGES and self.is_chat and "{% generation %}" in tokenizer.chat_template
+        )
+        """Whether the template says which tokens are the assistant's, so that every turn of it is trained."""
+
+    # --- text ---
+
+    def example(self, row: Row, shots: Sequence[Row] = ()) -> Example:
+        """A row as prompt and completion, after `shots` solved rows."""
+        if not self.is_chat:
+            prompt, answer = self._plain(row)
+            solved = "".join("".join(self._plain(shot)) + "\n\n" for shot in shots)
+            return Example(solved + prompt, answer + self.tokenizer.eos_token, answer)
+        turns = self._turns(row)
+        system = [turn for turn in turns[:1] if turn["role"] == "system"]
+        solved_turns = [turn for shot in shots for turn in self._turns(shot) if turn["role"] != "system"]
+        return self._chat_example([*system, *solved_turns, *turns[len(system) :]])
+
+    def _plain(self, row: Row) -> tuple[str, str]:
+        if self.row_format is RowFormat.CLASSIFICATION:
+            return f"{row['text']}\n\nLabel:", f" {row['label']}"
+        if self.row_format is RowFormat.PROMPT_COMPLETION:
+            return str(row["prompt"]), str(row["completion"])
+        return "", str(row["text"])
+
+    def _turns(self, row: Row) -> list[Turn]:
+        """The conversation up to its last assistant turn."""
+        if self.row_format is RowFormat.CLASSIFICATION:
+            return [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": row["label"]}]
+        turns: list[Turn] = [dict(turn) for turn in row["messages"]]
+        while turns and turns[-1]["role"] != "assistant":
+            turns.pop()
+        if not turns:
+            raise FineTuneError(
+                FailureReason.DATASET_INVALID, f"a row has no assistant message to learn from: {row['messages']!r:.200}"
+            )
+        return turns
+
+    def _chat_example(self, turns: list[Turn]) -> Example:
+        prompt: str = self.tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
+        whole: str = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        if not whole.startswith(prompt):
+            raise FineTuneError(
+                FailureReason.TOKENIZER_MISMATCH,
+                "the chat template renders a conversation differently with its answer than without it, "
+                "so the answer's tokens cannot be told apart",
+            )
+        completion = whole.removeprefix(prompt)
+        answer = turns[-1]["content"]
+        if completion.endswith(answer):
+            # A template that leaves the end of an answer open would train a model that never stops.
+            completion += self.tokenizer.eos_token
+        return Example(prompt, completion, answer)
+
+    # --- tokens ---
+
+    def prompt_ids(self, example: Example) -> list[int]:
+        """The prompt as a server would tokenise it."""
+        return [*self._prefix(), *self._ids([example.prompt])[0]]
+
+    def tokens(self, rows: Sequence[Row]) -> list[Tokens]:
+        """Rows as training tokens; prompts and completions are tokenised apart, as they are when the model answers."""
+        if self.marks_assistant:
+            return [self._marked_tokens(row) for row in rows]
+        return self.example_tokens([self.example(row) for row in rows])
+
+    def example_tokens(self, examples: Sequence[Example]) -> list[Tokens]:
+        """Examples as token ids, supervised on their completions."""
+        if not examples:
+            return []
+        prefix = self._prefix()
+        prompts = self._ids([example.prompt for example in examples])
+        completions = self._ids([example.completion for example in examples])
+        return [
+            Tokens(
+                ids=[*prefix, *prompt, *completion],
+                supervised=[False] * (len(prefix) + len(prompt)) + [True] * len(completion),
+            )
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+
+    def stop_ids(self) -> list[int]:
+        """Tokens that end an answer: the end of sequence, and the template's end of turn."""
+        stops = {int(self.tokenizer.eos_token_id)}
+        if self.is_chat:
+            turns: list[Turn] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+            end = self._chat_example(turns).completion.removeprefix("x")
+            ids = self._ids([end])[0]
+            if ids and ids[0] in self.tokenizer.all_special_ids:
+                stops.add(ids[0])
+        return sorted(stops)
+
+    def _marked_tokens(self, row: Row) -> Tokens:
+        encoded = self.tokenizer.apply_chat_template(
+            self._turns(row), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        return Tokens(list(encoded["input_ids"]), [bool(mark) for mark in encoded["assistant_masks"]])
+
+    def _prefix(self) -> list[int]:
+        """The beginning-of-sequence token where the tokenizer adds one; a chat template writes its own."""
+        if self.is_chat or self.tokenizer.bos_token_id is None:
+            return []
+        added = self.tokenizer("")["input_ids"]
+        return [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id in added else []
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        return [list(ids) for ids in encoded["input_ids"]]
