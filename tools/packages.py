@@ -20,7 +20,7 @@ CLUSTER = (
     "openssl",
     "util-linux",
 )
-IMAGES = ("buildah", "debootstrap", "ca-certificates")
+IMAGES = ("buildah", "skopeo", "debootstrap", "ca-certificates")
 
 
 def missing(wanted: tuple[str, ...]) -> list[str]:

@@ -68,7 +68,10 @@ def build_tokenizer(directory: Path, chat_template: str | None = CHATML) -> Any:
     )
     tokenizer.train_from_iterator([row["text"] + " " + row["label"] for row in classification_rows(200)], trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", additional_special_tokens=["<|im_start|>"]
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
     )
     fast.chat_template = chat_template
     fast.save_pretrained(str(directory))

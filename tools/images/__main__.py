@@ -26,7 +26,7 @@ def ensure(image: inputs.Image, base_reference: str) -> str:
     if not buildah.exists(reference):
         options = [f"--build-arg=BASE={name}", *buildah.access_to_indexes()]
         buildah.build(reference, paths.REPOSITORY / image.dockerfile, paths.REPOSITORY, options)
-    buildah.push(reference, oci)
+    buildah.export(reference, oci)
     load.load(oci, reference, cluster)
     kept = buildah.keep_newest(image.repository, KEEP)
     load.forget_old(oci, kept, cluster, image.repository)

@@ -11,9 +11,15 @@ from tools.console import output_of, run_logged
 from tools.paths import cache
 
 
+def storage() -> tuple[Path, Path]:
+    """Where images lie, and where what is mounted while building is noted."""
+    return cache() / "buildah", Path("/run/finetune-buildah")
+
+
 def command(*arguments: str) -> list[str]:
     """A buildah command line."""
-    return ["buildah", "--root", str(cache() / "buildah"), "--runroot", "/run/finetune-buildah", *arguments]
+    root, run = storage()
+    return ["buildah", "--root", str(root), "--runroot", str(run), *arguments]
 
 
 def exists(reference: str) -> bool:
@@ -44,11 +50,22 @@ def build(reference: str, dockerfile: Path, context: Path, options: list[str]) -
     run_logged(f"building {reference}", [*argv, str(context)], log)
 
 
-def push(reference: str, layout: Path) -> None:
-    """Write an image to a folder in OCI layout, uncompressed: layers that are there already are not written again."""
-    tag = reference.rpartition("/")[2].replace(":", "-")
-    log = cache() / "logs" / "image-push.log"
-    run_logged(f"exporting {reference}", command("push", "--disable-compression", reference, f"oci:{layout}:{tag}"), log)
+def export(reference: str, layout: Path) -> None:
+    """Write an image to a folder in OCI layout.
+
+    Uncompressed, because then a layer has the same digest in both places and one that is there is not written again;
+    buildah's own push cannot do that for this kind of folder.
+    """
+    root, run = storage()
+    source = f"containers-storage:[overlay@{root}+{run}]{reference}"
+    argv = ["skopeo", "--insecure-policy", "copy", "--dest-oci-accept-uncompressed-layers", source]
+    target = f"oci:{layout}:{tag_in_layout(reference)}"
+    run_logged(f"exporting {reference}", [*argv, target], cache() / "logs" / "image-export.log")
+
+
+def tag_in_layout(reference: str) -> str:
+    """The name under which an image stands in the layout's index."""
+    return reference.rpartition("/")[2].replace(":", "-")
 
 
 def keep_newest(repository: str, count: int) -> set[str]:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from tools.cluster import containers
 from tools.cluster.settings import Layout
+from tools.images import buildah
 from tools.console import PROGRESS_INTERVAL, StepFailed, say
 
 NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
@@ -25,7 +26,7 @@ def blob(layout: Path, digest: str) -> Path:
 
 def manifest_of(layout: Path, reference: str) -> dict[str, Any]:
     """The entry of an image in the layout's index."""
-    tag = reference.rpartition("/")[2].replace(":", "-")
+    tag = buildah.tag_in_layout(reference)
     for entry in json.loads((layout / "index.json").read_text())["manifests"]:
         if entry.get("annotations", {}).get("org.opencontainers.image.ref.name") == tag:
             found: dict[str, Any] = entry
@@ -105,7 +106,7 @@ def forget_old(layout: Path, keep: set[str], cluster: Layout, repository: str) -
     if old:
         subprocess.run(containers.ctr(cluster, "images", "remove", *old), capture_output=True, check=False)
     index = json.loads((layout / "index.json").read_text())
-    tags = {name.rpartition("/")[2].replace(":", "-") for name in keep}
+    tags = {buildah.tag_in_layout(name) for name in keep}
     prefix = repository.rpartition("/")[2] + "-"
     kept = []
     for entry in index["manifests"]:

@@ -18,10 +18,10 @@ from finetune_operator.events import Recorder
 from finetune_operator.handlers import build_registry, connection
 from finetune_operator.health import Health
 from finetune_operator.leader import Elector, LeadershipLostError
+from finetune_operator.manifests.naming import Manifest
 from finetune_operator.progress import Poller
 from finetune_operator.queue import WorkQueue
 from finetune_operator.reconcile.kinds import KINDS
-from finetune_operator.reconcile.outcome import Manifest
 from finetune_operator.settings import Settings
 from finetune_operator.sync import Synchroniser
 from finetune_operator.watches import Watches

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from finetune_contract.results import Progress
+from finetune_operator.api.base import GROUP
 from finetune_operator.cluster import OWN_KINDS, controller_uid
-from finetune_operator.manifests.naming import GROUP, LABEL_KIND, LABEL_NAME, LABEL_ROLE
+from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_ROLE, Manifest
 from finetune_operator.reconcile.observed import Reference
-from finetune_operator.reconcile.outcome import Manifest
 
 A = TypeVar("A")
 B = TypeVar("B")

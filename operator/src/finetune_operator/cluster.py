@@ -16,8 +16,7 @@ import aiohttp
 
 from finetune_operator import metrics
 from finetune_operator.errors import AlreadyExists, ClusterError, Conflict, Denied, Expired, NotFound, Unavailable
-from finetune_operator.manifests.naming import API_VERSION, LABEL_MANAGED_BY, MANAGER
-from finetune_operator.reconcile.outcome import Manifest
+from finetune_operator.manifests.naming import API_VERSION, LABEL_MANAGED_BY, MANAGER, Manifest
 
 log = logging.getLogger(__name__)
 
@@ -146,9 +145,11 @@ class ApiServer:
             self._session = None
 
     async def get(self, kind: str, namespace: str, name: str) -> Manifest:
+        """See Cluster: one object."""
         return await self._request("get", _permitted(kind, "get").path(namespace, name))
 
     async def list(self, kind: str, namespace: str | None, *, metadata_only: bool = False) -> AsyncIterator[Page]:
+        """See Cluster: pages of one kind."""
         resource = _permitted(kind, "list")
         params = {"limit": str(PAGE_SIZE)}
         if kind in CHILD_KINDS:
@@ -167,6 +168,7 @@ class ApiServer:
             params["continue"] = page["metadata"]["continue"]
 
     async def create(self, manifest: Manifest) -> Manifest:
+        """See Cluster: created, or found with the same controller."""
         kind, namespace, name = _identity(manifest)
         try:
             return await self._write("create", _permitted(kind, "create").path(namespace), manifest)
@@ -178,21 +180,25 @@ class ApiServer:
         return found
 
     async def apply(self, manifest: Manifest) -> Manifest:
+        """See Cluster: server-side apply."""
         kind, namespace, name = _identity(manifest)
         path = _permitted(kind, "patch").path(namespace, name)
         content_type = "application/apply-patch+yaml"
         return await self._write("patch", path, manifest, content_type=content_type, params={"force": "true"})
 
     async def replace(self, manifest: Manifest) -> Manifest:
+        """See Cluster: a write checked by version."""
         kind, namespace, name = _identity(manifest)
         return await self._write("update", _permitted(kind, "update").path(namespace, name), manifest)
 
     async def replace_status(self, manifest: Manifest) -> Manifest:
+        """See Cluster: a write checked by version."""
         kind, namespace, name = _identity(manifest)
         path = _permitted(kind, "update/status").path(namespace, name, "status")
         return await self._write("update", path, manifest)
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        """See Cluster: this very object."""
         options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
             await self._request("delete", _permitted(kind, "delete").path(namespace, name), body=options)
@@ -200,6 +206,7 @@ class ApiServer:
             log.debug("%s %s/%s was gone already", kind, namespace, name)
 
     async def record(self, event: Manifest, count: int) -> None:
+        """See Cluster: an Event, or its series."""
         kind, namespace, name = _identity(event)
         try:
             await self._write("create", _permitted(kind, "create").path(namespace), event)
@@ -209,6 +216,7 @@ class ApiServer:
             await self._write("patch", path, series, content_type="application/merge-patch+json")
 
     async def served_kinds(self) -> frozenset[str]:
+        """See Cluster: by discovery."""
         try:
             found = await self._request("get", f"/apis/{API_VERSION}")
         except NotFound:

@@ -10,20 +10,18 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from finetune_operator import metrics
 from finetune_operator.cache import Cache, Key, Place, digest
 from finetune_operator.cluster import OWN_KINDS, Cluster, controller_uid
 from finetune_operator.errors import ClusterError, Conflict, Denied, NotFound, Unavailable
 from finetune_operator.events import Recorder
+from finetune_operator.manifests.naming import Manifest
 from finetune_operator.queue import Closed, WorkQueue
+from finetune_operator.reconcile.kinds import Kind
 from finetune_operator.reconcile.observed import Observed, Reference
-from finetune_operator.reconcile.outcome import ChildName, Manifest, Outcome
+from finetune_operator.reconcile.outcome import ChildName, Outcome
 from finetune_operator.settings import Settings
-
-if TYPE_CHECKING:
-    from finetune_operator.reconcile.kinds import Kind
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +53,7 @@ class Engine:
         cluster: Cluster,
         cache: Cache,
         queue: WorkQueue[Key],
-        kinds: Mapping[str, "Kind"],
+        kinds: Mapping[str, Kind],
         settings: Settings,
         recorder: Recorder,
         now: Callable[[], datetime],

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from finetune_operator.cluster import Cluster
 from finetune_operator.errors import ClusterError
-from finetune_operator.manifests.naming import MANAGER
-from finetune_operator.reconcile.outcome import Event, Manifest
+from finetune_operator.manifests.naming import MANAGER, Manifest
+from finetune_operator.reconcile.outcome import Event
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import kopf
 
+from finetune_operator.api.base import GROUP
 from finetune_operator.cluster import CHILD_KINDS, MANAGED, OWN_KINDS, RESOURCES
-from finetune_operator.manifests.naming import GROUP
-from finetune_operator.reconcile.outcome import Manifest
+from finetune_operator.manifests.naming import Manifest
 
 Observe = Callable[[str | None, Manifest], None]
 """Takes the change (ADDED, MODIFIED, DELETED; None for an object that was there already) and the object."""

@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from finetune_operator import metrics
 from finetune_operator.cluster import Cluster
 from finetune_operator.errors import ClusterError, NotFound
-from finetune_operator.manifests.naming import MANAGER
-from finetune_operator.reconcile.outcome import Manifest
+from finetune_operator.manifests.naming import MANAGER, Manifest
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +36,10 @@ class Elector:
         retry: float,
         monotonic: Callable[[], float],
     ) -> None:
-        """Seconds: a lease is free `duration` after its last change; a leader that has not renewed it
-        `renew_within` gives up; both look every `retry`.
+        """All times are seconds.
+
+        A lease is free `duration` after its last change, a leader gives up when it has not renewed it for
+        `renew_within`, and both look every `retry`.
         """
         self._cluster = cluster
         self._namespace = namespace
@@ -55,7 +56,7 @@ class Elector:
 
     async def campaign(self) -> None:
         """Return once this replica leads."""
-        while not await self.attempt():
+        while not await self.attempt():  # noqa: ASYNC110 - waits for another process
             await asyncio.sleep(self._retry)
 
     async def hold(self) -> None:

@@ -13,7 +13,7 @@ from finetune_operator import metrics
 from finetune_operator.cache import Cache, Key
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, Cluster
 from finetune_operator.errors import ClusterError, NotFound
-from finetune_operator.reconcile.outcome import Manifest
+from finetune_operator.manifests.naming import Manifest
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ class Watches:
     def __init__(
         self, registry: kopf.OperatorRegistry, namespaces: tuple[str, ...], are_possible: Callable[[], Awaitable[None]]
     ) -> None:
-        """`are_possible` returns, in Kopf's loop, once the API server knows all kinds; Kopf looks for them only once."""
+        """`are_possible` returns, in Kopf's loop, once the API server knows all kinds: Kopf looks only once."""
         self._registry = registry
         self._namespaces = namespaces
         self._are_possible = are_possible

@@ -31,7 +31,10 @@ def build_app(service: Service) -> Gate:
 
     @app.exception_handler(HTTPException)
     async def refuse_http(request: Request, error: HTTPException) -> JSONResponse:
-        answer = await refuse(request, ApiError(HTTPStatus(error.status_code), str(error.detail)))
+        # FastAPI's words for bytes that are not text.
+        is_unreadable = error.detail == "There was an error parsing the body"
+        detail = "the body is not JSON in UTF-8" if is_unreadable else str(error.detail)
+        answer = await refuse(request, ApiError(HTTPStatus(error.status_code), detail))
         answer.headers.update(error.headers or {})
         return answer
 
@@ -51,7 +54,7 @@ def describe(error: RequestValidationError) -> tuple[str, str | None]:
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"] if part != "body")
     if first["type"] == "json_invalid":
-        return f"the body is not JSON: {first['ctx']['error']} at character {path}", None
+        return f"the body is not JSON: {first['ctx']['error']} (character {path})", None
     if first["type"] == "missing":
         return f"{path or 'body'}: is required", path or None
     shown = repr(first["input"])

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from enum import StrEnum
 from http import HTTPStatus
 
@@ -117,7 +117,7 @@ class Engine:
             self._changed.notify()
         return tickets
 
-    async def tokens(self, ticket: Ticket) -> AsyncIterator[Token]:
+    async def tokens(self, ticket: Ticket) -> AsyncGenerator[Token]:
         """The tokens of a ticket as they come; leaving early frees its row.
 
         Raises:
@@ -131,7 +131,9 @@ class Engine:
                 token = await self._next_token(ticket, deadline)
                 generated += 1
                 if token.finish is FinishReason.FAILED:
-                    raise ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "the model answered with numbers that are not finite")
+                    raise ApiError(
+                        HTTPStatus.INTERNAL_SERVER_ERROR, "the model answered with numbers that are not finite"
+                    )
                 if token.finish is not None:
                     outcome = "success"
                 yield token

@@ -69,7 +69,12 @@ class LanguageModel:
 
     @torch.inference_mode()
     def forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, adapters: Sequence[str], cache: Any  # noqa: ANN401
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        adapters: Sequence[str],
+        cache: Any,  # noqa: ANN401
     ) -> tuple[torch.Tensor, Any]:
         """The logits after each row's last token.
 

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from finetune_server import openai_shape as shape
 from finetune_server.engine import Ticket
 from finetune_server.errors import ApiError, bad_request
+from finetune_server.model import Served
 from finetune_server.openai_wire import ChatRequest, CompletionRequest, OpenAIRequest
 from finetune_server.requests import GenerationRequest, Token
 from finetune_server.service import Service
@@ -34,39 +35,44 @@ def openai_router(service: Service) -> APIRouter:
     @router.post("/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continue a prompt, sent to the model as it is."""
-        body.refuse_unsupported()
-        served = service.find(body.model)
-        given = body.one_prompt()
-        prompt = await service.encode(given) if isinstance(given, str) else _known_tokens(service, given)
-        generation = GenerationRequest(
-            model=served.name,
-            adapter=served.key,
-            prompt=prompt,
-            max_tokens=service.answer_length(prompt, body.wanted_tokens, "max_tokens"),
-            sampling=body.sampling(),
-            stop=body.stop_texts(),
-            top_logprobs=body.logprobs or 0,
-        )
+        generation = await _completion(service, body)
         return await _respond(service, request, body, generation, shape.Completion(logprobs=body.logprobs is not None))
 
     @router.post("/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Answer a conversation, rendered by the base model's chat template."""
-        body.refuse_unsupported()
-        served = service.find(body.model)
-        prompt = await service.render([message.for_template() for message in body.messages], body.tools)
-        generation = GenerationRequest(
-            model=served.name,
-            adapter=served.key,
-            prompt=prompt,
-            max_tokens=service.answer_length(prompt, body.wanted_tokens, "max_tokens"),
-            sampling=body.sampling(),
-            stop=body.stop_texts(),
-            top_logprobs=body.alternatives,
-        )
+        generation = await _chat(service, body)
         return await _respond(service, request, body, generation, shape.Chat(logprobs=bool(body.logprobs)))
 
     return router
+
+
+async def _completion(service: Service, body: CompletionRequest) -> GenerationRequest:
+    served = service.find(body.model)
+    given = body.one_prompt()
+    prompt = await service.encode(given) if isinstance(given, str) else _known_tokens(service, given)
+    return _generation(service, body, served, prompt, body.logprobs or 0)
+
+
+async def _chat(service: Service, body: ChatRequest) -> GenerationRequest:
+    served = service.find(body.model)
+    prompt = await service.render([message.for_template() for message in body.messages], body.tools)
+    return _generation(service, body, served, prompt, body.alternatives)
+
+
+def _generation(
+    service: Service, body: CompletionRequest | ChatRequest, served: Served, prompt: list[int], alternatives: int
+) -> GenerationRequest:
+    body.refuse_unsupported()
+    return GenerationRequest(
+        model=served.name,
+        adapter=served.key,
+        prompt=prompt,
+        max_tokens=service.answer_length(prompt, body.wanted_tokens, "max_tokens"),
+        sampling=body.sampling(),
+        stop=body.stop_texts(),
+        top_logprobs=alternatives,
+    )
 
 
 def _card(service: Service, index: int) -> dict[str, Any]:

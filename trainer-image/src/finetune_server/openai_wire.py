@@ -9,12 +9,13 @@ from finetune_server.errors import bad_request
 from finetune_server.sampling import Sampling
 
 _HARMLESS = frozenset(
-    "user metadata store service_tier safety_identifier prompt_cache_key parallel_tool_calls tool_choice".split()
+    {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls"}
 )
 """Known fields that do not change what this engine would answer."""
 
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "n": (1,),
+    "tool_choice": ("auto", "none"),
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),

@@ -59,9 +59,7 @@ class AnswerText:
 
     def _possible_stop(self) -> int:
         """Length of the longest end of the text that a stop sequence could begin with."""
-        lengths = (
-            size for stop in self._stop for size in range(1, len(stop)) if self.text.endswith(stop[:size])
-        )
+        lengths = (size for stop in self._stop for size in range(1, len(stop)) if self.text.endswith(stop[:size]))
         return max(lengths, default=0)
 
     def _flush_half_character(self) -> None:

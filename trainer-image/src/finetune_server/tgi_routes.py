@@ -122,20 +122,7 @@ def tgi_router(service: Service, gate: Gate) -> APIRouter:
     @router.get("/info")
     async def info() -> dict[str, Any]:
         """What is served, in TGI's terms."""
-        model = service.engine.ready_model()
-        return {
-            "model_id": service.plan.name,
-            "model_sha": service.plan.base.digest,
-            "model_dtype": str(model.dtype),
-            "model_device_type": model.device.type,
-            "max_concurrent_requests": service.plan.max_queue,
-            "max_input_tokens": service.max_total_tokens - 1,
-            "max_total_tokens": service.max_total_tokens,
-            "max_best_of": 1,
-            "max_stop_sequences": 16,
-            "version": version("finetune-operator"),
-            "router": "finetune_server",
-        }
+        return _info(service)
 
     @router.get("/metrics")
     async def metrics() -> Response:
@@ -143,6 +130,23 @@ def tgi_router(service: Service, gate: Gate) -> APIRouter:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     return router
+
+
+def _info(service: Service) -> dict[str, Any]:
+    model = service.engine.ready_model()
+    return {
+        "model_id": service.plan.name,
+        "model_sha": service.plan.base.digest,
+        "model_dtype": str(model.dtype),
+        "model_device_type": model.device.type,
+        "max_concurrent_requests": service.plan.max_queue,
+        "max_input_tokens": service.max_total_tokens - 1,
+        "max_total_tokens": service.max_total_tokens,
+        "max_best_of": 1,
+        "max_stop_sequences": 16,
+        "version": version("finetune-operator"),
+        "router": "finetune_server",
+    }
 
 
 async def _generation(service: Service, body: GenerateRequest) -> GenerationRequest:

@@ -17,6 +17,7 @@ from finetune_operator.reconcile.resources import (
     ACCEPTED,
     is_deleted,
     missing_claim,
+    note_denials,
     read,
     seconds_until,
     stale_children,
@@ -125,6 +126,7 @@ def _finish(
     events: tuple[Event, ...] = (),
     wake_after: float | None = None,
 ) -> Outcome:
+    note_denials(conditions, observed)
     status = DatasetStatus.model_validate(
         {
             "observed_generation": dataset.metadata.generation,

@@ -21,7 +21,7 @@ from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import Event, Outcome
-from finetune_operator.reconcile.resources import stale_children
+from finetune_operator.reconcile.resources import note_denials, stale_children
 
 HISTORY = 10
 """Entries that lists in status keep: a status that the API server refuses would be a wedge."""
@@ -85,6 +85,7 @@ class Draft:
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
+        note_denials(self.conditions, self.observed)
         status = FineTuneJobStatus(
             observed_generation=self.job.metadata.generation,
             conditions=self.conditions.to_list(),

@@ -25,7 +25,15 @@ from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import label_of, name_of, pod_trouble
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
-from finetune_operator.reconcile.resources import ACCEPTED, child, is_deleted, missing_claim, read, seconds_until
+from finetune_operator.reconcile.resources import (
+    ACCEPTED,
+    child,
+    is_deleted,
+    missing_claim,
+    note_denials,
+    read,
+    seconds_until,
+)
 from finetune_operator.settings import Settings
 
 ADAPTERS_VALID = "AdaptersValid"
@@ -304,6 +312,7 @@ def _old_plans(this: _Pass, config_map: str) -> tuple[ChildName, ...]:
 def _outcome(this: _Pass) -> Outcome:
     item = _child_deployment(this)
     served = bool(this.apply)
+    note_denials(this.conditions, this.observed)
     status = ModelDeploymentStatus.model_validate(
         {
             "observed_generation": this.deployment.metadata.generation,

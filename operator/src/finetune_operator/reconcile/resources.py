@@ -48,6 +48,13 @@ def missing_claim(observed: Observed, namespace: str) -> tuple[Manifest, ...]:
     return () if observed.references.get(claim) else (storage.claim(namespace, observed.settings),)
 
 
+def note_denials(conditions: ConditionSet, observed: Observed) -> None:
+    """Say that the API server refused a child, in its own words: quota, Pod Security or a webhook."""
+    if observed.denials:
+        message = "; ".join(f"{name}: {words}" for name, words in sorted(observed.denials.items()))
+        conditions.waiting("CreationDenied", f"the API server refused {message}")
+
+
 def stale_children(observed: Observed, keep: Callable[[str, str], bool]) -> tuple[ChildName, ...]:
     """Jobs and plans of other readings, resolutions or runs: `keep(role, run)` says which belong to the present."""
     return tuple(

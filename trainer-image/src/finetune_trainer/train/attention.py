@@ -71,19 +71,11 @@ def segmented_attention(
         The output, 1 x tokens x heads x head size, and no weights.
     """
     assert attention_mask is None, "a mask was built although pieces are given"
+    del module, attention_mask
     if query.is_cuda:
-        from torch.nn.attention.varlen import varlen_attn
-
-        packed = [states[0].transpose(0, 1) for states in (query, key, value)]
-        window = (sliding_window - 1 if sliding_window else -1, 0)
-        grouped = key.shape[1] != query.shape[1]
-        out = varlen_attn(
-            *packed, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
-            scale=scaling, window_size=window, enable_gqa=grouped,
-        )  # fmt: skip
-        return out.unsqueeze(0), None
+        return _on_gpu(query, key, value, scaling, sliding_window, cu_seq_lens_q, max_length_q), None
     lengths = cu_seq_lens_q.diff().tolist()
-    pieces = [states.split(lengths, dim=2) for states in (query, key, value)]
+    pieces = [torch.split(states, lengths, dim=2) for states in (query, key, value)]
     outs = [
         scaled_dot_product_attention(
             q, k, v,
@@ -94,6 +86,34 @@ def segmented_attention(
         for q, k, v in zip(*pieces, strict=True)
     ]  # fmt: skip
     return torch.cat(outs, dim=2).transpose(1, 2), None
+
+
+def _on_gpu(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    sliding_window: int | None,
+    begins: torch.Tensor,
+    longest: int,
+) -> torch.Tensor:
+    """The same by torch's varlen kernel; not run on a GPU yet."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    out = varlen_attn(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        begins,
+        begins,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(sliding_window - 1 if sliding_window else -1, 0),
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    assert isinstance(out, torch.Tensor)
+    return out.unsqueeze(0)
 
 
 def _window_mask(tokens: int, window: int | None) -> torch.Tensor | None:

@@ -117,7 +117,7 @@ def _total_steps(plan: TrainingPlan, sequences: int) -> int:
     return math.ceil(plan.hyperparameters.epochs * math.ceil(sequences / plan.hyperparameters.global_batch_size))
 
 
-def _train(  # noqa: PLR0913 - the loop's collaborators
+def _train(
     plan: TrainingPlan,
     bench: Workbench,
     model: Any,  # noqa: ANN401

@@ -19,26 +19,18 @@ from finetune_contract.plans import TrainingPlan
 from finetune_store.edge import read_plan, run_command
 from finetune_trainer.progress import ProgressBoard, ProgressServer
 from finetune_trainer.stop import Stop
+from finetune_trainer.timings import Stopwatch
 from finetune_trainer.train.failures import named
 from finetune_trainer.train.result import failed_result, fitted
+from finetune_trainer.train.surroundings import prepare_environment
 
 log = logging.getLogger(__name__)
-
-_OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "true",
-    "TRL_EXPERIMENTAL_SILENCE": "1",
-}
-"""Training pods download nothing and report to nobody."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Train one attempt of one run; answers the exit code."""
     arguments = _parse(argv)
-    os.environ.update(_OFFLINE)
-    os.environ.setdefault("HF_HOME", str(arguments.scratch / "huggingface"))
+    prepare_environment(arguments.scratch)
     attempt = _Attempt(arguments)
     return run_command(attempt.work, attempt.failed, arguments.termination_log)
 
@@ -51,17 +43,16 @@ class _Attempt:
         self._board: ProgressBoard | None = None
 
     def work(self) -> Document:
-        arguments = self._arguments
-        stop = Stop()
+        arguments, watch, stop = self._arguments, Stopwatch(), Stop()
         stop.install()
         plan = read_plan(arguments.plan, TrainingPlan)
-        self._board = ProgressBoard(plan.run_key, plan.attempt)
-        ProgressServer(self._board, arguments.port).start()
+        board = self._board = ProgressBoard(plan.run_key, plan.attempt)
+        ProgressServer(board, arguments.port).start()
         log.info("run %s, attempt %d: loading libraries", plan.run_key[:12], plan.attempt)
         with named():
-            from finetune_trainer.train.recipe import run
-
-            return fitted(run(plan, arguments.store, arguments.pod_uid, self._board, stop))
+            with watch.stage("Loading"):
+                from finetune_trainer.train.recipe import run
+            return fitted(run(plan, arguments.store, arguments.pod_uid, board, stop, watch))
 
     def failed(self, failure: Failure) -> Document:
         return fitted(failed_result(failure, self._board.snapshot() if self._board else None))

@@ -27,7 +27,9 @@ from finetune_trainer.train.workbench import Workbench, open_workbench
 log = logging.getLogger(__name__)
 
 
-def run(plan: TrainingPlan, root: Path, pod_uid: str, board: ProgressBoard, stop: Stop) -> TrainingResult:
+def run(
+    plan: TrainingPlan, root: Path, pod_uid: str, board: ProgressBoard, stop: Stop, watch: Stopwatch
+) -> TrainingResult:
     """Train, evaluate and publish; or say what an earlier attempt has published.
 
     Raises:
@@ -37,7 +39,6 @@ def run(plan: TrainingPlan, root: Path, pod_uid: str, board: ProgressBoard, stop
     if earlier := store.outcome(plan.run_key):
         log.info("this run has succeeded before: its artifact is used again")
         return earlier.model_copy(update={"reused": True, "attempt": plan.attempt})
-    watch = Stopwatch()
     with watch.stage("Loading"):
         bench = open_workbench(plan, store)
     checkpoints = Checkpoints(store, plan.run_key, pod_uid, plan.checkpoints.keep)

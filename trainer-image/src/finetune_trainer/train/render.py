@@ -1,4 +1,4 @@
-"""Rows as text: what the model reads and what it has to answer. Shared by training, evaluation and the probe.
+r"""Rows as text: what the model reads and what it has to answer. Shared by training, evaluation and the probe.
 
 Messages            chat template; every assistant turn where the template marks them, else the last one
 Classification      chat template (user = text, assistant = label), or without one `{text}\n\nLabel:` -> ` {label}`

@@ -24,7 +24,7 @@ def failed_result(failure: Failure, progress: Progress | None) -> TrainingResult
 
 
 def fitted(result: TrainingResult) -> TrainingResult:
-    """The result with its message cut so that its JSON is at most 4,096 bytes: whole, or the operator cannot read it."""
+    """The result with its message cut so that its JSON is at most 4,096 bytes; longer ones arrive broken."""
     while _size(result) > TERMINATION_LIMIT and result.failure is not None and result.failure.message:
         message = result.failure.message[: len(result.failure.message) // 2]
         result = result.model_copy(update={"failure": result.failure.model_copy(update={"message": message})})

@@ -98,7 +98,7 @@ def build_config(
             # Precision and memory.
             use_cpu=not device.is_cuda,
             bf16=device.is_cuda,
-            gradient_checkpointing=recomputes,
+            activation_checkpointing=recomputes,
             dataloader_pin_memory=device.is_cuda,
             # Our callbacks save and report; a loss that is not finite must be seen.
             save_strategy="no",

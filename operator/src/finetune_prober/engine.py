@@ -1,0 +1,113 @@
+"""The engine as the prober sees it: OpenAI's routes and a health check."""
+
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+
+from finetune_prober.judgement import Answer
+
+_HEALTH_SECONDS = 3.0
+_PROOF_SECONDS = 60.0
+
+
+class EngineBusyError(Exception):
+    """The engine cannot answer now (starting, full, gone): try again."""
+
+
+class EngineRefusedError(Exception):
+    """The engine answers, but not as an engine that serves this plan would."""
+
+
+class _Logprobs(BaseModel):
+    token_logprobs: tuple[float, ...]
+    text_offset: tuple[int, ...]
+
+
+class _Choice(BaseModel):
+    text: str
+    logprobs: _Logprobs
+
+
+class _Completion(BaseModel):
+    choices: tuple[_Choice, ...]
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    data: tuple[_Model, ...]
+
+
+class Engine:
+    """A client of one engine."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self._url = url.rstrip("/")
+        self._session = session
+
+    async def check_health(self) -> None:
+        """Return when the engine says it is healthy.
+
+        Raises:
+            EngineBusyError: When it does not, or is not there.
+            TimeoutError: When it does not say in time.
+        """
+        timeout = aiohttp.ClientTimeout(total=_HEALTH_SECONDS)
+        try:
+            async with self._session.get(f"{self._url}/health", timeout=timeout) as response:
+                if response.status != HTTPStatus.OK:
+                    raise EngineBusyError(f"/health answers {response.status}")
+        except aiohttp.ClientError as error:
+            raise EngineBusyError(f"no connection to the engine: {error}") from error
+
+    async def models(self) -> frozenset[str]:
+        """The names the engine lists.
+
+        Raises:
+            EngineBusyError: When it is not there.
+            EngineRefusedError: When the answer is not a list of models.
+        """
+        document = await self._ask("GET", "/v1/models", None)
+        try:
+            return frozenset(model.id for model in _Models.model_validate(document).data)
+        except ValidationError as error:
+            raise EngineRefusedError(f"/v1/models: {error.errors()[0]['msg']}") from error
+
+    async def complete(self, model: str, prompt: str, max_tokens: int) -> Answer:
+        """A greedy answer with log-probabilities.
+
+        Raises:
+            EngineBusyError: When it is not there, full, or failed.
+            EngineRefusedError: When it refuses, or leaves the log-probabilities out.
+        """
+        body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 1}
+        document = await self._ask("POST", "/v1/completions", body)
+        try:
+            (choice,) = _Completion.model_validate(document).choices
+        except (ValidationError, ValueError) as error:
+            raise EngineRefusedError(f"/v1/completions for {model}: an answer without log-probabilities") from error
+        logprobs = choice.logprobs
+        if len(logprobs.token_logprobs) != len(logprobs.text_offset):
+            raise EngineRefusedError(f"/v1/completions for {model}: offsets and log-probabilities differ in number")
+        return Answer(choice.text, logprobs.token_logprobs, logprobs.text_offset)
+
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> object:
+        timeout = aiohttp.ClientTimeout(total=_PROOF_SECONDS)
+        try:
+            async with self._session.request(method, self._url + path, json=body, timeout=timeout) as response:
+                if (
+                    response.status == HTTPStatus.TOO_MANY_REQUESTS
+                    or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+                ):
+                    raise EngineBusyError(f"{path} answers {response.status}")
+                if response.status != HTTPStatus.OK:
+                    text = (await response.text())[:300]
+                    raise EngineRefusedError(f"{path} answers {response.status}: {text}")
+                document: object = await response.json()
+                return document
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise EngineBusyError(f"{path}: {error or type(error).__name__}") from error

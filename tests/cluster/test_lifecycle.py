@@ -1,0 +1,128 @@
+"""A run's life on a real cluster: it ends once, whatever is killed, re-applied or deleted on the way."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.cluster.kube import Kube, Object
+from tests.cluster.objects import dataset, deployment, job, text_dataset
+
+pytestmark = pytest.mark.cluster
+
+LONG = {"epochs": 400, "learningRate": 0.001, "globalBatchSize": 4, "packing": False}
+"""Trains for about a minute: long enough to be interrupted."""
+
+OFTEN = {"intervalMinutes": 0.05, "gracePeriodSeconds": 30}
+
+
+def long_job(name: str, seed: int) -> Object:
+    """A seed of its own, so that no other test's run is this one's."""
+    return job(
+        name,
+        dataset={"name": "sentences"},
+        method="CPT",
+        adapter={"type": "None"},
+        hyperparameters={**LONG, "seed": seed},
+        checkpoints=OFTEN,
+        evaluation={"metrics": []},
+    )
+
+
+def training_jobs(kube: Kube, name: str) -> list[Object]:
+    return kube.list("jobs", f"finetune.dev/role=train,finetune.dev/name={name}")
+
+
+def training_pods(kube: Kube, name: str) -> list[Object]:
+    return kube.list("pods", f"finetune.dev/role=train,finetune.dev/name={name}")
+
+
+def has_checkpoint(kube: Kube, name: str) -> Callable[[], bool]:
+    return lambda: bool((kube.status("finetunejob", name).get("progress") or {}).get("checkpointStep"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sentences(lab: Kube) -> None:
+    lab.apply(text_dataset())
+
+
+def test_operator_restart_in_the_middle_of_training(lab: Kube, system: Kube) -> None:
+    lab.apply(long_job("survivor", seed=1))
+    lab.wait("a first step", has_checkpoint(lab, "survivor"), 120)
+    before = {pod["metadata"]["uid"] for pod in training_pods(lab, "survivor")}
+    system.kubectl("delete", "pods", "-l", "app.kubernetes.io/name=finetune-operator", "--grace-period=0", "--force")
+    status = lab.wait_ready("finetunejob", "survivor", 240)
+    assert [attempt["reason"] for attempt in status["attempts"]] == ["Succeeded"]
+    assert {pod["metadata"]["uid"] for pod in training_pods(lab, "survivor")} == before
+    assert len(training_jobs(lab, "survivor")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "how", "reasons"),
+    [
+        ("told-to-stop", 2, [], {"Preempted"}),
+        ("killed", 3, ["--grace-period=0", "--force"], {"Preempted", "PodDeleted", "Unknown", "NodeLost"}),
+    ],
+    ids=["SIGTERM and a grace period", "at once"],
+)
+def test_training_pod_deleted_in_the_middle(lab: Kube, name: str, seed: int, how: list[str], reasons: set[str]) -> None:
+    lab.apply(long_job(name, seed))
+    lab.wait("a first checkpoint", has_checkpoint(lab, name), 120)
+    lab.kubectl("delete", "pods", "-l", f"finetune.dev/role=train,finetune.dev/name={name}", "--wait=false", *how)
+    status = lab.wait_ready("finetunejob", name, 300)
+    first, second = status["attempts"]
+    assert first["reason"] in reasons
+    assert second["reason"] == "Succeeded"
+    assert second["resumedFromStep"] > 0
+    assert status["progress"]["step"] == status["progress"]["totalSteps"]
+
+
+class TestTheThreeYamls:
+    """In order: each test goes on where the one before ended."""
+
+    @pytest.fixture(scope="class")
+    def yamls(self) -> list[Object]:
+        return [dataset(), job(), deployment()]
+
+    def test_apply_all_at_once(self, lab: Kube, yamls: list[Object]) -> None:
+        lab.apply(*yamls)
+        lab.wait_ready("dataset", "colours")
+        status = lab.wait_ready("finetunejob", "colour-namer")
+        scores = {(score["metric"], score["system"]): score["value"] for score in status["evaluation"]}
+        assert scores["EvalLoss", "Tuned"] < scores["EvalLoss", "ZeroShot"]
+        lab.wait_ready("modeldeployment", "colours")
+
+    def test_second_apply_changes_nothing(self, lab: Kube, yamls: list[Object]) -> None:
+        before = snapshot(lab)
+        assert "configured" not in lab.apply(*yamls)
+        lab.kubectl("annotate", "finetunejob", "colour-namer", f"touched={id(yamls)}", "--overwrite")
+        lab.kubectl("annotate", "dataset", "colours", f"touched={id(yamls)}", "--overwrite")
+        lab.wait("a pass after the re-apply", lambda: lab.status("finetunejob", "colour-namer").get("phase"))
+        assert snapshot(lab) == before
+
+    def test_recreated_job_adopts_the_stored_result(self, lab: Kube) -> None:
+        before = lab.status("finetunejob", "colour-namer")
+        lab.kubectl("delete", "finetunejob", "colour-namer")
+        lab.wait("its children to go", lambda: not training_jobs(lab, "colour-namer"))
+        lab.apply(job())
+        after = lab.wait_ready("finetunejob", "colour-namer")
+        assert after["artifact"] == before["artifact"]
+        assert after["run"]["key"] == before["run"]["key"]
+        assert training_jobs(lab, "colour-namer") == []
+
+    def test_delete_everything_leaves_only_what_is_stored(self, lab: Kube) -> None:
+        lab.kubectl("delete", "modeldeployment,finetunejob,dataset", "--all")
+        kinds = "jobs,deployments,services,configmaps,pods"
+        lab.wait(
+            "every child to go", lambda: not lab.list(kinds, "app.kubernetes.io/managed-by=finetune-operator"), 240
+        )
+        assert lab.get("pvc", "finetune-artifacts") is not None
+        lab.kubectl("delete", "pod", "tiny-base")
+        lab.kubectl("delete", "namespace", lab.namespace, "--timeout=60s")
+
+
+def snapshot(kube: Kube) -> dict[str, str]:
+    """Every child and its version; pods of deployments may report their readiness again, so they are left out."""
+    return {
+        f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["uid"]
+        for item in kube.list("jobs,configmaps,deployments,services", "app.kubernetes.io/managed-by=finetune-operator")
+    }
