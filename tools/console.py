@@ -1,4 +1,4 @@
-"""What a person sees while tools work: one line per step, a sign of life every few seconds, errors that say where to look."""
+"""What a person sees while tools work: a line per step, a regular sign of life, errors that say where to look."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAIL_LINES = 20
 """How much of a failed step's log is shown on the terminal; the rest is in the file that the message names."""
 
 
-class StepFailed(Exception):
+class StepError(Exception):
     """A step that cannot go on; the message says which step, why, and where the whole log is."""
 
 
@@ -33,9 +33,9 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
     return "\n".join(f"    {line[:400]}" for line in text)
 
 
-def failure(step: str, reason: str, log: Path) -> StepFailed:
+def failure(step: str, reason: str, log: Path) -> StepError:
     """The error of a step that has a log of its own."""
-    return StepFailed(f"{step}: {reason}\n{tail(log)}\n  whole log: {log}")
+    return StepError(f"{step}: {reason}\n{tail(log)}\n  whole log: {log}")
 
 
 def run_logged(
@@ -43,7 +43,7 @@ def run_logged(
 ) -> None:
     """Run a long command with its output in `log`, printing that it still runs.
 
-    `env` is added to the environment. Raises `StepFailed` when the command exits with another status than 0.
+    `env` is added to the environment. Raises `StepError` when the command exits with another status than 0.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -72,23 +72,28 @@ def run_logged(
 
 
 def output_of(argv: Sequence[str], *, stdin: str | None = None, env: Mapping[str, str] | None = None) -> str:
-    """The standard output of a short command. Raises `StepFailed` with its error output when it fails."""
+    """The standard output of a short command. Raises `StepError` with its error output when it fails."""
     done = subprocess.run(
         argv, input=stdin, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})}
     )
     if done.returncode != 0:
-        raise StepFailed(
+        raise StepError(
             f"`{' '.join(argv)[:300]}` ended with exit status {done.returncode}\n{done.stderr.strip()[-4000:]}"
         )
     return done.stdout
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, interval: float = 0.1) -> bool:
-    """Ask `condition` until it holds or the time is over; returns whether it held."""
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool], seconds: float, *, interval: float = 0.1, step: str = "") -> bool:
+    """Ask `condition` until it holds or the time is over; returns whether it held. A named step shows that it waits."""
+    started = time.monotonic()
+    shown = started
     while not condition():
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > started + seconds:
             return False
+        if step and now > shown + PROGRESS_INTERVAL:
+            say(f"  ... {step} ({now - started:.0f} s)")
+            shown = now
         time.sleep(interval)
     return True
 
@@ -97,7 +102,7 @@ def exit_on_failure(main: Callable[[], None]) -> None:
     """Run a command's `main`; a failed step ends the process with its message and status 1 instead of a traceback."""
     try:
         main()
-    except StepFailed as error:
+    except StepError as error:
         print(f"\nFAILED  {error}", file=sys.stderr, flush=True)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 
-from tools.console import StepFailed, run_logged, say
+from tools.console import StepError, run_logged, say
 from tools.paths import cache, exclusive
 
 CLUSTER = (
@@ -36,14 +36,16 @@ def missing(wanted: tuple[str, ...]) -> list[str]:
 
 
 def ensure(wanted: tuple[str, ...]) -> None:
-    """Install what is missing of the wanted packages. Raises `StepFailed` where there is no apt or no root."""
+    """Install what is missing of the wanted packages. Raises `StepError` where there is no apt or no root."""
     if shutil.which("dpkg-query") is None:
-        raise StepFailed("the local cluster needs a Debian 12 machine; elsewhere use CLUSTER=current with a cluster of your own")
+        raise StepError(
+            "the local cluster needs a Debian 12 machine; elsewhere use CLUSTER=current with a cluster of your own"
+        )
     absent = missing(wanted)
     if not absent:
         return
     if os.geteuid() != 0:
-        raise StepFailed(f"these Debian packages are missing: {' '.join(absent)}; install them, or run as root")
+        raise StepError(f"these Debian packages are missing: {' '.join(absent)}; install them, or run as root")
     say(f"installing Debian packages: {' '.join(absent)}")
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     logs = cache() / "logs"

@@ -1,4 +1,4 @@
-"""Where things live: one cache per user, outside the repository, shared by every clone; and `.local/`, one per clone."""
+"""Where things live: one cache per user, outside the repository, for every clone; and one `.local/` per clone."""
 
 from __future__ import annotations
 

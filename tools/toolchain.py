@@ -11,7 +11,7 @@ from functools import cache as once
 from pathlib import Path
 
 from tools import packages as packages_of_debian
-from tools.console import StepFailed, run_logged, say
+from tools.console import StepError, run_logged, say
 from tools.paths import REPOSITORY, cache, exclusive
 
 GO_MODULES = REPOSITORY / "tools" / "go"
@@ -65,4 +65,4 @@ def go() -> Path:
     for candidate in (environment / "bin" / "go", *environment.glob("lib/python*/site-packages/**/bin/go")):
         if candidate.exists():
             return candidate
-    raise StepFailed(f"no go command in {environment}: install Go {'.'.join(map(str, required_version()))} or newer")
+    raise StepError(f"no go command in {environment}: install Go {'.'.join(map(str, required_version()))} or newer")

@@ -77,12 +77,16 @@ def put_tiny_base(kube: Kube) -> None:
         "name": "make",
         "image": trainer_image(),
         "command": ["python", "/script/tiny_base.py", "/files"],
-        "env": [{"name": "HOME", "value": "/tmp"}],
-        "volumeMounts": [{"name": "files", "mountPath": "/files"}, {"name": "script", "mountPath": "/script"}],
+        "volumeMounts": [
+            {"name": "files", "mountPath": "/files"},
+            {"name": "script", "mountPath": "/script"},
+            {"name": "scratch", "mountPath": "/scratch"},
+        ],
     }
     volumes: list[Object] = [
         {"name": "files", "persistentVolumeClaim": {"claimName": "files"}},
         {"name": "script", "configMap": {"name": "tiny-base"}},
+        {"name": "scratch", "emptyDir": {}},
     ]
     kube.apply(
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "files"}, "spec": claim},

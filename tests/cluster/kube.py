@@ -50,7 +50,7 @@ class Kube:
         done = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
         return json.loads(done.stdout) if done.stdout else None
 
-    def list(self, kind: str, selector: str = "") -> list[Object]:
+    def find(self, kind: str, selector: str = "") -> list[Object]:
         done = self.kubectl("get", kind, "-l", selector, "-o", "json")
         return list(json.loads(done.stdout)["items"])
 
@@ -87,4 +87,8 @@ class Kube:
         """What a person would look at first."""
         lists = self.kubectl("get", "datasets,finetunejobs,modeldeployments,jobs,pods,pvc", "-o", "wide", check=False)
         events = self.kubectl("get", "events", "--sort-by=.lastTimestamp", check=False).stdout.splitlines()[-15:]
-        return "\n".join([lists.stdout, lists.stderr, *events])
+        return "\n".join([lists.stdout, lists.stderr, *events, *self._logs_of_failed_pods()])
+
+    def _logs_of_failed_pods(self) -> list[str]:
+        failed = [pod["metadata"]["name"] for pod in self.find("pods") if pod["status"].get("phase") == "Failed"]
+        return [f"--- {name}\n{self.kubectl('logs', name, '--tail=25', check=False).stdout}" for name in failed]

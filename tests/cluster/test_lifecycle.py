@@ -9,8 +9,8 @@ from tests.cluster.objects import dataset, deployment, job, text_dataset
 
 pytestmark = pytest.mark.cluster
 
-LONG = {"epochs": 400, "learningRate": 0.001, "globalBatchSize": 4, "packing": False}
-"""Trains for about a minute: long enough to be interrupted."""
+LONG = {"epochs": 100, "learningRate": 0.001, "globalBatchSize": 4, "packing": False}
+"""6,000 steps, some 40 s on two idle cores: long enough to be interrupted."""
 
 OFTEN = {"intervalMinutes": 0.05, "gracePeriodSeconds": 30}
 
@@ -29,11 +29,11 @@ def long_job(name: str, seed: int) -> Object:
 
 
 def training_jobs(kube: Kube, name: str) -> list[Object]:
-    return kube.list("jobs", f"finetune.dev/role=train,finetune.dev/name={name}")
+    return kube.find("jobs", f"finetune.dev/role=train,finetune.dev/name={name}")
 
 
 def training_pods(kube: Kube, name: str) -> list[Object]:
-    return kube.list("pods", f"finetune.dev/role=train,finetune.dev/name={name}")
+    return kube.find("pods", f"finetune.dev/role=train,finetune.dev/name={name}")
 
 
 def has_checkpoint(kube: Kube, name: str) -> Callable[[], bool]:
@@ -76,26 +76,25 @@ def test_training_pod_deleted_in_the_middle(lab: Kube, name: str, seed: int, how
     assert status["progress"]["step"] == status["progress"]["totalSteps"]
 
 
+YAMLS = [dataset(), job(), deployment()]
+
+
 class TestTheThreeYamls:
     """In order: each test goes on where the one before ended."""
 
-    @pytest.fixture(scope="class")
-    def yamls(self) -> list[Object]:
-        return [dataset(), job(), deployment()]
-
-    def test_apply_all_at_once(self, lab: Kube, yamls: list[Object]) -> None:
-        lab.apply(*yamls)
+    def test_apply_all_at_once(self, lab: Kube) -> None:
+        lab.apply(*YAMLS)
         lab.wait_ready("dataset", "colours")
         status = lab.wait_ready("finetunejob", "colour-namer")
         scores = {(score["metric"], score["system"]): score["value"] for score in status["evaluation"]}
         assert scores["EvalLoss", "Tuned"] < scores["EvalLoss", "ZeroShot"]
         lab.wait_ready("modeldeployment", "colours")
 
-    def test_second_apply_changes_nothing(self, lab: Kube, yamls: list[Object]) -> None:
+    def test_second_apply_changes_nothing(self, lab: Kube) -> None:
         before = snapshot(lab)
-        assert "configured" not in lab.apply(*yamls)
-        lab.kubectl("annotate", "finetunejob", "colour-namer", f"touched={id(yamls)}", "--overwrite")
-        lab.kubectl("annotate", "dataset", "colours", f"touched={id(yamls)}", "--overwrite")
+        assert "configured" not in lab.apply(*YAMLS)
+        lab.kubectl("annotate", "finetunejob", "colour-namer", f"touched={id(before)}", "--overwrite")
+        lab.kubectl("annotate", "dataset", "colours", f"touched={id(before)}", "--overwrite")
         lab.wait("a pass after the re-apply", lambda: lab.status("finetunejob", "colour-namer").get("phase"))
         assert snapshot(lab) == before
 
@@ -113,7 +112,7 @@ class TestTheThreeYamls:
         lab.kubectl("delete", "modeldeployment,finetunejob,dataset", "--all")
         kinds = "jobs,deployments,services,configmaps,pods"
         lab.wait(
-            "every child to go", lambda: not lab.list(kinds, "app.kubernetes.io/managed-by=finetune-operator"), 240
+            "every child to go", lambda: not lab.find(kinds, "app.kubernetes.io/managed-by=finetune-operator"), 240
         )
         assert lab.get("pvc", "finetune-artifacts") is not None
         lab.kubectl("delete", "pod", "tiny-base")
@@ -124,5 +123,5 @@ def snapshot(kube: Kube) -> dict[str, str]:
     """Every child and its version; pods of deployments may report their readiness again, so they are left out."""
     return {
         f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["uid"]
-        for item in kube.list("jobs,configmaps,deployments,services", "app.kubernetes.io/managed-by=finetune-operator")
+        for item in kube.find("jobs,configmaps,deployments,services", "app.kubernetes.io/managed-by=finetune-operator")
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from tools.cluster import down, processes, up
-from tools.console import StepFailed, exit_on_failure, say
+from tools.console import StepError, exit_on_failure, say
 from tools.paths import KUBECONFIG
 
 
@@ -20,10 +20,10 @@ def status() -> None:
         elif not processes.is_current(component, found):
             state = "runs with another configuration"
         else:
-            state = "ready" if processes.is_ready(cluster.layout, component) else "not ready"
+            state = "ready" if processes.is_ready(component) else "not ready"
         say(f"{component.name:25} {state:32} {' '.join(map(str, pids))}")
     if not up.is_healthy(cluster):
-        raise StepFailed("the cluster is not healthy: `make cluster` repairs it")
+        raise StepError("the cluster is not healthy: `make cluster` repairs it")
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         case ["status"]:
             status()
         case _:
-            raise StepFailed("usage: python3 -m tools.cluster up|down|status")
+            raise StepError("usage: python3 -m tools.cluster up|down|status")
 
 
 if __name__ == "__main__":

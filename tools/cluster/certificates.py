@@ -59,7 +59,17 @@ def ensure(pki: Path) -> None:
     for identity in (SERVER, *CLIENTS):
         new_certificate(partial, identity)
     new_key(partial / "service-account.key")
-    output_of(["openssl", "pkey", "-in", str(partial / "service-account.key"), "-pubout", "-out", str(partial / "service-account.pub")])
+    output_of(
+        [
+            "openssl",
+            "pkey",
+            "-in",
+            str(partial / "service-account.key"),
+            "-pubout",
+            "-out",
+            str(partial / "service-account.pub"),
+        ]
+    )
     partial.rename(pki)
 
 
@@ -71,7 +81,18 @@ def new_key(file: Path) -> None:
 def new_authority(pki: Path) -> None:
     """The self-signed certificate that every other one is checked against."""
     new_key(pki / "ca.key")
-    argv = ["openssl", "req", "-x509", "-new", "-key", str(pki / "ca.key"), "-subj", "/CN=finetune-local-ca", "-days", DAYS]
+    argv = [
+        "openssl",
+        "req",
+        "-x509",
+        "-new",
+        "-key",
+        str(pki / "ca.key"),
+        "-subj",
+        "/CN=finetune-local-ca",
+        "-days",
+        DAYS,
+    ]
     output_of([*argv, "-addext", "keyUsage=critical,digitalSignature,keyCertSign", "-out", str(pki / "ca.crt")])
 
 

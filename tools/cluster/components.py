@@ -44,7 +44,7 @@ class Component:
         return fingerprint.of_texts(*self.argv, *(text for file in self.files for text in (str(file[0]), file[1])))
 
 
-def flags(**values: str | int) -> tuple[str, ...]:
+def flags(**values: str | int | Path) -> tuple[str, ...]:
     """`flags(bind_address="::1")` as `--bind-address=::1`."""
     return tuple(f"--{name.replace('_', '-')}={value}" for name, value in values.items())
 
@@ -213,11 +213,17 @@ def coredns(layout: Layout, binaries: Path) -> Component:
 
 
 def local_path_provisioner(layout: Layout, binaries: Path) -> Component:
-    """Dynamic volumes. kube-controller-manager's own hostpath provisioner ignores fsGroup, unusable for non-root pods."""
+    """Dynamic volumes; kube-controller-manager's hostpath provisioner ignores fsGroup: useless for non-root pods."""
     file = layout.config / "local-path.json"
     helper_pod = layout.config / "local-path-helper-pod.json"
-    options = ("--config", str(file), "--kubeconfig", str(layout.admin_kubeconfig), "--namespace", STORAGE_NAMESPACE)
-    options += ("--helper-image", BUSYBOX_IMAGE, "--helper-pod-file", str(helper_pod), "--service-account-name", "default")
+    options = flags(
+        config=file,
+        kubeconfig=layout.admin_kubeconfig,
+        namespace=STORAGE_NAMESPACE,
+        helper_image=BUSYBOX_IMAGE,
+        helper_pod_file=helper_pod,
+        service_account_name="default",
+    )
     return Component(
         "local-path-provisioner",
         (str(binaries / "local-path-provisioner"), "start", *options),

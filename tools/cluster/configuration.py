@@ -31,7 +31,7 @@ def as_json(document: dict[str, Any]) -> str:
 
 
 def containerd(layout: Layout) -> str:
-    """containerd with nothing shared with one that the machine may already run."""
+    """A containerd with nothing shared with one that the machine may already run."""
     return f"""\
 version = 2
 root = "{layout.images}"
@@ -39,6 +39,9 @@ state = "{layout.containerd_state}"
 # Debian's containerd warns and retries for these; none of them is used.
 disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
   "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.internal.v1.tracing"]
+
+# Without this, a damaged database makes it serve nothing instead of ending with an error.
+required_plugins = ["io.containerd.grpc.v1.cri"]
 
 [grpc]
   address = "{layout.containerd_socket}"
@@ -57,6 +60,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
   runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
     SystemdCgroup = false
+    Root = "{layout.state / "runc"}"
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,12 +11,14 @@ from pathlib import Path
 
 from tools.cluster import containers, network, processes
 from tools.cluster.settings import POD_NETWORK, Layout, layout
-from tools.console import StepFailed, say
+from tools.console import StepError, say
+from tools.images import buildah
 from tools.paths import KUBECONFIG, exclusive
 
 CNI_RESULTS = Path("/var/lib/cni/results")
 CONTAINER_LOGS = Path("/var/log/containers")
-"""Folders that the CNI library and the kubelet use and that cannot be moved."""
+SHIM_SOCKETS = Path("/run/containerd/s")
+"""Folders that the CNI library, the kubelet and containerd's shims use and that cannot be moved."""
 
 STOPPING_ORDER = (
     ("kubelet",),
@@ -30,9 +33,11 @@ def down() -> None:
     """Stop and remove the cluster."""
     where = layout()
     if os.geteuid() != 0:
-        raise StepFailed("removing the local cluster needs root")
-    with exclusive("cluster"):
+        raise StepError("removing the local cluster needs root")
+    processes.refuse_foreign(where)
+    with exclusive("images"), exclusive("cluster"):
         remove_everything(where, with_images=False)
+        remove_build_mounts()
     KUBECONFIG.unlink(missing_ok=True)
     say("the cluster is gone; programs and images stay cached")
 
@@ -42,8 +47,10 @@ def remove_everything(layout: Layout, *, with_images: bool) -> None:
     stop_everything(layout)
     network.restore_settings(layout)
     shutil.rmtree(layout.state, ignore_errors=True)
-    for file in (*CNI_RESULTS.glob(f"{POD_NETWORK}-*"), *dangling_links(CONTAINER_LOGS)):
+    for file in leftovers():
         file.unlink(missing_ok=True)
+    for folder in (CNI_RESULTS, CNI_RESULTS.parent, CONTAINER_LOGS, SHIM_SOCKETS, SHIM_SOCKETS.parent):
+        remove_if_empty(folder)
     if with_images:
         shutil.rmtree(layout.images, ignore_errors=True)
 
@@ -78,9 +85,26 @@ def unmount_below(*folders: Path) -> None:
             subprocess.run(["umount", "--lazy", str(point)], capture_output=True, check=False)
 
 
-def dangling_links(folder: Path) -> Iterator[Path]:
-    """Symbolic links to logs that are gone."""
-    return (file for file in folder.glob("*") if file.is_symlink() and not file.exists())
+def remove_build_mounts() -> None:
+    """Undo what an interrupted image build left mounted."""
+    storage, run = buildah.storage()
+    if storage.exists():
+        subprocess.run(buildah.command("rm", "--all"), capture_output=True, check=False)
+        unmount_below(storage, run)
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def leftovers() -> Iterator[Path]:
+    """Files of ours in shared folders: network results, links to logs that are gone, sockets nobody listens on."""
+    yield from CNI_RESULTS.glob(f"{POD_NETWORK}-*")
+    yield from (file for file in CONTAINER_LOGS.glob("*") if file.is_symlink() and not file.exists())
+    yield from (file for file in SHIM_SOCKETS.glob("*") if not processes.is_socket_alive(file))
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Delete a folder unless something is in it, which then is somebody else's."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def remove_control_groups() -> None:
@@ -88,7 +112,4 @@ def remove_control_groups() -> None:
     groups = Path("/sys/fs/cgroup")
     for top in (*groups.glob("kubepods"), *groups.glob("*/kubepods")):
         for folder, _, _ in os.walk(top, topdown=False):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                continue
+            remove_if_empty(Path(folder))

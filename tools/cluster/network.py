@@ -1,4 +1,4 @@
-"""The node's address, and the way back: bridges, firewall rules and kernel settings that the cluster made or changed."""
+"""The node's address; and the way back from all bridges, firewall rules and kernel settings that a cluster leaves."""
 
 from __future__ import annotations
 

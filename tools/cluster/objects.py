@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.cluster.settings import GPUS, NODE, STORAGE_CLASS, STORAGE_NAMESPACE, Layout
-from tools.console import StepFailed, output_of, wait_until
+from tools.console import StepError, output_of, wait_until
 
 NODE_SECONDS = 60.0
 
@@ -21,7 +21,7 @@ class Kubectl:
         self._argv = [str(kubernetes / "kubectl"), f"--kubeconfig={layout.admin_kubeconfig}"]
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        """The command's output. Raises `StepFailed`."""
+        """The command's output. Raises `StepError`."""
         return output_of([*self._argv, *arguments], stdin=stdin)
 
     def answers(self, *arguments: str) -> str:
@@ -77,12 +77,14 @@ def has_gpus(node: dict[str, Any]) -> bool:
 def advertise_gpus(kubectl: Kubectl) -> None:
     """Make the node advertise GPUs that do not exist. A kubelet that lost its state takes them away again."""
     path = "nvidia.com~1gpu"
-    patch = [{"op": "add", "path": f"/status/{kind}/{path}", "value": str(GPUS)} for kind in ("capacity", "allocatable")]
+    patch = [
+        {"op": "add", "path": f"/status/{kind}/{path}", "value": str(GPUS)} for kind in ("capacity", "allocatable")
+    ]
     kubectl("patch", "node", NODE, "--subresource=status", "--type=json", f"--patch={json.dumps(patch)}")
 
 
 def ensure_node(kubectl: Kubectl) -> None:
-    """Wait until the node is ready and has its GPUs. Raises `StepFailed` with the node's conditions."""
+    """Wait until the node is ready and has its GPUs. Raises `StepError` with the node's conditions."""
 
     def ready_with_gpus() -> bool:
         current = node(kubectl)
@@ -91,12 +93,12 @@ def ensure_node(kubectl: Kubectl) -> None:
             return False
         return is_ready(current)
 
-    if not wait_until(ready_with_gpus, NODE_SECONDS, interval=0.25):
+    if not wait_until(ready_with_gpus, NODE_SECONDS, interval=0.25, step="waiting for the node"):
         conditions = json.dumps(node(kubectl).get("status", {}).get("conditions", []), indent=2)
-        raise StepFailed(f"node {NODE}: not ready after {NODE_SECONDS:.0f} s; its conditions:\n{conditions}")
+        raise StepError(f"node {NODE}: not ready after {NODE_SECONDS:.0f} s; its conditions:\n{conditions}")
 
 
 def ensure_service_account(kubectl: Kubectl) -> None:
     """The default service account appears a moment after its namespace; pods made before that are refused."""
     if not wait_until(lambda: bool(kubectl.answers("get", "serviceaccount", "default", "-n", "default")), 30):
-        raise StepFailed("kube-controller-manager made no service account in namespace default within 30 s")
+        raise StepError("kube-controller-manager made no service account in namespace default within 30 s")

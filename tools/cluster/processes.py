@@ -15,9 +15,10 @@ from pathlib import Path
 
 from tools.cluster.components import Component
 from tools.cluster.settings import Layout
-from tools.console import failure, wait_until
+from tools.console import StepError, failure, wait_until
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FOREIGN_PROGRAMS = ("kubelet", "kube-proxy", "k3s", "k0s", "microk8s")
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
@@ -51,7 +52,9 @@ def parse_environment(data: bytes) -> dict[str, str]:
 
 def process_ids() -> Iterator[int]:
     """Every process of this machine but the asking one."""
-    return (int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid())
+    return (
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and int(entry.name) != os.getpid()
+    )
 
 
 def running(layout: Layout) -> list[Process]:
@@ -62,7 +65,7 @@ def running(layout: Layout) -> list[Process]:
             marks = parse_environment(Path(f"/proc/{pid}/environ").read_bytes())
             if marks.get("FINETUNE_CLUSTER") != str(layout.state):
                 continue
-            program = os.readlink(f"/proc/{pid}/exe")
+            program = str(Path(f"/proc/{pid}/exe").readlink())
         except OSError:
             continue
         name, configuration = marks.get("FINETUNE_COMPONENT", ""), marks.get("FINETUNE_CONFIGURATION", "")
@@ -70,14 +73,30 @@ def running(layout: Layout) -> list[Process]:
     return found
 
 
+def refuse_foreign(layout: Layout) -> None:
+    """Leave a machine alone on which another Kubernetes runs: addresses, ports and firewall chains would be shared.
+
+    That may be one of ours from another cache folder. Raises `StepError`.
+    """
+    ours = {process.pid for process in running(layout)}
+    for pid in process_ids():
+        try:
+            program = Path(f"/proc/{pid}/exe").readlink().name
+        except OSError:
+            continue
+        if program in FOREIGN_PROGRAMS and pid not in ours:
+            raise StepError(
+                f"another Kubernetes runs on this machine ({program}, process {pid}); CLUSTER=current uses it"
+            )
+
+
 def of_component(component: Component, processes: Iterable[Process]) -> list[Process]:
     """The component's own processes among those found, of any configuration; not what it started in its turn."""
-    program = os.path.basename(component.argv[0])
+    program = Path(component.argv[0]).name
     return [
         process
         for process in processes
-        if process.component == component.name
-        and os.path.basename(process.program.removesuffix(" (deleted)")) == program
+        if process.component == component.name and Path(process.program.removesuffix(" (deleted)")).name == program
     ]
 
 
@@ -109,14 +128,15 @@ def start(layout: Layout, component: Component) -> Callable[[], int | None]:
     return process.poll
 
 
-def is_ready(layout: Layout, component: Component) -> bool:
+def is_ready(component: Component) -> bool:
     """Whether the component answers on its own health address."""
     if component.ready.startswith("unix:"):
         return is_socket_alive(Path(component.ready.removeprefix("unix:")))
     if not component.ready:
         return True
     # A health answer carries no secret and the address is this machine's own.
-    context = ssl._create_unverified_context()
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(component.ready, timeout=2):
@@ -133,13 +153,13 @@ def is_socket_alive(file: Path) -> bool:
 
 
 def wait_ready(layout: Layout, component: Component, exit_status: Callable[[], int | None]) -> None:
-    """Wait until the component is ready. Raises `StepFailed` when it ends or takes too long."""
+    """Wait until the component is ready. Raises `StepError` when it ends or takes too long."""
     log = layout.logs / f"{component.name}.log"
 
     def ended_or_ready() -> bool:
-        return exit_status() is not None or is_ready(layout, component)
+        return exit_status() is not None or is_ready(component)
 
-    in_time = wait_until(ended_or_ready, READY_SECONDS)
+    in_time = wait_until(ended_or_ready, READY_SECONDS, step=f"waiting for {component.name}")
     if exit_status() is not None:
         raise failure(component.name, f"ended with exit status {exit_status()} instead of becoming ready", log)
     if not in_time:

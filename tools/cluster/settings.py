@@ -9,7 +9,7 @@ from tools.paths import cache
 
 NODE = "local"
 NODE_BRIDGE = "node0"
-"""A bridge that carries the node's address; the kubelet refuses a loopback address and `dummy` needs a kernel module."""
+"""A bridge that carries the node's address: the kubelet refuses a loopback address, `dummy` needs a kernel module."""
 
 NODE_IP = "10.245.0.1"
 POD_BRIDGE = "cni0"

@@ -1,6 +1,6 @@
 """The two images that the cluster itself needs, made from Debian's static busybox without any image tool.
 
-`pause` holds a pod's network namespace; `busybox` runs the helper pods that make volumes, and serves tests as a small shell.
+`pause` holds a pod's network namespace; `busybox` runs the helper pods that make volumes, and is a shell for tests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def archive(entries: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
-def entry(name: str, content: bytes = b"", *, mode: int = 0o644, kind: bytes = tarfile.REGTYPE, link: str = "") -> tuple[tarfile.TarInfo, bytes]:
+def entry(
+    name: str, content: bytes = b"", *, mode: int = 0o644, kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
     """One file, folder or link of an archive; always the same bytes for the same arguments."""
     info = tarfile.TarInfo(name)
     info.mode, info.type, info.linkname = mode, kind, link
@@ -39,7 +41,9 @@ def entry(name: str, content: bytes = b"", *, mode: int = 0o644, kind: bytes = t
 def busybox_files() -> list[tuple[tarfile.TarInfo, bytes]]:
     """A root file system of one program under all its names."""
     names = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split()
-    folders = [entry(name, mode=mode, kind=tarfile.DIRTYPE) for name, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777))]
+    folders = [
+        entry(name, mode=mode, kind=tarfile.DIRTYPE) for name, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777))
+    ]
     links = [entry(f"bin/{name}", kind=tarfile.SYMTYPE, link="busybox") for name in names if name != "busybox"]
     return [
         *folders,
@@ -52,20 +56,24 @@ def busybox_files() -> list[tuple[tarfile.TarInfo, bytes]]:
     ]
 
 
-def image_archive(layer: bytes, references: dict[str, list[str]]) -> bytes:
-    """An OCI archive of images that share one layer: reference -> command."""
+def image_archive(layer: bytes, references: dict[str, dict[str, Any]]) -> bytes:
+    """An OCI archive of images that share one layer: reference -> `Cmd`, `Entrypoint`, `User`, `Env`."""
     blobs: list[tuple[tarfile.TarInfo, bytes]] = []
 
     def blob(content: bytes, media_type: str) -> dict[str, Any]:
         digest = hashlib.sha256(content).hexdigest()
         blobs.append(entry(f"blobs/sha256/{digest}", content))
-        return {"mediaType": f"application/vnd.oci.image.{media_type}", "digest": f"sha256:{digest}", "size": len(content)}
+        return {
+            "mediaType": f"application/vnd.oci.image.{media_type}",
+            "digest": f"sha256:{digest}",
+            "size": len(content),
+        }
 
     rootfs = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}
     layers = [blob(layer, "layer.v1.tar")]
     manifests = []
-    for reference, command in references.items():
-        config = {"architecture": "amd64", "os": "linux", "config": {"Cmd": command, "Env": ["PATH=/bin"]}, "rootfs": rootfs}
+    for reference, runtime in references.items():
+        config = {"architecture": "amd64", "os": "linux", "config": runtime, "rootfs": rootfs}
         described = blob(json.dumps(config).encode(), "config.v1+json")
         manifest = {"schemaVersion": 2, "config": described, "layers": layers}
         manifest["mediaType"] = "application/vnd.oci.image.manifest.v1+json"

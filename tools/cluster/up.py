@@ -12,7 +12,7 @@ from tools import binaries, packages, paths
 from tools.cluster import certificates, containers, down, network, objects, processes
 from tools.cluster.components import Component, stages
 from tools.cluster.settings import Layout, layout
-from tools.console import StepFailed, say
+from tools.console import StepError, say
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def wanted() -> Cluster:
 def up() -> None:
     """Make the cluster healthy with the mildest means that work, and leave this clone a kubeconfig."""
     if os.geteuid() != 0:
-        raise StepFailed("the local cluster needs root; or use CLUSTER=current with a cluster of your own")
+        raise StepError("the local cluster needs root; or use CLUSTER=current with a cluster of your own")
+    processes.refuse_foreign(layout())
     packages.ensure(packages.CLUSTER)
     cluster = wanted()
     with paths.exclusive("cluster"):
@@ -54,8 +55,7 @@ def is_healthy(cluster: Cluster) -> bool:
         return False
     found = processes.running(cluster.layout)
     if not all(
-        processes.is_current(component, found) and processes.is_ready(cluster.layout, component)
-        for component in cluster.components
+        processes.is_current(component, found) and processes.is_ready(component) for component in cluster.components
     ):
         return False
     node = objects.node(cluster.kubectl)
@@ -67,12 +67,12 @@ def repair(cluster: Cluster) -> None:
     started = time.monotonic()
     try:
         start(cluster)
-    except StepFailed as first:
+    except StepError as first:
         say(f"starting what was missing did not work: {str(first).splitlines()[0]}; restarting everything")
         down.stop_everything(cluster.layout)
         try:
             start(cluster)
-        except StepFailed as second:
+        except StepError as second:
             say(f"restarting did not work: {str(second).splitlines()[0]}; beginning with empty data")
             down.remove_everything(cluster.layout, with_images=str(second).startswith("containerd"))
             start(cluster)
@@ -100,7 +100,7 @@ def start_stage(layout: Layout, stage: Iterable[Component]) -> None:
     found = processes.running(layout)
     waiting = []
     for component in stage:
-        if processes.is_current(component, found) and processes.is_ready(layout, component):
+        if processes.is_current(component, found) and processes.is_ready(component):
             continue
         processes.stop(process.pid for process in processes.of_component(component, found))
         say(f"  starting {component.name}")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
-from tools import packages, paths
+from tools import context, packages, paths
 from tools.cluster import containers, processes
 from tools.cluster.settings import layout as cluster_layout
-from tools.console import StepFailed, exit_on_failure, say
-from tools.images import base, buildah, inputs, load
-
-KEEP = 3
-"""Images kept of each repository: another clone on this machine may still run the one before."""
+from tools.console import StepError, exit_on_failure, say
+from tools.images import base, buildah, forget, inputs, load
 
 
 def ensure(image: inputs.Image, base_reference: str) -> str:
@@ -28,18 +26,34 @@ def ensure(image: inputs.Image, base_reference: str) -> str:
         buildah.build(reference, paths.REPOSITORY / image.dockerfile, paths.REPOSITORY, options)
     buildah.export(reference, oci)
     load.load(oci, reference, cluster)
-    kept = buildah.keep_newest(image.repository, KEEP)
-    load.forget_old(oci, kept, cluster, image.repository)
+    forget.old_images(oci, image.repository, cluster)
     return reference
 
 
-def main() -> None:
-    """Make both images usable for pods of the local cluster."""
+def pulled() -> dict[str, str]:
+    """With CLUSTER=current, the references that its nodes can pull: nothing can be loaded into somebody's cluster."""
+    names = {image.name: f"{image.name.upper()}_IMAGE" for image in inputs.ALL}
+    absent = [name for name in names.values() if not os.environ.get(name)]
+    if absent:
+        raise StepError(
+            f"CLUSTER=current: set {' and '.join(absent)} to images that the cluster can pull; "
+            "build them with `docker build -f operator/Dockerfile .` and `docker build -f trainer-image/Dockerfile .`"
+        )
+    return {image: os.environ[name] for image, name in names.items()}
+
+
+def built() -> dict[str, str]:
+    """Both images, usable for pods of the local cluster."""
     if not processes.is_socket_alive(cluster_layout().containerd_socket):
-        raise StepFailed("the local cluster does not run: `make cluster` first")
+        raise StepError("the local cluster does not run: `make cluster` first")
     packages.ensure(packages.IMAGES)
     with paths.exclusive("images"):
-        references = {image.name: ensure(image, base.reference()) for image in inputs.ALL}
+        return {image.name: ensure(image, base.reference()) for image in inputs.ALL}
+
+
+def main() -> None:
+    """Write down which images an installation is to use, after making them."""
+    references = pulled() if context.is_current() else built()
     paths.LOCAL.mkdir(exist_ok=True)
     paths.IMAGES_FILE.write_text(json.dumps(references, indent=2) + "\n")
 

@@ -13,7 +13,13 @@ from tools.paths import cache, exclusive
 
 SUITE = "bookworm"
 PACKAGES = "python3,python3-venv,ca-certificates"
-LEFT_OUT = ("var/cache/apt/archives", "var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin", "var/lib/apt/lists", "var/log")
+LEFT_OUT = (
+    "var/cache/apt/archives",
+    "var/cache/apt/pkgcache.bin",
+    "var/cache/apt/srcpkgcache.bin",
+    "var/lib/apt/lists",
+    "var/log",
+)
 DOCKERFILE = "FROM scratch\nADD rootfs.tar /\n"
 
 

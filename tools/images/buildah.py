@@ -6,9 +6,13 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tools.console import output_of, run_logged
 from tools.paths import cache
+
+MANY_INTERMEDIATE = 200
+"""Unnamed images that may pile up; each saves time while its inputs stay the same, all together they take gigabytes."""
 
 
 def storage() -> tuple[Path, Path]:
@@ -24,7 +28,9 @@ def command(*arguments: str) -> list[str]:
 
 def exists(reference: str) -> bool:
     """Whether the image is in the storage."""
-    return subprocess.run(command("inspect", "--type=image", reference), capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(command("inspect", "--type=image", reference), capture_output=True, check=False).returncode == 0
+    )
 
 
 def access_to_indexes() -> list[str]:
@@ -43,7 +49,7 @@ def access_to_indexes() -> list[str]:
 
 
 def build(reference: str, dockerfile: Path, context: Path, options: list[str]) -> None:
-    """Build an image, re-using every layer whose inputs did not change. Raises `StepFailed`."""
+    """Build an image, re-using every layer whose inputs did not change. Raises `StepError`."""
     log = cache() / "logs" / f"image-{reference.partition(':')[0].rpartition('/')[2]}.log"
     # chroot isolation needs no container runtime and no network set-up of its own.
     argv = command("bud", "--isolation=chroot", "--layers", f"--file={dockerfile}", f"--tag={reference}", *options)
@@ -68,11 +74,20 @@ def tag_in_layout(reference: str) -> str:
     return reference.rpartition("/")[2].replace(":", "-")
 
 
-def keep_newest(repository: str, count: int) -> set[str]:
-    """Forget all but the newest images of a repository, and every layer that no kept image has; returns the kept ones."""
-    images = json.loads(output_of(command("images", "--json", "--no-trunc")))
-    names = [name for image in images for name in image.get("names") or [] if name.startswith(f"{repository}:")]
-    if old := names[count:]:
-        subprocess.run(command("rmi", *old), capture_output=True, check=False)
+def images() -> list[dict[str, Any]]:
+    """The images in the storage as buildah lists them, intermediate ones of builds included."""
+    found: list[dict[str, Any]] = json.loads(output_of(command("images", "--all", "--json")))
+    return found
+
+
+def references() -> set[str]:
+    """Names of the images in the storage."""
+    return {name for image in images() for name in image.get("names") or []}
+
+
+def remove(references: set[str]) -> None:
+    """Remove images with what only they are built on."""
+    if references:
+        subprocess.run(command("rmi", *references), capture_output=True, check=False)
+    if sum(not image.get("names") for image in images()) > MANY_INTERMEDIATE:
         subprocess.run(command("rmi", "--prune"), capture_output=True, check=False)
-    return set(names[:count])

@@ -13,8 +13,8 @@ from typing import IO, Any
 
 from tools.cluster import containers
 from tools.cluster.settings import Layout
+from tools.console import PROGRESS_INTERVAL, StepError, say
 from tools.images import buildah
-from tools.console import PROGRESS_INTERVAL, StepFailed, say
 
 NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
@@ -31,7 +31,7 @@ def manifest_of(layout: Path, reference: str) -> dict[str, Any]:
         if entry.get("annotations", {}).get("org.opencontainers.image.ref.name") == tag:
             found: dict[str, Any] = entry
             return found
-    raise StepFailed(f"{reference} is not in {layout / 'index.json'}")
+    raise StepError(f"{reference} is not in {layout / 'index.json'}")
 
 
 def digests_of(layout: Path, manifest: dict[str, Any]) -> list[str]:
@@ -41,7 +41,7 @@ def digests_of(layout: Path, manifest: dict[str, Any]) -> list[str]:
 
 
 def load(layout: Path, reference: str, cluster: Layout) -> None:
-    """Make the image usable for pods. Raises `StepFailed` with containerd's words."""
+    """Make the image usable for pods. Raises `StepError` with containerd's words."""
     manifest = manifest_of(layout, reference)
     digests = digests_of(layout, manifest)
     present = containers.blobs(cluster)
@@ -55,7 +55,8 @@ def load(layout: Path, reference: str, cluster: Layout) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    assert process.stdin and process.stderr
+    assert process.stdin is not None
+    assert process.stderr is not None
     writer = threading.Thread(target=write_archive, args=(process.stdin, layout, index, missing))
     writer.start()
     while process.poll() is None:
@@ -65,7 +66,9 @@ def load(layout: Path, reference: str, cluster: Layout) -> None:
             say(f"  ... loading {reference}")
     writer.join()
     if process.returncode != 0:
-        raise StepFailed(f"loading {reference} into containerd: {process.stderr.read().decode(errors='replace').strip()}")
+        raise StepError(
+            f"loading {reference} into containerd: {process.stderr.read().decode(errors='replace').strip()}"
+        )
     share_blobs(layout, digests, cluster)
 
 
@@ -79,7 +82,7 @@ def write_archive(output: IO[bytes], layout: Path, manifest: dict[str, Any], dig
         tar.addfile(entry, io.BytesIO(content))
 
     try:
-        with output, tarfile.open(fileobj=output, mode="w|", bufsize=1 << 20, copybufsize=1 << 20) as tar:
+        with output, tarfile.open(fileobj=output, mode="w|", bufsize=1 << 20) as tar:
             add_text(tar, "oci-layout", {"imageLayoutVersion": "1.0.0"})
             for digest in digests:
                 tar.add(blob(layout, digest), arcname=f"blobs/{digest.replace(':', '/')}")
@@ -93,28 +96,12 @@ def share_blobs(layout: Path, digests: list[str], cluster: Layout) -> None:
     store = cluster.images / "io.containerd.content.v1.content" / "blobs"
     for digest in digests:
         ours, theirs = blob(layout, digest), store / digest.replace(":", "/")
-        if theirs.exists() and theirs.stat().st_ino != ours.stat().st_ino and theirs.stat().st_dev == ours.stat().st_dev:
+        if (
+            theirs.exists()
+            and theirs.stat().st_ino != ours.stat().st_ino
+            and theirs.stat().st_dev == ours.stat().st_dev
+        ):
             link = ours.with_suffix(".link")
             link.unlink(missing_ok=True)
             os.link(theirs, link)
             link.rename(ours)
-
-
-def forget_old(layout: Path, keep: set[str], cluster: Layout, repository: str) -> None:
-    """Remove a repository's images other than `keep` from containerd and the layout, with blobs that nothing needs."""
-    old = [name for name in containers.images(cluster) if name.startswith(f"{repository}:") and name not in keep]
-    if old:
-        subprocess.run(containers.ctr(cluster, "images", "remove", *old), capture_output=True, check=False)
-    index = json.loads((layout / "index.json").read_text())
-    tags = {buildah.tag_in_layout(name) for name in keep}
-    prefix = repository.rpartition("/")[2] + "-"
-    kept = []
-    for entry in index["manifests"]:
-        tag = entry.get("annotations", {}).get("org.opencontainers.image.ref.name", "")
-        if not tag.startswith(prefix) or tag in tags:
-            kept.append(entry)
-    needed = {digest for entry in kept for digest in digests_of(layout, entry)}
-    (layout / "index.json").write_text(json.dumps({**index, "manifests": kept}))
-    for file in (layout / "blobs" / "sha256").iterdir():
-        if f"sha256:{file.name}" not in needed:
-            file.unlink()

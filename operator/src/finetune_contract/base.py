@@ -1,6 +1,8 @@
 """The base of every document that crosses the pod boundary."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 
@@ -25,5 +27,14 @@ class Document(BaseModel):
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
 
-Sha256 = str
+Sha256 = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 """A digest written as `sha256:` and 64 hexadecimal digits."""
+
+Address = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+"""Where something is stored; bounded as in the custom resources' status, which takes it over."""
+
+Label = Annotated[str, StringConstraints(max_length=128)]
+"""A word of a result; bounded as in the custom resources' status."""
+
+Count = Annotated[int, Field(ge=0)]
+"""Rows, steps, tokens, bytes: never negative."""

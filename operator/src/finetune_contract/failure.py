@@ -104,6 +104,8 @@ _POLICIES: dict[FailureReason, Policy] = {
 
 _BY_EXIT_CODE = {policy.exit_code: reason for reason, policy in _POLICIES.items() if policy.exit_code is not None}
 
+_BY_WORD = {reason.value: reason for reason in FailureReason}
+
 CANNOT_BE_RETRIED_EXIT_CODES = sorted(
     policy.exit_code for policy in _POLICIES.values() if policy.exit_code and not policy.retried
 )
@@ -112,6 +114,11 @@ CANNOT_BE_RETRIED_EXIT_CODES = sorted(
 def policy_of(reason: FailureReason) -> Policy:
     """What a reason means for retries, and its remedy."""
     return _POLICIES[reason]
+
+
+def reason_of(word: str) -> FailureReason:
+    """The reason that a word names; Unknown for a word of another release."""
+    return _BY_WORD.get(word, FailureReason.UNKNOWN)
 
 
 def reason_of_exit_code(code: int) -> FailureReason:

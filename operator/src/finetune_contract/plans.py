@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from finetune_contract.base import Document, Sha256
+from finetune_contract.base import Address, Document, Sha256
 
 
 class StoredReference(Document):
     """A directory of the store, by content."""
 
     digest: Sha256
-    uri: str
+    uri: Address
     """`pvc://<claim>/<path>`; in a pod the claim is mounted at `/store`."""
 
 

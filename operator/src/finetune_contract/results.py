@@ -1,12 +1,14 @@
-"""What pods say: progress while they run, one result in the termination message when they end."""
+"""What pods say: progress while they run, one result in the termination message when they end.
 
-from datetime import datetime
+Bounds of words and numbers are those of the custom resources' status: what parses here can be written there.
+"""
+
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
-from finetune_contract.base import Document, Sha256
+from finetune_contract.base import Address, Count, Document, Label, Sha256
 from finetune_contract.failure import Failure
 from finetune_contract.plans import Baseline, Metric, RowFormat, StoredReference
 
@@ -27,14 +29,14 @@ class Dropped(Document):
     """Rows that were left out, by reason."""
 
     reason: DropReason
-    rows: int
+    rows: Count
 
 
 class Split(Document):
     """One part of a dataset revision."""
 
-    name: str
-    rows: int
+    name: Label
+    rows: Count
 
 
 class DatasetResult(Document):
@@ -42,8 +44,8 @@ class DatasetResult(Document):
 
     revision: StoredReference | None = None
     format: RowFormat | None = None
-    rows_read: int = 0
-    rows_kept: int = 0
+    rows_read: Count = 0
+    rows_kept: Count = 0
     dropped: tuple[Dropped, ...] = ()
     splits: tuple[Split, ...] = ()
     failure: Failure | None = None
@@ -52,6 +54,8 @@ class DatasetResult(Document):
     def _complete(self) -> Self:
         if (self.failure is None) == (self.revision is None):
             raise ValueError("a result has either a failure or a revision")
+        if (self.revision is None) != (self.format is None):
+            raise ValueError("a revision has a format")
         return self
 
 
@@ -66,9 +70,9 @@ class Artifact(Document):
     """A published result of training."""
 
     digest: Sha256
-    uri: str
+    uri: Address
     type: ArtifactType
-    bytes: int
+    bytes: Count
     base: StoredReference
     """The base model the artifact was trained from; an adapter is served on exactly this."""
 
@@ -77,19 +81,19 @@ class Score(Document):
     """One metric of one system on the held-out rows."""
 
     metric: Metric
-    system: str
+    system: Label
     """`Tuned` or a Baseline's value."""
     value: float
     low: float | None = None
     """Lower end of the 95 % bootstrap interval."""
     high: float | None = None
-    rows: int
+    rows: Count
 
 
 class Timing(Document):
     """Seconds of wall time that one stage took."""
 
-    stage: str
+    stage: Label
     """Loading, FirstStep, Training, Evaluating or Publishing."""
     seconds: float
 
@@ -97,19 +101,19 @@ class Timing(Document):
 class TrainingResult(Document):
     """What a training pod leaves; also, without a failure, the run's `outcome.json` in the store."""
 
-    run_key: str
-    attempt: int
+    run_key: Label
+    attempt: Count
     artifact: Artifact | None = None
-    step: int = 0
+    step: Count = 0
     """Last finished optimiser step."""
-    total_steps: int = 0
-    resumed_from_step: int | None = None
-    checkpoint_step: int | None = None
+    total_steps: Count = 0
+    resumed_from_step: Count | None = None
+    checkpoint_step: Count | None = None
     """Step of the newest checkpoint in the store, from any attempt."""
     train_loss: float | None = None
-    supervised_tokens: int = 0
-    truncated_tokens: int = 0
-    truncated_rows: int = 0
+    supervised_tokens: Count = 0
+    truncated_tokens: Count = 0
+    truncated_rows: Count = 0
     evaluation: tuple[Score, ...] = ()
     timings: tuple[Timing, ...] = ()
     reused: bool = False
@@ -127,9 +131,9 @@ class StageResult(Document):
     """What a stage pod leaves."""
 
     base: StoredReference | None = None
-    revision: str | None = None
+    revision: Label | None = None
     """The commit of a Hub model."""
-    run_key: str | None = None
+    run_key: Label | None = None
     outcome: TrainingResult | None = None
     """The run's earlier success, if there is one."""
     failure: Failure | None = None
@@ -138,6 +142,8 @@ class StageResult(Document):
     def _complete(self) -> Self:
         if (self.failure is None) == (self.base is None):
             raise ValueError("a result has either a failure or a base")
+        if self.outcome is not None and self.outcome.failure is not None:
+            raise ValueError("only a success is an outcome")
         return self
 
 
@@ -153,21 +159,21 @@ class Phase(StrEnum):
 class Progress(Document):
     """What `/progress` answers while a training pod runs."""
 
-    run_key: str
-    attempt: int
+    run_key: Label
+    attempt: Count
     phase: Phase
-    step: int = 0
-    total_steps: int = 0
-    percent: int = 0
+    step: Count = 0
+    total_steps: Count = 0
+    percent: Annotated[int, Field(ge=0, le=100)] = 0
     epoch: float = 0.0
     loss: float | None = None
     eval_loss: float | None = None
     learning_rate: float | None = None
     tokens_per_second: float | None = None
-    resumed_from_step: int | None = None
-    checkpoint_step: int | None = None
-    estimated_completion_time: datetime | None = None
-    updated_at: datetime
+    resumed_from_step: Count | None = None
+    checkpoint_step: Count | None = None
+    estimated_completion_time: AwareDatetime | None = None
+    updated_at: AwareDatetime
 
 
 class ProbePrompt(Document):

@@ -159,10 +159,11 @@ class ApiServer:
             accept += ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
         while True:
             page = await self._request("list", resource.path(namespace), params=params, headers={"Accept": accept})
-            for item in page["items"]:
+            items = page["items"] or []  # null where a list of metadata is empty
+            for item in items:
                 # Lists leave them out, watches do not.
                 item.update(apiVersion=resource.api_version, kind=kind)
-            yield Page(page["items"], page["metadata"]["resourceVersion"])
+            yield Page(items, page["metadata"]["resourceVersion"])
             if not page["metadata"].get("continue"):
                 return
             params["continue"] = page["metadata"]["continue"]

@@ -229,10 +229,11 @@ class Engine:
             return
         written = await self._cluster.replace_status({**resource, "status": status})
         metrics.STATUS_WRITES.labels(resource["kind"]).inc()
-        self._take(written)
         if written.get("status") != status:
-            # Without this, each pass would find a difference and write again, at once and for ever.
+            # Each pass would find a difference and write again: with back-off, and without being woken by the write.
+            self._cache.put(written)
             raise StatusNotKeptError(f"sent {status}, stored {written.get('status')}")
+        self._take(written)
 
     async def _delete(self, namespace: str, child: ChildName) -> None:
         await self._cluster.delete(child.kind, namespace, child.name, child.uid)

@@ -1,8 +1,10 @@
 """The operator's Prometheus metrics: controller-runtime's names under our prefix, no label with unbounded values."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
+
+disable_created_metrics()
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)

@@ -71,6 +71,8 @@ def main() -> int:
     parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - kubelet asks on the pod's address
     parser.add_argument("--port", type=int, default=PROBER_PORT)
     arguments = parser.parse_args()
+    # A container's first process ignores signals without a handler; `prove` sets its own.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         plan = read_plan(arguments.plan, ServingPlan)

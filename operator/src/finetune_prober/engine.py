@@ -6,10 +6,12 @@ from typing import Any
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
-from finetune_prober.judgement import Answer
+from finetune_prober.judgement import Answer, AnswerToken
 
 _HEALTH_SECONDS = 3.0
 _PROOF_SECONDS = 60.0
+_TOP = 5
+"""Alternatives per token; OpenAI's most."""
 
 
 class EngineBusyError(Exception):
@@ -21,8 +23,15 @@ class EngineRefusedError(Exception):
 
 
 class _Logprobs(BaseModel):
+    tokens: tuple[str, ...]
     token_logprobs: tuple[float, ...]
+    top_logprobs: tuple[dict[str, float], ...]
     text_offset: tuple[int, ...]
+
+    def rows(self) -> tuple[AnswerToken, ...]:
+        """As one list; ValueError when the columns differ in length."""
+        columns = zip(self.tokens, self.text_offset, self.token_logprobs, self.top_logprobs, strict=True)
+        return tuple(AnswerToken(*column) for column in columns)
 
 
 class _Choice(BaseModel):
@@ -84,16 +93,13 @@ class Engine:
             EngineBusyError: When it is not there, full, or failed.
             EngineRefusedError: When it refuses, or leaves the log-probabilities out.
         """
-        body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": 1}
+        body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "logprobs": _TOP}
         document = await self._ask("POST", "/v1/completions", body)
         try:
             (choice,) = _Completion.model_validate(document).choices
+            return Answer(choice.text, choice.logprobs.rows())
         except (ValidationError, ValueError) as error:
             raise EngineRefusedError(f"/v1/completions for {model}: an answer without log-probabilities") from error
-        logprobs = choice.logprobs
-        if len(logprobs.token_logprobs) != len(logprobs.text_offset):
-            raise EngineRefusedError(f"/v1/completions for {model}: offsets and log-probabilities differ in number")
-        return Answer(choice.text, logprobs.token_logprobs, logprobs.text_offset)
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> object:
         timeout = aiohttp.ClientTimeout(total=_PROOF_SECONDS)

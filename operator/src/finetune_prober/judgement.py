@@ -1,6 +1,5 @@
 """Whose answers are these? A pure comparison of an engine's answers with an adapter's probe."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,18 +17,28 @@ CLEARLY = 2.0
 """How many times nearer an answer must be to the one model than to the other."""
 
 _MOST = 10.0
-"""Cap for one position, so that one impossible token does not hide what the others say."""
+"""Cap for one position (nats), so that one impossible token does not hide what the others say."""
+
+
+@dataclass(frozen=True)
+class AnswerToken:
+    """One greedily chosen token."""
+
+    piece: str
+    offset: int
+    """Characters of the answer before it."""
+    logprob: float
+    top: dict[str, float]
+    """The most likely tokens at this position, with their log-probabilities."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the engine said to one probe prompt, greedily."""
+    """What the engine said to one probe prompt."""
 
     text: str
-    logprobs: tuple[float, ...]
-    """Of each generated token; the end token may be among them."""
-    offsets: tuple[int, ...]
-    """Characters of `text` before each token."""
+    tokens: tuple[AnswerToken, ...]
+    """The end token may be among them."""
 
 
 @dataclass(frozen=True)
@@ -82,49 +91,53 @@ def _tells_apart(prompt: ProbePrompt) -> bool:
 def distance(answer: Answer, text: str, logprobs: Sequence[float]) -> float:
     """How far an answer is from a model's own: mean over the tokens up to where the texts part, in nats.
 
-    Up to there both chose the same tokens after the same words, so their log-probabilities are comparable. At the
-    token where they part, both chose their own favourite: that is cheap in a near tie (rounding may turn it) and
-    expensive when either was sure. What comes after follows different words and says nothing.
+    Up to there both chose the same tokens after the same words, so their log-probabilities are comparable. Where they
+    part, the engine's log-probability of the model's token is. What comes after follows different words and says
+    nothing.
     """
     shared = _shared_tokens(answer, text)
-    has_parted = shared is not None
-    count = min(len(answer.logprobs), len(logprobs)) if shared is None else shared
-    steps = [min(_MOST, abs(a - b)) for a, b in zip(answer.logprobs[:count], logprobs[:count], strict=False)]
-    if has_parted:
-        steps.append(_parting(answer.logprobs[count : count + 1], logprobs[count : count + 1]))
-    return _mean(steps)
+    count = min(len(answer.tokens), len(logprobs)) if shared is None else min(shared, len(logprobs))
+    steps = [abs(token.logprob - theirs) for token, theirs in zip(answer.tokens[:count], logprobs, strict=False)]
+    if shared is not None:
+        steps.append(_parting(answer, text, count, logprobs))
+    return _mean([min(_MOST, step) for step in steps])
 
 
 def _shared_tokens(answer: Answer, text: str) -> int | None:
     """How many of the answer's tokens lie within the text that both begin with; None when the texts are equal."""
     if _whole(answer.text) == _whole(text):
         return None
-    common = next(
-        (at for at, (ours, theirs) in enumerate(zip(answer.text, text, strict=False)) if ours != theirs),
-        min(len(answer.text), len(text)),
-    )
-    ends = [*answer.offsets[1:], len(answer.text)]
+    pairs = enumerate(zip(answer.text, text, strict=False))
+    common = next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(answer.text), len(text)))
+    offsets = [token.offset for token in answer.tokens]
     # The end token has no text; it is where the texts part when the other one goes on.
-    return sum(1 for start, end in zip(answer.offsets, ends, strict=True) if end <= common and start < common)
+    return sum(
+        start < common and end <= common for start, end in zip(offsets, [*offsets[1:], len(answer.text)], strict=True)
+    )
 
 
-def _parting(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """A lower bound of the difference where favourites differ: no token but the favourite has more than the rest.
+def _parting(answer: Answer, text: str, at: int, logprobs: Sequence[float]) -> float:
+    """The difference at the token where the texts part.
 
-    With p the probability of our favourite, theirs has at most min(p, 1 - p) from us, and at least that much less
-    than they give it. A side that did not say (it ended, and engines leave out the end token) is taken as equal.
+    Rounding may turn a near tie: then the model's token is among the engine's best, about as likely as it was for the
+    model. Else the difference is at least what the model's token lacks to the least of the engine's best.
     """
-    if not ours and not theirs:
+    if at >= len(answer.tokens) or at >= len(logprobs):
         return _MOST
-    a = ours[0] if ours else theirs[0]
-    b = theirs[0] if theirs else a
-    return min(_MOST, max(abs(a - b), b - _most_for_another(a), a - _most_for_another(b)))
+    token, theirs = answer.tokens[at], logprobs[at]
+    rest = text[token.offset :].lstrip()
+    others = {piece: logprob for piece, logprob in token.top.items() if piece != token.piece}
+    # Without text left, the model ended; nobody says which of the engine's tokens ends a text, so the nearest may.
+    same = [abs(logprob - theirs) for piece, logprob in others.items() if not rest or _begins(rest, piece)]
+    if same:
+        return min(same)
+    least = min(others.values(), default=-_MOST)
+    return max(theirs - least, token.logprob - least)
 
 
-def _most_for_another(logprob: float) -> float:
-    """The highest log-probability that a second token can have beside this favourite."""
-    rest = -math.expm1(min(logprob, 0.0))
-    return min(logprob, math.log(max(rest, 1e-9)))
+def _begins(text: str, piece: str) -> bool:
+    """Whether a token's text, less a leading space that tokenizers drop at the start, begins a text."""
+    return bool(piece.strip()) and text.startswith(piece.lstrip())
 
 
 def _whole(text: str) -> str:

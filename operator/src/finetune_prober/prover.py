@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,6 +17,8 @@ from finetune_prober.engine import Engine, EngineBusyError, EngineRefusedError
 from finetune_prober.judgement import judge
 from finetune_prober.metrics import Metrics
 from finetune_store.manifests import verify_directory
+
+Sleep = Callable[[float], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +39,14 @@ def back_off(first: float, most: float) -> Iterator[float]:
 class Prover:
     """Follows one engine and its adapters."""
 
-    def __init__(self, plan: ServingPlan, adapters: Path, engine: Engine, metrics: Metrics) -> None:
+    def __init__(
+        self, plan: ServingPlan, adapters: Path, engine: Engine, metrics: Metrics, sleep: Sleep = asyncio.sleep
+    ) -> None:
         self._plan = plan
         self._root = adapters
         self._engine = engine
         self._metrics = metrics
+        self._sleep = sleep
         self._message = "the adapters' files are being verified"
         self._is_ready = False
         self._proofs = {
@@ -83,7 +88,7 @@ class Prover:
             if len(probes) == len(self._plan.adapters):
                 break
             self._say(ready=False, message=self._first_fault())
-            await asyncio.sleep(delay)
+            await self._sleep(delay)
         return probes
 
     async def _prove_until_ready(self, probes: dict[str, Probe]) -> None:
@@ -102,7 +107,7 @@ class Prover:
             except (EngineBusyError, TimeoutError) as error:
                 self._say(ready=False, message=f"waiting for the engine: {error or 'no answer in time'}")
                 delays = starting
-            await asyncio.sleep(next(delays))
+            await self._sleep(next(delays))
 
     async def _prove(self, probes: dict[str, Probe]) -> None:
         await self._engine.check_health()
@@ -133,7 +138,7 @@ class Prover:
     async def _until_engine_is_lost(self) -> str:
         slow = 0
         while True:
-            await asyncio.sleep(_HEALTH_INTERVAL)
+            await self._sleep(_HEALTH_INTERVAL)
             try:
                 await self._engine.check_health()
                 slow = 0

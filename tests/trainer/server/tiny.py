@@ -1,10 +1,14 @@
 """A real but tiny Llama with a ChatML template, and random LoRA adapters that change its answers."""
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -28,8 +32,16 @@ CLAIM = "finetune-artifacts"
 PROMPTS = ("The operator", "A dataset becomes an immutable revision with", "json")
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Libraries' own deprecations are not this project's warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def write_base(directory: Path) -> None:
-    """About 0.2 M parameters, 256 tokens of context."""
+    """About 0.2 M parameters, 2,048 tokens of context."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -52,7 +64,7 @@ def write_base(directory: Path) -> None:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=2048,
         initializer_range=0.2,  # confident answers, as a trained model has
         eos_token_id=fast.eos_token_id,
         pad_token_id=fast.pad_token_id,
@@ -74,7 +86,7 @@ def write_adapter(base: Path, directory: Path, seed: int, scale: float = 0.15) -
     (directory / "README.md").unlink(missing_ok=True)
 
 
-def greedy(model: torch.nn.Module, tokenizer: object, prompt: str, count: int) -> tuple[str, tuple[float, ...]]:
+def greedy(model: Any, tokenizer: Any, prompt: str, count: int) -> tuple[str, tuple[float, ...]]:
     """A greedy answer and its log-probabilities, one whole forward per token: no cache, no batch, no padding."""
     ids = tokenizer.encode(prompt)
     answer: list[int] = []
@@ -91,8 +103,6 @@ def greedy(model: torch.nn.Module, tokenizer: object, prompt: str, count: int) -
 
 def write_probe(base: Path, adapter: Path, prompts: tuple[str, ...] = PROMPTS) -> None:
     """probe.json as the trainer writes it."""
-    from peft import PeftModel
-
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     plain = [greedy(model, tokenizer, prompt, 8) for prompt in prompts]
@@ -113,19 +123,19 @@ class Shop:
         (root / "store").mkdir()
         self.store = Store(root / "store", CLAIM)
         self.adapters = root / "adapters"
-        with self.store.workspace(StoredKind.MODEL) as work:
+        with quiet(), self.store.workspace(StoredKind.MODEL) as work:
             write_base(work / "model")
             self.base = self.store.publish(StoredKind.MODEL, work / "model", {})
         self.base_path = self.store.path(self.base)
 
     def publish(self, seed: int, scale: float = 0.15) -> StoredReference:
         """Publish one adapter with its probe."""
-        with self.store.workspace(StoredKind.ARTIFACT) as work:
+        with quiet(), self.store.workspace(StoredKind.ARTIFACT) as work:
             write_adapter(self.base_path, work / "adapter", seed, scale)
             write_probe(self.base_path, work / "adapter")
             return self.store.publish(StoredKind.ARTIFACT, work / "adapter", {"base": self.base.digest})
 
-    def plan(self, adapters: dict[str, StoredReference], **settings: object) -> ServingPlan:
+    def plan(self, adapters: dict[str, StoredReference], **settings: Any) -> ServingPlan:
         """A plan for some adapters, delivered to their places."""
         served = tuple(ServedAdapter(name=name, artifact=ref) for name, ref in adapters.items())
         plan = ServingPlan(name="tiny", namespace="test", base=self.base, adapters=served, claim=CLAIM, **settings)

@@ -6,83 +6,16 @@ Ends with 0 after a drain (SIGTERM), else with the exit code of the failure's re
 import argparse
 import asyncio
 import logging
+import os
 import signal
-import sys
-from functools import partial
 from pathlib import Path
-from types import FrameType
 
-import uvicorn
-
-from finetune_contract.failure import Failure, FailureReason, FineTuneError, policy_of
+from finetune_contract.failure import FineTuneError, policy_of
 from finetune_contract.paths import ADAPTERS_MOUNT, PLAN_FILE, POD_PORT, STORE_MOUNT
 from finetune_contract.plans import ServingPlan
-from finetune_server.app import build_app
-from finetune_server.engine import Engine
-from finetune_server.gate import Gate
-from finetune_server.metrics import Metrics
-from finetune_server.model import load, served_models
-from finetune_server.service import Service
 from finetune_store.edge import failure_of, read_plan
 
 log = logging.getLogger("finetune_server")
-
-
-class Server(uvicorn.Server):
-    """uvicorn, but SIGTERM first drains: what was accepted is answered, what is new gets 503, then the socket closes.
-
-    uvicorn's own way closes the listening socket at once; clients that Kubernetes still routes here for a moment would
-    see refused connections instead of an answer that tells them to try again.
-    """
-
-    def __init__(self, config: uvicorn.Config, gate: Gate, drain_seconds: float) -> None:
-        super().__init__(config)
-        self._gate = gate
-        self._drain_seconds = drain_seconds
-        self._draining: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Remember the loop: signals arrive outside of it."""
-        self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)  # type: ignore[arg-type]
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """First signal: drain. Second: stop now."""
-        if self._loop is None or self._draining is not None or self._gate.is_draining:
-            super().handle_exit(sig, frame)
-            return
-        log.info("%s: finishing requests in flight", signal.Signals(sig).name)
-        self._loop.call_soon_threadsafe(self._start_drain)
-
-    def _start_drain(self) -> None:
-        self._draining = asyncio.get_running_loop().create_task(self._drain())
-
-    async def _drain(self) -> None:
-        if not await self._gate.drain(self._drain_seconds):
-            log.warning("not all requests ended within %g s", self._drain_seconds)
-        self.should_exit = True
-
-
-async def serve(plan: ServingPlan, store: Path, adapters: Path, host: str, port: int) -> Failure | None:
-    """Serve until a signal, or until the engine fails."""
-    models = served_models(plan, store, adapters)
-    metrics = Metrics()
-    engine = Engine(plan, partial(load, models), metrics)
-    gate = build_app(Service(plan, models, engine, metrics))
-    config = uvicorn.Config(gate, host=host, port=port, log_level="warning", access_log=False, lifespan="off")
-    server = Server(config, gate, plan.request_timeout_seconds)
-    failures: list[Failure] = []
-
-    def died(failure: FineTuneError | None) -> None:
-        error = failure or FineTuneError(FailureReason.TRAINER_CRASHED, "the engine's thread died; see the log")
-        failures.append(error.to_failure())
-        server.should_exit = True
-
-    engine.start(asyncio.get_running_loop(), died)
-    await server.serve()
-    engine.stop()
-    return failures[0] if failures else None
 
 
 def main() -> int:
@@ -95,8 +28,15 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=POD_PORT)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # A container's first process ignores signals without a handler; uvicorn sets its own after the imports below.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: os._exit(0))
+    # Before torch is loaded: its threads would spin while they wait for one another, which is fast on idle cores and
+    # 5 to 10 times slower where cores are shared or limited, as a pod's are.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         plan = read_plan(arguments.plan, ServingPlan)
+        from finetune_server.serve import serve
+
         failure = asyncio.run(serve(plan, arguments.store, arguments.adapters, arguments.host, arguments.port))
     except FineTuneError as error:
         failure = failure_of(error)
@@ -107,4 +47,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    logging.shutdown()
+    # Everything is answered and nothing is left to save; unwinding torch would take seconds of CPU that the pod's
+    # successor needs.
+    os._exit(exit_code)

@@ -38,6 +38,11 @@ def build_app(service: Service) -> Gate:
         answer.headers.update(error.headers or {})
         return answer
 
+    @app.exception_handler(Exception)
+    async def apologise(request: Request, error: Exception) -> JSONResponse:
+        # Starlette logs it after this answer.
+        return await refuse(request, ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, f"a bug: {type(error).__name__}"))
+
     @app.exception_handler(RequestValidationError)
     async def refuse_body(request: Request, error: RequestValidationError) -> JSONResponse:
         # Each API's own habit: OpenAI answers 400, TGI 422.

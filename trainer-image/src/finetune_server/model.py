@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jinja2 import TemplateError
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import ServedAdapter, ServingPlan
@@ -115,10 +117,25 @@ def context_of(config: Any) -> int:  # noqa: ANN401
 
 
 def end_tokens_of(model: Any, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401
-    """Ids that end an answer: the generation config's, and the tokenizer's own."""
+    """Ids that end an answer: the generation config's, the tokenizer's own, and the chat template's end of turn.
+
+    The trainer ends answers there too, and bases are common whose end of sequence is not their template's end of turn.
+    """
     configured = model.generation_config.eos_token_id if model.generation_config else None
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
+    return frozenset(token for token in (*ids, tokenizer.eos_token_id, _end_of_turn(tokenizer)) if token is not None)
+
+
+def _end_of_turn(tokenizer: Any) -> int | None:  # noqa: ANN401
+    """The special token that a chat template writes after an answer."""
+    answer = "THE-ANSWER"
+    turns = [{"role": "user", "content": "-"}, {"role": "assistant", "content": answer}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False) if tokenizer.chat_template else ""
+    except TemplateError:
+        return None
+    ids = tokenizer.encode(text.rpartition(answer)[2], add_special_tokens=False)
+    return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
 
 
 def served_models(plan: ServingPlan, store: Path, adapters: Path) -> list[Served]:
@@ -145,6 +162,7 @@ def load(models: Sequence[Served]) -> LanguageModel:
         FineTuneError: ModelNotFound or InvalidPlan, naming the directory and the fault.
     """
     torch.set_num_threads(usable_cpus())
+    disable_progress_bar()
     base, *adapters = models
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32

@@ -53,7 +53,15 @@ class Service:
         return min(context, self.plan.max_total_tokens or context)
 
     async def encode(self, text: str) -> list[int]:
-        """A prompt as the tokenizer writes it by default, with its special tokens."""
+        """A prompt as the tokenizer writes it by default, with its special tokens.
+
+        Raises:
+            ApiError: 400 for text that is none (half of a surrogate pair, which JSON can spell).
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise bad_request(f"the prompt is not Unicode text: {error.reason} at character {error.start}") from error
         return await self._with_tokenizer(lambda model: _encode(model.tokenizer, text))
 
     async def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> list[int]:

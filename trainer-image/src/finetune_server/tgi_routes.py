@@ -111,6 +111,13 @@ def tgi_router(service: Service, gate: Gate) -> APIRouter:
         generation = await _generation(service, body)
         return JSONResponse([_answer(body, generation, await service.collect(request, generation))])
 
+    _add_state_routes(router, service, gate)
+    return router
+
+
+def _add_state_routes(router: APIRouter, service: Service, gate: Gate) -> None:
+    """What kubelet, Prometheus and people ask, rather than clients."""
+
     @router.get("/health")
     async def health() -> Response:
         """200 only while requests would be answered."""
@@ -128,8 +135,6 @@ def tgi_router(service: Service, gate: Gate) -> APIRouter:
     async def metrics() -> Response:
         """Prometheus' text format."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
-
-    return router
 
 
 def _info(service: Service) -> dict[str, Any]:

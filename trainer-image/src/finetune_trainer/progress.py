@@ -3,6 +3,7 @@
 Light on purpose: it answers before torch is imported. Best effort: nothing here may stop training.
 """
 
+import logging
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,8 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from finetune_contract.results import Phase, Progress
+
+log = logging.getLogger(__name__)
 
 _GAUGES = {
     "step": "Last finished optimiser step.",
@@ -133,3 +136,11 @@ class ProgressServer(ThreadingHTTPServer):
     def start(self) -> None:
         """Answer from a daemon thread."""
         threading.Thread(target=self.serve_forever, name="progress", daemon=True).start()
+
+
+def serve(board: ProgressBoard, port: int) -> None:
+    """Serve a board, or say that it cannot be: training goes on without."""
+    try:
+        ProgressServer(board, port).start()
+    except OSError as error:
+        log.warning("progress is not served: port %d: %s", port, error.strerror)

@@ -1,7 +1,8 @@
 """SIGTERM: stop soon, at a point where nothing is lost.
 
-While training, the step in hand is finished and saved first; everywhere else there is nothing to save, so the process
-stops at once. Both end as Preempted (exit code 78), never as a success.
+While training, the step in hand is finished and saved first; while publishing, the run is brought to its end, which is
+a success. Everywhere else there is nothing to save, so the process stops at once. An unfinished run ends as Preempted
+(exit code 78), never as a success.
 """
 
 import signal
@@ -26,13 +27,12 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within, a request only sets `requested`; it is answered at the end."""
+        """Within, a request only sets `requested`: whoever is at work finishes, and decides."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
-        self.check()
 
     def check(self) -> None:
         """Stop here if the pod was told to.
@@ -41,7 +41,7 @@ class Stop:
             FineTuneError: Preempted.
         """
         if self.requested:
-            raise FineTuneError(FailureReason.PREEMPTED, "the pod was told to stop (SIGTERM); its checkpoint is saved")
+            raise FineTuneError(FailureReason.PREEMPTED, "the pod was told to stop (SIGTERM)")
 
     def _handle(self, _signal: int, _frame: FrameType | None) -> None:
         self.requested = True

@@ -74,11 +74,21 @@ Uri = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 Digest = Annotated[str, StringConstraints(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
 """`sha256:` and 64 hexadecimal digits."""
 
+_SEGMENT = r"([^/.\\\x00][^/\\\x00]*|\.[^/.\\\x00][^/\\\x00]*|\.\.[^/\\\x00]+|\.)"
+
 RelativePath = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=512, pattern=r"^[^/\\.\x00][^\\\x00]*$|^\.[^./\\\x00][^\\\x00]*$|^\.$"),
+    StringConstraints(min_length=1, max_length=512, pattern=rf"^{_SEGMENT}(/{_SEGMENT})*/?$"),
+    Field(
+        json_schema_extra=rules(
+            rule(
+                "!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')",
+                "a path inside the volume: relative, without '..'",
+            )
+        )
+    ),
 ]
-"""A path inside a volume; the pod refuses one that leaves it."""
+"""A path inside a volume; the pod refuses one that leaves it, too (a link can)."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -88,6 +98,7 @@ Quantity = Annotated[
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": 0,
             "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
             "maxLength": 32,
         }
@@ -193,6 +204,15 @@ Conditions = Annotated[
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     ),
 ]
+
+
+class BaseStatus(ApiModel):
+    """A stored base model."""
+
+    digest: Digest
+    """Digest of its files."""
+    uri: Uri
+    """Where it is stored."""
 
 
 class JobFailure(ApiModel):

@@ -17,7 +17,9 @@ from finetune_operator.api.base import (
 class HuggingFaceModel(ApiModel):
     """A model of the Hugging Face Hub."""
 
-    repo: Annotated[str, StringConstraints(max_length=200, pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+    repo: Annotated[
+        str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")
+    ]
     """The repository, such as `meta-llama/Llama-3.1-8B-Instruct`."""
     revision: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "main"
     """A branch, tag or commit; resolved to a commit once per run."""

@@ -96,7 +96,9 @@ def structural(schema: Schema, definitions: Schema, path: str) -> Schema:
     extensions = {key: value for key, value in schema.items() if key.startswith("x-kubernetes-")}
     if extensions.get("x-kubernetes-int-or-string"):
         kept: Schema = {
-            key: schema[key] for key in ("description", "default", "anyOf", "pattern", "maxLength") if key in schema
+            key: schema[key]
+            for key in ("description", "default", "anyOf", "minimum", "pattern", "maxLength")
+            if key in schema
         }
         return {**kept, **extensions}
     if "anyOf" in schema or "oneOf" in schema or "allOf" in schema:

@@ -14,6 +14,7 @@ from finetune_operator.api.base import (
     COMMON_REASON,
     NAME_RULE,
     ApiModel,
+    BaseStatus,
     Digest,
     FieldClass,
     Fraction,
@@ -107,11 +108,11 @@ class HyperparametersSpec(ApiModel):
 
     epochs: Annotated[float, Field(gt=0, le=1000), FieldClass.TRAIN] = 3
     """How often every row is seen."""
-    learning_rate: Annotated[float, Field(gt=0, le=1), FieldClass.TRAIN] | None = None
+    learning_rate: Annotated[Annotated[float, Field(gt=0, le=1)] | None, FieldClass.TRAIN] = None
     """Peak learning rate; unset: 0.0002 for adapters, 0.00002 for full fine-tuning."""
     global_batch_size: Annotated[int, Field(ge=1, le=65536), FieldClass.TRAIN] = 16
     """Sequences per optimiser step over all GPUs."""
-    micro_batch_size: Annotated[int, Field(ge=1, le=4096), FieldClass.OPERATIONAL] | None = None
+    micro_batch_size: Annotated[Annotated[int, Field(ge=1, le=4096)] | None, FieldClass.OPERATIONAL] = None
     """Sequences per forward pass; unset: chosen by the trainer. Decides memory and speed, not the result."""
     max_length: Annotated[MaxLength, FieldClass.TRAIN] = "Auto"
     """Tokens per sequence; Auto takes the data's 99th percentile, at most the model's context."""
@@ -341,15 +342,6 @@ class TimingStatus(ApiModel):
     """Loading, FirstStep, Training, Evaluating or Publishing."""
     seconds: float
     """Wall time."""
-
-
-class BaseStatus(ApiModel):
-    """A stored base model."""
-
-    digest: Digest
-    """Digest of its files."""
-    uri: Uri
-    """Where it is stored."""
 
 
 class ArtifactStatus(ApiModel):

@@ -11,6 +11,7 @@ from finetune_operator.api.base import (
     COMMON_REASON,
     NAME_RULE,
     ApiModel,
+    BaseStatus,
     Digest,
     JobFailure,
     Metadata,
@@ -117,6 +118,8 @@ class AdapterStatus(ApiModel):
     """The artifact that is wanted."""
     uri: Uri | None = None
     """Where the artifact is stored."""
+    base: BaseStatus | None = None
+    """What the artifact was trained from."""
     message: Annotated[str, StringConstraints(max_length=1024)] = ""
     """Why it is not serving."""
 
@@ -174,4 +177,10 @@ META = ResourceMeta(
     ),
     scale=True,
 )
-ROOT_RULES = (NAME_RULE,)
+ROOT_RULES = (
+    NAME_RULE,
+    rule(
+        "!has(self.spec.adapters) || !self.spec.adapters.exists(a, a.name == self.metadata.name)",
+        "spec.adapters: the deployment's own name is the base model's; give the adapter another",
+    ),
+)

@@ -39,7 +39,7 @@ def build(dataset: Dataset, key: str, number: int, settings: Settings) -> tuple[
     """The plan's ConfigMap and the Job, in the order they are created."""
     metadata = dataset.metadata
     name = job_name(dataset, key, number)
-    owner = jobs.owner_of("Dataset", metadata.name, metadata.uid, metadata.namespace)
+    owner = jobs.owner_of("Dataset", metadata)
     marks = labels("Dataset", metadata.name, ROLE, run=key[:16], attempt=str(number))
     volumes, mounts = _source_volume(dataset)
     container = pods.container(

@@ -1,7 +1,8 @@
 """Jobs that run one pod to an end, and the ConfigMap with their plan."""
 
 from finetune_contract.base import Document
-from finetune_operator.manifests.naming import Manifest, owner_reference
+from finetune_operator.api.base import Metadata
+from finetune_operator.manifests.naming import ANNOTATION_GENERATION, Manifest, owner_reference
 
 
 def plan_config_map(name: str, plan: Document, labels: dict[str, str], owner: Manifest) -> Manifest:
@@ -37,9 +38,15 @@ def job(name: str, pod: Manifest, labels: dict[str, str], owner: Manifest) -> Ma
     }
 
 
-def owner_of(kind: str, name: str, uid: str, namespace: str) -> Manifest:
+def owner_of(kind: str, metadata: Metadata) -> Manifest:
     """What children need to know of their owner."""
-    return {"kind": kind, "name": name, "uid": uid, "namespace": namespace}
+    return {
+        "kind": kind,
+        "name": metadata.name,
+        "uid": metadata.uid,
+        "namespace": metadata.namespace,
+        "generation": metadata.generation,
+    }
 
 
 def _metadata(name: str, labels: dict[str, str], owner: Manifest) -> Manifest:
@@ -47,5 +54,6 @@ def _metadata(name: str, labels: dict[str, str], owner: Manifest) -> Manifest:
         "name": name,
         "namespace": owner["namespace"],
         "labels": labels,
+        "annotations": {ANNOTATION_GENERATION: str(owner["generation"])},
         "ownerReferences": [owner_reference(owner["kind"], owner["name"], owner["uid"])],
     }

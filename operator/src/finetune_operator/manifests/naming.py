@@ -19,6 +19,9 @@ LABEL_ROLE = f"{GROUP}/role"
 LABEL_RUN = f"{GROUP}/run"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 
+ANNOTATION_GENERATION = f"{GROUP}/generation"
+"""On every child: the generation of the owner's spec that it was built from."""
+
 MAX_NAME = 63
 """A Job's name becomes a label value and a host name."""
 

@@ -8,7 +8,14 @@ from finetune_operator.api.base import GROUP, Resources
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import jobs, pods
 from finetune_operator.manifests.engines import transformers
-from finetune_operator.manifests.naming import MANAGER, Manifest, child_name, labels, owner_reference
+from finetune_operator.manifests.naming import (
+    ANNOTATION_GENERATION,
+    MANAGER,
+    Manifest,
+    child_name,
+    labels,
+    owner_reference,
+)
 from finetune_operator.settings import Settings
 
 ROLE = "serve"
@@ -51,7 +58,7 @@ def selector(deployment: ModelDeployment) -> dict[str, str]:
 def plan_config_map(deployment: ModelDeployment, document: ServingPlan) -> Manifest:
     """The plan's ConfigMap; its name carries its content's hash, so a new plan rolls the pods."""
     metadata = deployment.metadata
-    owner = jobs.owner_of("ModelDeployment", metadata.name, metadata.uid, metadata.namespace)
+    owner = jobs.owner_of("ModelDeployment", metadata)
     digest = hashlib.sha256(document.to_json().encode()).hexdigest()
     return jobs.plan_config_map(child_name(metadata.name, "serve", digest[:8]), document, selector(deployment), owner)
 
@@ -140,5 +147,6 @@ def _metadata(deployment: ModelDeployment, **more: str) -> Manifest:
         "name": metadata.name,
         "namespace": metadata.namespace,
         "labels": {**selector(deployment), "app.kubernetes.io/part-of": MANAGER, **more},
+        "annotations": {ANNOTATION_GENERATION: str(metadata.generation)},
         "ownerReferences": [owner_reference("ModelDeployment", metadata.name, metadata.uid)],
     }

@@ -53,7 +53,7 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings) -> tuple[
     """The plan's ConfigMap and the Job, in the order they are created."""
     metadata = job.metadata
     name = job_name(job, run.key, number)
-    owner = jobs.owner_of("FineTuneJob", metadata.name, metadata.uid, metadata.namespace)
+    owner = jobs.owner_of("FineTuneJob", metadata)
     marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number))
     container = pods.container(
         "train",

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from finetune_contract.failure import Failure, FailureReason, policy_of
-from finetune_contract.results import TrainingResult
+from finetune_contract.results import Progress, TrainingResult
+from finetune_operator.api.base import BaseStatus
 from finetune_operator.api.finetunejob import (
     ArtifactStatus,
     Attempt,
-    BaseStatus,
     FineTuneJob,
     ProgressStatus,
     Run,
@@ -19,16 +19,29 @@ from finetune_operator.api.finetunejob import (
 )
 from finetune_operator.manifests import training
 from finetune_operator.reconcile.draft import Draft
-from finetune_operator.reconcile.endings import Ending, Numbered, ending_of, numbered, trouble_of
+from finetune_operator.reconcile.endings import (
+    Ending,
+    Numbered,
+    ending_of,
+    generation_of,
+    is_outdated,
+    last_word_at,
+    numbered,
+    trouble_of,
+)
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import Event
-from finetune_operator.reconcile.resources import missing_claim
+from finetune_operator.reconcile.resources import seconds_until, with_plan
 
 MAX_STALLED_DISRUPTIONS = 5
 """Disruptions in a row without a newer checkpoint after which going on would only burn money."""
 
 MESSAGE_LIMIT = 1024
 """Characters of a message that an attempt in status keeps."""
+
+MAX_SCORES = 40
+MAX_TIMINGS = 8
+"""Entries that the lists in status hold: a status that the API server refuses would be a wedge."""
 
 
 def advance(draft: Draft, job: FineTuneJob, run: Run, observed: Observed, now: datetime) -> None:
@@ -38,20 +51,20 @@ def advance(draft: Draft, job: FineTuneJob, run: Run, observed: Observed, now: d
     latched = max((attempt.number for attempt in draft.attempts), default=0)
     current: Numbered | None = None
     for attempt in all_attempts:
-        if attempt.number <= latched:
+        # What a run did before it succeeded decides nothing, should the status have to be made anew.
+        if attempt.number <= latched or draft.has_succeeded(run):
             continue
-        ending = ending_of(attempt.job, observed.of("Pod"))
+        ending = ending_of(attempt.job, observed.of("Pod"), now)
         if ending is None:
             current = attempt
             continue
-        _latch(draft, job, run, attempt.number, ending)
+        _latch(draft, job, run, attempt, ending)
         latched = attempt.number
-    record = _record_of(draft, run)
-    if record and record.outcome == "Succeeded":
+    if draft.has_succeeded(run):
         _succeeded(draft)
     elif current:
         _follow(draft, current, run, observed, now)
-    elif record is None or draft.run.generation != job.metadata.generation:
+    elif draft.record_of(run) is None or draft.run.generation != job.metadata.generation:
         _start(draft, job, draft.run, latched + 1, observed)
 
 
@@ -62,16 +75,14 @@ def adopt(draft: Draft, run: Run, result: TrainingResult) -> None:
     draft.events.append(Event("Normal", "Reused", f"run {run.key[:12]} has succeeded before; nothing is trained"))
 
 
-def _record_of(draft: Draft, run: Run) -> RunRecord | None:
-    return next((record for record in reversed(draft.runs) if record.key == run.key), None)
-
-
-def _latch(draft: Draft, job: FineTuneJob, run: Run, number: int, ending: Ending) -> None:
+def _latch(draft: Draft, job: FineTuneJob, run: Run, attempt: Numbered, ending: Ending) -> None:
     """Write down how an attempt ended, and what follows from it."""
+    number = attempt.number
     result = _result_of(ending, run)
     failure = result if isinstance(result, Failure) else result.failure
     said = result if isinstance(result, TrainingResult) else None
-    before = max((attempt.checkpoint_step or 0 for attempt in draft.attempts), default=0)
+    before = max((entry.checkpoint_step or 0 for entry in draft.attempts), default=0)
+    checkpoint = _checkpoint_step(draft, said)
     draft.attempts.append(
         Attempt(
             number=number,
@@ -82,7 +93,7 @@ def _latch(draft: Draft, job: FineTuneJob, run: Run, number: int, ending: Ending
             seconds=ending.seconds,
             step=said.step if said else 0,
             resumed_from_step=said.resumed_from_step if said else None,
-            checkpoint_step=said.checkpoint_step if said else None,
+            checkpoint_step=checkpoint,
         )
     )
     draft.attempts_total += 1
@@ -92,12 +103,20 @@ def _latch(draft: Draft, job: FineTuneJob, run: Run, number: int, ending: Ending
         draft.progress = _final_progress(said)
         draft.events.append(Event("Normal", "Succeeded", f"attempt {number} made {draft.runs[-1].artifact_digest}"))
         return
-    checkpoint = said.checkpoint_step or 0 if said else 0
-    _count(draft, failure, advanced=checkpoint > before)
+    _count(draft, failure, advanced=(checkpoint or 0) > before)
     draft.events.append(Event("Warning", failure.reason.value, f"attempt {number}: {failure.message}"[:1000]))
     verdict = _verdict(draft, job, failure)
     if verdict:
-        _fail(draft, job, run, verdict)
+        # An edit that came after this attempt was started has not been tried yet.
+        generation = generation_of(attempt.job, job.metadata.generation)
+        _fail(draft, run.model_copy(update={"generation": generation}), verdict)
+
+
+def _checkpoint_step(draft: Draft, said: TrainingResult | None) -> int | None:
+    """Step of the newest checkpoint: by the pod's last word, or where it died without one, by its progress."""
+    if said is not None:
+        return said.checkpoint_step
+    return draft.progress.checkpoint_step if draft.progress else None
 
 
 def _result_of(ending: Ending, run: Run) -> TrainingResult | Failure:
@@ -117,10 +136,9 @@ def _result_of(ending: Ending, run: Run) -> TrainingResult | Failure:
 
 
 def _count(draft: Draft, failure: Failure, *, advanced: bool) -> None:
-    if policy_of(failure.reason).counts:
-        draft.retries_used += 1
-    else:
-        draft.stalled_disruptions = 0 if advanced else draft.stalled_disruptions + 1
+    counts = policy_of(failure.reason).counts
+    draft.retries_used += counts
+    draft.stalled_disruptions = 0 if advanced else draft.stalled_disruptions + (not counts)
 
 
 def _verdict(draft: Draft, job: FineTuneJob, failure: Failure) -> Failure | None:
@@ -134,14 +152,14 @@ def _verdict(draft: Draft, job: FineTuneJob, failure: Failure) -> Failure | None
     if draft.stalled_disruptions >= MAX_STALLED_DISRUPTIONS:
         return Failure(
             reason=FailureReason.NO_PROGRESS,
-            message=f"{draft.stalled_disruptions} disruptions in a row without a newer checkpoint: {failure.message}",
+            message=f"{draft.stalled_disruptions} disruptions in a row, the last: {failure.message}",
         )
     return None
 
 
-def _fail(draft: Draft, job: FineTuneJob, run: Run, failure: Failure) -> None:
+def _fail(draft: Draft, run: Run, failure: Failure) -> None:
     """The verdict stands until somebody edits the spec."""
-    draft.run = run.model_copy(update={"generation": job.metadata.generation})
+    draft.run = run
     draft.runs = [*_others(draft, run), RunRecord(key=run.key, outcome="Failed")]
     message = f"{failure.message.rstrip('.')}. {policy_of(failure.reason).remedy}"
     draft.conditions.set("Running", False, failure.reason.value)
@@ -171,9 +189,10 @@ def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
             high=score.high,
             rows=score.rows,
         )
-        for score in result.evaluation
+        for score in result.evaluation[:MAX_SCORES]
     ]
-    draft.timings = [TimingStatus(stage=timing.stage, seconds=timing.seconds) for timing in result.timings]
+    timings = result.timings[:MAX_TIMINGS]
+    draft.timings = [TimingStatus(stage=timing.stage, seconds=timing.seconds) for timing in timings]
     draft.runs = [*_others(draft, run), RunRecord(key=run.key, outcome="Succeeded", artifact_digest=artifact.digest)]
 
 
@@ -211,13 +230,21 @@ def _scores(draft: Draft) -> str:
 def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: datetime) -> None:
     """Say how far the running attempt is."""
     trouble = trouble_of(current.job, observed.of("Pod"))
-    if trouble:
+    draft.wake(seconds_until([last_word_at(current.job)], now))
+    if is_outdated(current.job, observed.of("Pod"), draft.job.metadata.generation):
+        draft.delete += with_plan(observed, current.job)
+        draft.conditions.set("Running", False, "Starting", f"attempt {current.number}")
+        draft.conditions.waiting("Starting", f"starting attempt {current.number} again as the edited spec says")
+    elif trouble:
         draft.conditions.set("Running", False, trouble.reason, trouble.message)
         draft.conditions.waiting(trouble.reason, f"attempt {current.number}: {trouble.message}")
-        return
+    else:
+        _tell(draft, current, run, observed.progress)
+
+
+def _tell(draft: Draft, current: Numbered, run: Run, said: Progress | None) -> None:
     draft.conditions.set("Running", True, "Training", f"attempt {current.number}")
     draft.conditions.waiting("Training", f"attempt {current.number} is running")
-    said = observed.progress
     if said is None or said.run_key != run.key or said.attempt != current.number:
         return
     shown = ProgressStatus(
@@ -233,30 +260,28 @@ def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: 
         estimated_completion_time=said.estimated_completion_time,
         updated_at=said.updated_at.replace(microsecond=0),
     )
-    _throttle(draft, shown, observed, now)
+    _throttle(draft, shown, said.updated_at, draft.observed.settings.progress_write_seconds)
 
 
-def _throttle(draft: Draft, shown: ProgressStatus, observed: Observed, now: datetime) -> None:
-    """Progress is written at most every so often; a new phase at once."""
+def _throttle(draft: Draft, shown: ProgressStatus, said_at: datetime, seconds: float) -> None:
+    """Progress is written at most every so often, by the trainer's own clock; a new phase or attempt at once."""
     before = draft.progress
     if before is None or before.updated_at is None or before.phase != shown.phase or before.step > shown.step:
         draft.progress = shown
         return
-    due = before.updated_at + timedelta(seconds=observed.settings.progress_write_seconds)
-    if shown.updated_at != before.updated_at and now >= due:
+    wait = (before.updated_at + timedelta(seconds=seconds) - said_at).total_seconds()
+    if wait <= 0:
         draft.progress = shown
     elif shown.updated_at != before.updated_at:
-        draft.wake((due - now).total_seconds())
+        draft.wake(wait)
 
 
 def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, observed: Observed) -> None:
     """One more attempt: the first, after a failure that may pass, or because an edit reopened a failed run."""
     if run.generation != job.metadata.generation:
-        draft.run = run = run.model_copy(update={"generation": job.metadata.generation})
-        draft.runs = [record for record in draft.runs if record.key != run.key]
-        draft.retries_used = draft.stalled_disruptions = 0
+        run = run.model_copy(update={"generation": job.metadata.generation})
+        draft.reopen(run)
     draft.conditions.remove("Failed", "Complete")
     draft.conditions.set("Running", False, "Starting", f"attempt {number}")
     draft.conditions.waiting("Starting", f"starting attempt {number}")
-    draft.create += missing_claim(observed, job.metadata.namespace)
-    draft.create += training.build(job, run, number, observed.settings)
+    draft.make(training.build(job, run, number, observed.settings))

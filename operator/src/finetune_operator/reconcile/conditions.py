@@ -19,14 +19,18 @@ class ConditionSet:
 
     def __init__(self, previous: Iterable[Condition], generation: int, now: datetime) -> None:
         """Take the status's conditions, the spec's generation and the time of the pass."""
-        self._conditions = {condition.type: condition for condition in previous}
+        self._before = {condition.type: condition for condition in previous}
+        self._conditions = dict(self._before)
         self._generation = generation
         self._now = now.replace(microsecond=0)
 
     def set(self, type_: str, holds: bool | None, reason: str, message: str = "") -> None:
-        """Say whether a condition holds (None: unknown), and why; the transition time changes only with the status."""
+        """Say whether a condition holds (None: unknown), and why.
+
+        The transition time changes only if the status differs from that before the pass, whatever was said in between.
+        """
         status = {True: ConditionStatus.TRUE, False: ConditionStatus.FALSE, None: ConditionStatus.UNKNOWN}[holds]
-        before = self._conditions.get(type_)
+        before = self._before.get(type_)
         since = before.last_transition_time if before and before.status is status else self._now
         self._conditions[type_] = Condition(
             type=type_,

@@ -12,7 +12,7 @@ from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import oneshot
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.observed import Observed, Reference
-from finetune_operator.reconcile.outcome import Event, Outcome
+from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.resources import (
     ACCEPTED,
     is_deleted,
@@ -22,6 +22,8 @@ from finetune_operator.reconcile.resources import (
     seconds_until,
     stale_children,
     status_of,
+    to_create,
+    with_plan,
 )
 from finetune_operator.settings import Settings
 
@@ -42,11 +44,14 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
 
 def preparation_key(dataset: Dataset) -> str:
     """Names one reading: what decides the rows, and the token that asks to read again."""
-    spec = dataset.spec.to_dict()
-    decisive = {
-        name: spec.get(name) for name in ("source", "format", "columns", "prepare", "split", "rerun", "license")
-    }
+    # Defaults are left out: a field that a later release adds must not make every Dataset read its source again.
+    spec = dataset.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    decisive = {name: spec[name] for name in _DECISIVE if name in spec}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
+
+
+_DECISIVE = ("source", "format", "columns", "prepare", "split", "rerun", "license")
+"""Fields of the spec whose edit reads the source again; the others say where and with what the pod runs."""
 
 
 def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
@@ -70,8 +75,9 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
 
 
 def _missing_source(dataset: Dataset, observed: Observed) -> str | None:
+    store = Reference("PersistentVolumeClaim", observed.settings.claim_name)
     for reference, item in observed.references.items():
-        if item is not None or reference.name == observed.settings.claim_name:
+        if item is not None or reference == store:
             continue
         field = "configMap.name" if reference.kind == "ConfigMap" else "persistentVolumeClaim.claimName"
         return (
@@ -89,11 +95,13 @@ def _prepare(dataset: Dataset, observed: Observed, conditions: ConditionSet, key
         parse=DatasetResult.model_validate_json,
         failure_in=lambda result: result.failure,
         latched=dataset.status.failure,
+        generation=dataset.metadata.generation,
+        now=now,
     )
     finish = partial(_finish, dataset, observed, conditions, dataset.status.revision, key)
     match state:
         case oneshot.Done(result):
-            revision = _revision(result, key, now)
+            revision = _revision(result, key, dataset.status.revision, now)
             conditions.ready("RevisionReady", _summary(revision))
             event = Event("Normal", "RevisionReady", _summary(revision))
             return _finish(dataset, observed, conditions, revision, key, events=(event,))
@@ -101,17 +109,24 @@ def _prepare(dataset: Dataset, observed: Observed, conditions: ConditionSet, key
             conditions.stalled(failure.reason, oneshot.explain(failure))
             event = Event("Warning", failure.reason, failure.message)
             return finish(failure=failure, events=() if dataset.status.failure == failure else (event,))
-        case oneshot.Working(reason, message):
+        case oneshot.Working(reason, message) as working:
             conditions.waiting("Preparing", f"{reason}: {message}" if message else "reading the source")
-            return finish(failure=dataset.status.failure)
+            return finish(failure=working.failure, wake_after=seconds_until([working.until], now))
+        case oneshot.Outdated(job):
+            conditions.waiting("Preparing", "starting again as the edited spec says")
+            return finish(failure=dataset.status.failure, delete=with_plan(observed, job))
         case oneshot.Wanted(number) as wanted:
             create: tuple[Manifest, ...] = ()
+            delete: tuple[ChildName, ...] = ()
             if oneshot.is_due(wanted, now):
                 plan = manifests.build(dataset, key, number, observed.settings)
-                create = (*missing_claim(observed, dataset.metadata.namespace), *plan)
+                wishes = (*missing_claim(observed, dataset.metadata.namespace), *plan)
+                create, delete = to_create(observed, wishes, dataset.metadata.generation)
             message = f"trying again after {wanted.failure.reason}" if wanted.failure else "reading the source"
             conditions.waiting("Preparing", message)
-            return finish(failure=wanted.failure, create=create, wake_after=seconds_until([wanted.at], now))
+            return finish(
+                failure=wanted.failure, create=create, delete=delete, wake_after=oneshot.wait_for(wanted, now)
+            )
 
 
 def _finish(
@@ -123,6 +138,7 @@ def _finish(
     *,
     failure: object = None,
     create: tuple[Manifest, ...] = (),
+    delete: tuple[ChildName, ...] = (),
     events: tuple[Event, ...] = (),
     wake_after: float | None = None,
 ) -> Outcome:
@@ -139,7 +155,7 @@ def _finish(
     return Outcome(
         create=create,
         status=status_of(status),
-        delete=stale_children(observed, lambda _role, run: run == key[:16]),
+        delete=delete + stale_children(observed, lambda _role, run: run == key[:16]),
         events=events,
         wake_after=wake_after,
     )
@@ -151,18 +167,20 @@ def _phase(conditions: ConditionSet) -> str:
     return "Failed" if conditions.holds("Stalled") else "Preparing"
 
 
-def _revision(result: DatasetResult, key: str, now: datetime) -> Revision:
+def _revision(result: DatasetResult, key: str, before: Revision | None, now: datetime) -> Revision:
+    """The revision that a reading made; one that found the same rows again is as old as before."""
     assert result.revision is not None
     assert result.format is not None
+    is_known = before is not None and before.digest == result.revision.digest
     return Revision(
         digest=result.revision.digest,
         uri=result.revision.uri,
         key=key,
-        created_at=now.replace(microsecond=0),
+        created_at=before.created_at if before and is_known else now.replace(microsecond=0),
         format=result.format.value,
         rows=RowCounts(read=result.rows_read, kept=result.rows_kept),
-        dropped=[DroppedRows(reason=entry.reason.value, rows=entry.rows) for entry in result.dropped],
-        splits=[SplitCount(name=entry.name, rows=entry.rows) for entry in result.splits],
+        dropped=[DroppedRows(reason=entry.reason.value, rows=entry.rows) for entry in result.dropped[:16]],
+        splits=[SplitCount(name=entry.name, rows=entry.rows) for entry in result.splits[:4]],
     )
 
 

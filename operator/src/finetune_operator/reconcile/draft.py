@@ -20,8 +20,8 @@ from finetune_operator.manifests import staging, training
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.observed import Observed
-from finetune_operator.reconcile.outcome import Event, Outcome
-from finetune_operator.reconcile.resources import note_denials, stale_children
+from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
+from finetune_operator.reconcile.resources import missing_claim, note_denials, stale_children, to_create
 
 HISTORY = 10
 """Entries that lists in status keep: a status that the API server refuses would be a wedge."""
@@ -48,6 +48,7 @@ class Draft:
     stage_run: str | None = None
     """The label of the resolution that goes on now; None keeps the finished one."""
     create: tuple[Manifest, ...] = ()
+    delete: tuple[ChildName, ...] = ()
     events: list[Event] = field(default_factory=list)
     wake_after: float | None = None
 
@@ -75,6 +76,29 @@ class Draft:
         """Ask for another pass after some seconds; the earliest wish wins."""
         wishes = [wish for wish in (self.wake_after, seconds) if wish is not None]
         self.wake_after = min(wishes, default=None)
+
+    def make(self, wanted: tuple[Manifest, ...]) -> None:
+        """Create a Job and what it needs, once nothing from before an edit is in the way."""
+        wishes = missing_claim(self.observed, self.job.metadata.namespace) + wanted
+        self.create, delete = to_create(self.observed, wishes, self.job.metadata.generation)
+        self.delete += delete
+
+    def reopen(self, run: Run) -> None:
+        """Try a run (again), unless its artifact is at hand: an earlier failure, or a lost success, counts no more."""
+        self.run = run
+        if not self.has_succeeded(run):
+            self.runs = [record for record in self.runs if record.key != run.key]
+            self.retries_used = self.stalled_disruptions = 0
+
+    def has_succeeded(self, run: Run) -> bool:
+        """Whether the run has succeeded and its artifact is the job's: then it never trains again."""
+        record = self.record_of(run)
+        is_current = self.artifact is not None and self.artifact.run == run.key
+        return record is not None and record.outcome == "Succeeded" and is_current
+
+    def record_of(self, run: Run) -> RunRecord | None:
+        """How the run ended, if it has."""
+        return next((record for record in reversed(self.runs) if record.key == run.key), None)
 
     def forget_attempts(self) -> None:
         """Another run begins; artifact and scores of the last one stay until it has its own."""
@@ -106,7 +130,7 @@ class Draft:
         return Outcome(
             create=self.create,
             status=status.to_dict(),
-            delete=stale_children(self.observed, self._belongs),
+            delete=self.delete + stale_children(self.observed, self._belongs),
             events=tuple(self.events),
             wake_after=self.wake_after,
         )

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from finetune_contract.failure import Failure, FailureReason, reason_of_exit_code
-from finetune_operator.manifests.naming import LABEL_ATTEMPT, LABEL_ROLE, LABEL_RUN, Manifest
+from finetune_operator.manifests.naming import ANNOTATION_GENERATION, LABEL_ATTEMPT, LABEL_ROLE, LABEL_RUN, Manifest
 
 _DISRUPTIONS = {
     "PreemptionByScheduler": FailureReason.PREEMPTED,
@@ -19,6 +19,14 @@ _DISRUPTIONS = {
 
 _IMAGE_TROUBLE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _CONFIG_TROUBLE = {"CreateContainerConfigError", "CreateContainerError"}
+
+_UNSEEN = {"ContainerStatusUnknown", "Unknown"}
+"""Reasons of a terminated container whose end nobody saw: the kubelet's and containerd's words after a node's crash."""
+
+_SIGKILL = 137
+
+LAST_WORD = timedelta(seconds=15)
+"""How long after a Job's end its pod's last state may take to arrive: Jobs and Pods are watched apart."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +68,29 @@ def label_of(item: Manifest, label: str) -> str:
 def numbered(jobs: Iterable[Manifest], role: str, run: str) -> list[Numbered]:
     """The Jobs of one role and run, in the order of their numbers."""
     found = [
-        Numbered(int(label_of(item, LABEL_ATTEMPT) or 0), item)
+        Numbered(_whole_number(label_of(item, LABEL_ATTEMPT)), item)
         for item in jobs
         if label_of(item, LABEL_ROLE) == role and label_of(item, LABEL_RUN) == run[:16]
     ]
     return sorted(found, key=lambda entry: entry.number)
 
 
+def generation_of(item: Manifest, default: int) -> int:
+    """The generation of the owner's spec that an object was built from; `default` where it does not say."""
+    annotations = item["metadata"].get("annotations") or {}
+    return _whole_number(str(annotations.get(ANNOTATION_GENERATION, default)))
+
+
+def _whole_number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
 def pods_of(job: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
     """The Job's pods, oldest first."""
     uid = job["metadata"]["uid"]
-    owned = [pod for pod in pods if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences") or ())]
+    owned = [
+        pod for pod in pods if any(owner.get("uid") == uid for owner in pod["metadata"].get("ownerReferences") or ())
+    ]
     return sorted(owned, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
 
@@ -82,11 +102,14 @@ def finished_at(job: Manifest) -> datetime | None:
     return None
 
 
-def ending_of(job: Manifest, pods: Sequence[Manifest]) -> Ending | None:
-    """How the Job ended; None while it has not."""
-    if finished_at(job) is None:
+def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending | None:
+    """How the Job ended; None while it has not, or while its pod's last state may still be on its way."""
+    finished = finished_at(job)
+    if finished is None:
         return None
     own = pods_of(job, pods)
+    if not (own and _has_ended(own[-1])) and now < finished + LAST_WORD:
+        return None
     if not own:
         message = "its pod is gone and nobody saw how it ended"
         return Ending("", Failure(reason=FailureReason.UNKNOWN, message=message))
@@ -103,12 +126,30 @@ def ending_of(job: Manifest, pods: Sequence[Manifest]) -> Ending | None:
     )
 
 
+def _has_ended(pod: Manifest) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or _terminated(pod) is not None
+
+
+def last_word_at(job: Manifest) -> datetime | None:
+    """When a Job that has ended is judged by what is known then."""
+    finished = finished_at(job)
+    return finished + LAST_WORD if finished else None
+
+
 def trouble_of(job: Manifest, pods: Sequence[Manifest]) -> Trouble | None:
     """What keeps the Job's newest pod from running; None when it runs."""
+    if finished_at(job) is not None:
+        return Trouble("Ending", "waiting for the pod's last word")
     own = [pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")]
     if not own:
         return Trouble("PodPending", "waiting for the Job controller to create the pod")
     return pod_trouble(own[-1])
+
+
+def is_outdated(job: Manifest, pods: Sequence[Manifest], generation: int) -> bool:
+    """Whether the Job was built from another spec and does not run yet: one from the present spec may."""
+    is_other = generation_of(job, generation) != generation
+    return is_other and finished_at(job) is None and trouble_of(job, pods) is not None
 
 
 def pod_trouble(pod: Manifest) -> Trouble | None:
@@ -164,8 +205,12 @@ def _cause(pod: Manifest, terminated: dict[str, Any]) -> Failure | None:
     disruption = _disruption(pod)
     if disruption:
         return disruption
+    if terminated.get("reason") in _UNSEEN:
+        return Failure(reason=FailureReason.NODE_LOST, message="the node restarted or lost the container")
     tail = str(terminated.get("message") or f"exit code {code}")[-1000:]
-    return Failure(reason=reason_of_exit_code(code), message=tail)
+    # The kernel's memory killer is OOMKilled above; whoever else sent the signal, a new attempt can help.
+    reason = FailureReason.TRAINER_CRASHED if code == _SIGKILL else reason_of_exit_code(code)
+    return Failure(reason=reason, message=tail)
 
 
 def _disruption(pod: Manifest) -> Failure | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from finetune_contract.failure import Failure, FailureReason
 from finetune_contract.plans import RunIngredients, StoredReference
 from finetune_contract.results import ArtifactType, StageResult
 from finetune_operator.api.finetunejob import FineTuneJob, ResolvedInputs, Run
@@ -21,7 +22,7 @@ from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Event, Outcome
-from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, missing_claim, read, seconds_until
+from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, read, seconds_until, with_plan
 from finetune_operator.settings import Settings
 
 
@@ -62,11 +63,11 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
 
 def spec_key(job: FineTuneJob) -> str:
     """Names what of the spec decides the run; while it is the same, latched inputs stay."""
-    base = job.spec.base_model.to_dict()
-    if "huggingFace" in base:
-        base["huggingFace"].pop("tokenSecretRef", None)
-    if "s3" in base:
-        base["s3"].pop("credentialsSecretRef", None)
+    # Defaults are left out: a field that a later release adds must not resolve every job's inputs again.
+    base = job.spec.base_model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    for source in base.values():
+        source.pop("tokenSecretRef", None)
+        source.pop("credentialsSecretRef", None)
     return _hash({"train": job.spec.train_fields(), "base": base, "dataset": job.spec.dataset.name})
 
 
@@ -88,6 +89,19 @@ def _resolve(job: FineTuneJob, observed: Observed, draft: Draft, now: datetime) 
         return None
     if _source_claim_missing(job, observed, draft):
         return None
+    result = _stage(job, observed, draft, dataset, stored, now)
+    return Resolved(dataset, result) if result else None
+
+
+def _stage(
+    job: FineTuneJob,
+    observed: Observed,
+    draft: Draft,
+    dataset: StoredReference,
+    stored: StoredReference | None,
+    now: datetime,
+) -> StageResult | None:
+    """What the stage Job said; None while it has not."""
     number = job.status.run.number + 1 if job.status.run else 1
     key = _hash(
         {"spec": spec_key(job), "number": number, "dataset": dataset.digest, "base": stored.digest if stored else ""}
@@ -98,29 +112,41 @@ def _resolve(job: FineTuneJob, observed: Observed, draft: Draft, now: datetime) 
         staging.ROLE,
         key,
         parse=StageResult.model_validate_json,
-        failure_in=lambda result: result.failure,
+        failure_in=_stage_failure,
         latched=job.status.stage_failure,
+        generation=job.metadata.generation,
+        now=now,
     )
     match state:
         case oneshot.Done(result):
-            return Resolved(dataset, result)
+            return result
         case oneshot.GivenUp(failure):
             draft.stage_failure = failure
             draft.conditions.set("Staged", False, failure.reason, failure.message)
             draft.conditions.stalled(failure.reason, oneshot.explain(failure))
             if job.status.stage_failure != failure:
                 draft.events.append(Event("Warning", failure.reason, failure.message))
-        case oneshot.Working(reason, message):
-            draft.stage_failure = job.status.stage_failure
+        case oneshot.Working(reason, message) as working:
+            draft.stage_failure = working.failure
+            draft.wake(seconds_until([working.until], now))
             _staging(draft.conditions, f"{reason}: {message}" if message else "bringing the base model into the store")
+        case oneshot.Outdated(outdated):
+            draft.stage_failure = job.status.stage_failure
+            draft.delete += with_plan(observed, outdated)
+            _staging(draft.conditions, "starting again as the edited spec says")
         case oneshot.Wanted() as wanted:
             draft.stage_failure = wanted.failure
             _staging(draft.conditions, "bringing the base model into the store")
-            draft.wake(seconds_until([wanted.at], now))
+            draft.wake(oneshot.wait_for(wanted, now))
             if oneshot.is_due(wanted, now):
-                draft.create += missing_claim(observed, job.metadata.namespace)
-                draft.create += _stage_job(job, observed, key, wanted.number, dataset, stored)
+                draft.make(_stage_job(job, observed, key, wanted.number, dataset, stored))
     return None
+
+
+def _stage_failure(result: StageResult) -> Failure | None:
+    if result.failure is None and result.run_key is None:
+        return Failure(reason=FailureReason.CONTRACT_VIOLATION, message="the stage pod did not say which run this is")
+    return result.failure
 
 
 def _staging(conditions: ConditionSet, message: str) -> None:
@@ -138,7 +164,7 @@ def _stage_job(
 ) -> tuple[Manifest, ...]:
     metadata = job.metadata
     return staging.build(
-        jobs.owner_of("FineTuneJob", metadata.name, metadata.uid, metadata.namespace),
+        jobs.owner_of("FineTuneJob", metadata),
         job.spec.base_model,
         key=key,
         number=number,
@@ -229,7 +255,7 @@ SOURCE_POLL_SECONDS = 5.0
 
 
 def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) -> Run:
-    """Latch the inputs; a run that differs from the last one starts with a clean record."""
+    """Latch the inputs. A run that differs from the last one starts with a clean record; a failed one is reopened."""
     result, previous = resolved.result, job.status.run
     assert result.base is not None
     assert result.run_key is not None
@@ -250,8 +276,7 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
     )
     if not same:
         draft.forget_attempts()
-    draft.run = run
-    draft.stage_failure = None
+    draft.reopen(run)
     if result.outcome:
         attempts.adopt(draft, run, result.outcome)
     return run

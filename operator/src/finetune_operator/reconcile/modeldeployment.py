@@ -19,10 +19,10 @@ from finetune_operator.api.modeldeployment import (
     ServedBase,
 )
 from finetune_operator.manifests import jobs, serving, staging
-from finetune_operator.manifests.naming import Manifest
+from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
 from finetune_operator.reconcile import oneshot
 from finetune_operator.reconcile.conditions import ConditionSet
-from finetune_operator.reconcile.endings import label_of, name_of, pod_trouble
+from finetune_operator.reconcile.endings import generation_of, label_of, name_of, pod_trouble
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.resources import (
@@ -33,6 +33,9 @@ from finetune_operator.reconcile.resources import (
     note_denials,
     read,
     seconds_until,
+    stale_children,
+    to_create,
+    with_plan,
 )
 from finetune_operator.settings import Settings
 
@@ -63,12 +66,18 @@ class _Pass:
     bases: dict[str, StoredReference] = field(default_factory=dict)
     """Base digest -> base, of the adapters that are there."""
     base: ServedBase | None = None
+    stage_key: str = ""
+    """Names the staging of spec.baseModel; empty where it is not needed or not known yet."""
     stage_failure: object = None
     create: tuple[Manifest, ...] = ()
     apply: tuple[Manifest, ...] = ()
     delete: tuple[ChildName, ...] = ()
     events: list[Event] = field(default_factory=list)
     wake_after: float | None = None
+
+    def is_present(self, role: str, run: str) -> bool:
+        """Whether a child is not left over from the staging of another base model."""
+        return role != staging.ROLE or run == self.stage_key[:16]
 
 
 def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
@@ -107,20 +116,22 @@ def _find_adapter(this: _Pass, wanted: ServedAdapterSpec, known: AdapterStatus |
     job = this.observed.references.get(Reference("FineTuneJob", name))
     artifact = ((job or {}).get("status") or {}).get("artifact")
     if artifact and artifact["type"] == ArtifactType.ADAPTER.value:
-        base = StoredReference.model_validate(artifact["base"])
-        this.bases[base.digest] = base
-        return AdapterStatus(
+        found = AdapterStatus(
             name=wanted.name,
             state=AdapterState.LOADING,
             fine_tune_job=name,
             digest=artifact["digest"],
             uri=artifact["uri"],
+            base=artifact["base"],
         )
-    if known and known.digest:
-        return known
-    return AdapterStatus(
-        name=wanted.name, state=AdapterState.PENDING, fine_tune_job=name, message=_why_pending(name, job, artifact)
-    )
+    elif known and known.digest:
+        found = known
+    else:
+        message = _why_pending(name, job, artifact)
+        return AdapterStatus(name=wanted.name, state=AdapterState.PENDING, fine_tune_job=name, message=message)
+    if found.base:
+        this.bases[found.base.digest] = StoredReference(digest=found.base.digest, uri=found.base.uri)
+    return found
 
 
 def _why_pending(name: str, job: Manifest | None, artifact: Manifest | None) -> str:
@@ -137,6 +148,7 @@ def _find_base(this: _Pass) -> None:
     if this.deployment.spec.base_model is not None:
         _stage_base(this)
         return
+    this.stage_failure = None
     if len(this.bases) == 1:
         base = next(iter(this.bases.values()))
         this.base = ServedBase(digest=base.digest, uri=base.uri)
@@ -171,8 +183,9 @@ def _stage_base(this: _Pass) -> None:
             return
         else:
             return
-    document = [base_model.to_dict(), stored.digest if stored else ""]
+    document = [base_model.model_dump(mode="json", by_alias=True, exclude_defaults=True), stored and stored.digest]
     key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+    this.stage_key = key
     if this.base and this.base.stage == key:
         return
     this.base = None
@@ -182,7 +195,6 @@ def _stage_base(this: _Pass) -> None:
 def _run_stage(this: _Pass, key: str, stored: StoredReference | None) -> None:
     deployment = this.deployment
     metadata = deployment.metadata
-    assert deployment.spec.base_model is not None
     state = oneshot.state_of(
         this.observed,
         staging.ROLE,
@@ -190,6 +202,8 @@ def _run_stage(this: _Pass, key: str, stored: StoredReference | None) -> None:
         parse=StageResult.model_validate_json,
         failure_in=lambda result: result.failure,
         latched=deployment.status.stage_failure,
+        generation=metadata.generation,
+        now=this.now,
     )
     match state:
         case oneshot.Done(result):
@@ -201,28 +215,40 @@ def _run_stage(this: _Pass, key: str, stored: StoredReference | None) -> None:
                 this.events.append(Event("Warning", failure.reason, failure.message))
             this.stage_failure = failure
             this.conditions.stalled(failure.reason, oneshot.explain(failure))
-        case oneshot.Working(reason, message):
+        case oneshot.Outdated(job):
+            this.delete += with_plan(this.observed, job)
+            this.conditions.waiting("Staging", "starting again as the edited spec says")
+        case oneshot.Working(reason, message) as working:
+            this.stage_failure = working.failure
+            this.wake_after = seconds_until([working.until], this.now)
             this.conditions.waiting("Staging", f"{reason}: {message}" if message else "staging the base model")
         case oneshot.Wanted() as wanted:
             this.stage_failure = wanted.failure
             this.conditions.waiting("Staging", "staging the base model")
-            this.wake_after = seconds_until([wanted.at], this.now)
+            this.wake_after = oneshot.wait_for(wanted, this.now)
             if oneshot.is_due(wanted, this.now):
-                owner = jobs.owner_of("ModelDeployment", metadata.name, metadata.uid, metadata.namespace)
-                this.create = missing_claim(this.observed, metadata.namespace) + staging.build(
-                    owner,
-                    deployment.spec.base_model,
-                    key=key,
-                    number=wanted.number,
-                    stored=stored,
-                    run=None,
-                    scheduling=deployment.spec.scheduling,
-                    settings=this.observed.settings,
-                )
+                wishes = missing_claim(this.observed, metadata.namespace) + _stage_job(this, key, wanted.number, stored)
+                this.create, delete = to_create(this.observed, wishes, metadata.generation)
+                this.delete += delete
+
+
+def _stage_job(this: _Pass, key: str, number: int, stored: StoredReference | None) -> tuple[Manifest, ...]:
+    deployment = this.deployment
+    assert deployment.spec.base_model is not None
+    return staging.build(
+        jobs.owner_of("ModelDeployment", deployment.metadata),
+        deployment.spec.base_model,
+        key=key,
+        number=number,
+        stored=stored,
+        run=None,
+        scheduling=deployment.spec.scheduling,
+        settings=this.observed.settings,
+    )
 
 
 def _fits(this: _Pass, base: ServedBase) -> bool:
-    """Whether the adapters were trained from the base; a served base outlives jobs that are gone."""
+    """Whether the adapters were trained from the base."""
     wrong = sorted(digest for digest in this.bases if digest != base.digest)
     if not wrong:
         return True
@@ -253,20 +279,20 @@ def _serve(this: _Pass, base: ServedBase) -> None:
 def _judge(this: _Pass, config_map: str) -> None:
     """Whether every wanted pod serves the present plan, proven."""
     child_deployment = _child_deployment(this)
-    done = child_deployment is not None and _is_rolled_out(child_deployment, config_map, this.deployment.spec.replicas)
-    state = AdapterState.SERVING if done else AdapterState.LOADING
+    done = child_deployment is not None and _is_rolled_out(child_deployment, config_map, this.deployment)
+    ready = _ready_replicas(child_deployment)
+    state = AdapterState.SERVING if done and ready else AdapterState.LOADING
     this.adapters = [
         adapter.model_copy(update={"state": state, "message": ""}) if adapter.digest else adapter
         for adapter in this.adapters
     ]
-    ready = _ready_replicas(child_deployment)
     this.conditions.set(AVAILABLE, ready > 0, "PodsReady" if ready else "NoPodReady", f"{ready} pods are ready")
     if not done:
         reason, message = _why_not_rolled_out(this)
         this.conditions.waiting(reason, message)
     elif all(adapter.digest for adapter in this.adapters):
         this.conditions.ready("Serving", f"{len(this.adapters)} adapters proven on {ready} pods")
-        this.delete = _old_plans(this, config_map)
+        this.delete += _old_plans(this, config_map)
     else:
         this.conditions.waiting("AdapterPending", _pending_message(this))
 
@@ -276,10 +302,12 @@ def _child_deployment(this: _Pass) -> Manifest | None:
     return next((item for item in this.observed.of("Deployment") if name_of(item) == name), None)
 
 
-def _is_rolled_out(item: Manifest, config_map: str, replicas: int) -> bool:
-    status = item.get("status") or {}
+def _is_rolled_out(item: Manifest, config_map: str, deployment: ModelDeployment) -> bool:
+    status, replicas = item.get("status") or {}, deployment.spec.replicas
+    generation = deployment.metadata.generation
     return (
         label_of(item, serving.LABEL_PLAN) == config_map[-8:]
+        and generation_of(item, generation) == generation
         and status.get("observedGeneration", 0) >= item["metadata"].get("generation", 1)
         and status.get("replicas", 0) == replicas
         and status.get("updatedReplicas", 0) == replicas
@@ -305,7 +333,9 @@ def _old_plans(this: _Pass, config_map: str) -> tuple[ChildName, ...]:
     return tuple(
         child("ConfigMap", item)
         for item in this.observed.of("ConfigMap")
-        if label_of(item, "finetune.dev/role") == serving.ROLE and name_of(item) != config_map
+        if label_of(item, LABEL_ROLE) == serving.ROLE
+        and name_of(item) != config_map
+        and not item["metadata"].get("deletionTimestamp")
     )
 
 
@@ -331,7 +361,7 @@ def _outcome(this: _Pass) -> Outcome:
         create=this.create,
         apply=this.apply,
         status=status.to_dict(),
-        delete=this.delete,
+        delete=this.delete + stale_children(this.observed, this.is_present),
         events=tuple(this.events),
         wake_after=this.wake_after,
     )

@@ -8,13 +8,27 @@ from typing import Generic, TypeVar
 from pydantic import ValidationError
 
 from finetune_contract.base import Document
-from finetune_contract.failure import Failure, FailureReason, policy_of
+from finetune_contract.failure import Failure, FailureReason, policy_of, reason_of
 from finetune_operator.api.base import JobFailure
-from finetune_operator.reconcile.endings import Ending, ending_of, finished_at, name_of, numbered, trouble_of
+from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile.endings import (
+    Ending,
+    ending_of,
+    finished_at,
+    generation_of,
+    is_outdated,
+    last_word_at,
+    name_of,
+    numbered,
+    trouble_of,
+)
 from finetune_operator.reconcile.observed import Observed
 
 LIMIT = 3
-"""Tries of a Job whose failure may pass."""
+"""Tries of a Job whose failure may pass; as many again after an edit. Disruptions are met with patience."""
+
+MESSAGE_LIMIT = 2048
+"""Characters of a failure's message that status keeps."""
 
 DELAYS = (timedelta(seconds=10), timedelta(seconds=60))
 """Waits before the second and third try."""
@@ -38,6 +52,17 @@ class Working:
 
     reason: str
     message: str
+    failure: JobFailure | None = None
+    """Why the one before failed."""
+    until: datetime | None = None
+    """When a Job that has ended is judged even if nothing more is heard of its pod."""
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """The Job does not get to run, and the spec has been edited since it was built: it is to be replaced."""
+
+    job: Manifest
 
 
 @dataclass(frozen=True)
@@ -54,7 +79,7 @@ class GivenUp:
     failure: JobFailure
 
 
-State = Wanted | Working | Done[Result] | GivenUp
+State = Wanted | Working | Outdated | Done[Result] | GivenUp
 
 
 def state_of(
@@ -65,23 +90,33 @@ def state_of(
     parse: Callable[[str], Result],
     failure_in: Callable[[Result], Failure | None],
     latched: JobFailure | None,
+    generation: int,
+    now: datetime,
 ) -> State[Result]:
-    """Where the Job of one role and key is; `latched` is the failure that the status already tells of."""
+    """Where the Job of one role and key is.
+
+    `latched` is the failure that the status already tells of. A Job that failed is tried again after an edit of the
+    spec (another `generation`): what made it fail may be mended.
+    """
     jobs = numbered(observed.of("Job"), role, key)
     if not jobs:
         return Wanted(1)
     number, newest = jobs[-1]
-    ending = ending_of(newest, observed.of("Pod"))
+    known = latched if latched and latched.job == name_of(newest) else None
+    ending = ending_of(newest, observed.of("Pod"), now)
+    if ending is None and is_outdated(newest, observed.of("Pod"), generation):
+        return Outdated(newest)
     if ending is None:
-        trouble = trouble_of(newest, observed.of("Pod"))
-        return Working(trouble.reason, trouble.message) if trouble else Working("Running", "")
-    if latched and latched.job == name_of(newest):
-        return _after_failure(latched, number, finished_at(newest))
-    outcome = _read(ending, parse, failure_in)
-    if isinstance(outcome, Failure):
-        failure = JobFailure(job=name_of(newest), reason=outcome.reason.value, message=outcome.message)
-        return _after_failure(failure, number, finished_at(newest))
-    return Done(outcome)
+        reason, message = trouble_of(newest, observed.of("Pod")) or ("Running", "")
+        return Working(reason, message, failure=None if known else latched, until=last_word_at(newest))
+    if known is None:
+        outcome = _read(ending, parse, failure_in)
+        if not isinstance(outcome, Failure):
+            return Done(outcome)
+        message = outcome.message[:MESSAGE_LIMIT]
+        known = JobFailure(job=name_of(newest), reason=outcome.reason.value, message=message)
+    edited = generation_of(newest, generation) != generation
+    return _after_failure(known, number, finished_at(newest), edited=edited)
 
 
 def _read(
@@ -96,8 +131,11 @@ def _read(
     return failure_in(result) or result
 
 
-def _after_failure(failure: JobFailure, number: int, ended: datetime | None) -> Wanted | GivenUp:
-    if not policy_of(FailureReason(failure.reason)).retried or number >= LIMIT:
+def _after_failure(failure: JobFailure, number: int, ended: datetime | None, *, edited: bool) -> Wanted | GivenUp:
+    if edited:
+        return Wanted(number + 1, failure=failure)
+    policy = policy_of(reason_of(failure.reason))
+    if not policy.retried or (policy.counts and number % LIMIT == 0):
         return GivenUp(failure)
     delay = DELAYS[min(number, len(DELAYS)) - 1]
     return Wanted(number + 1, at=ended + delay if ended else None, failure=failure)
@@ -105,7 +143,12 @@ def _after_failure(failure: JobFailure, number: int, ended: datetime | None) -> 
 
 def explain(failure: JobFailure) -> str:
     """What happened and what to do, for a condition."""
-    return f"{failure.message.rstrip('.')}. {policy_of(FailureReason(failure.reason)).remedy}"
+    return f"{failure.message.rstrip('.')}. {policy_of(reason_of(failure.reason)).remedy}"
+
+
+def wait_for(wanted: Wanted, now: datetime) -> float | None:
+    """Seconds until the Job is to be created; None if that is now."""
+    return None if is_due(wanted, now) or wanted.at is None else (wanted.at - now).total_seconds()
 
 
 def is_due(wanted: Wanted, now: datetime) -> bool:

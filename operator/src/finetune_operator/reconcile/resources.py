@@ -1,16 +1,18 @@
 """What every reconcile begins and ends with: reading the resource, writing its status, dropping stale children."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from finetune_operator.api.base import ApiModel, ResourceStatus
+from finetune_contract.failure import FailureReason
+from finetune_operator.api.base import ApiModel, Condition, ResourceStatus
 from finetune_operator.manifests import storage
 from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
 from finetune_operator.reconcile.conditions import ConditionSet
-from finetune_operator.reconcile.endings import label_of, name_of
+from finetune_operator.reconcile.endings import generation_of, label_of, name_of
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Outcome
 
@@ -28,13 +30,22 @@ def read(model: type[Resource], raw: Manifest, now: datetime) -> Resource | Outc
         return model.model_validate(raw)
     except ValidationError as error:
         generation = int(raw["metadata"].get("generation", 1))
-        conditions = ConditionSet((), generation, now)
+        conditions = ConditionSet(_readable_conditions(raw), generation, now)
         message = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
         conditions.set(ACCEPTED, False, "InvalidSpec", message)
         conditions.stalled("InvalidSpec", message)
         status = ResourceStatus(observed_generation=generation, conditions=conditions.to_list(), phase="Invalid")
         # What an older or newer version wrote stays: losing a run's record could train again.
         return Outcome(status={**(raw.get("status") or {}), **status.to_dict()})
+
+
+def _readable_conditions(raw: Manifest) -> list[Condition]:
+    """The conditions as far as they can be read: without them, transition times would move with every pass."""
+    found = []
+    for item in (raw.get("status") or {}).get("conditions") or ():
+        with suppress(ValidationError):
+            found.append(Condition.model_validate(item))
+    return found
 
 
 def is_deleted(raw: Manifest) -> bool:
@@ -52,7 +63,12 @@ def note_denials(conditions: ConditionSet, observed: Observed) -> None:
     """Say that the API server refused a child, in its own words: quota, Pod Security or a webhook."""
     if observed.denials:
         message = "; ".join(f"{name}: {words}" for name, words in sorted(observed.denials.items()))
-        conditions.waiting("CreationDenied", f"the API server refused {message}")
+        reason = next((reason.value for sign, reason in _REFUSALS if sign in message), "CreationDenied")
+        conditions.waiting(reason, f"the API server refused {message}")
+
+
+_REFUSALS = (("exceeded quota", FailureReason.QUOTA_EXCEEDED), ("PodSecurity", FailureReason.POD_SECURITY_DENIED))
+"""What admission plugins of Kubernetes say -> the reason."""
 
 
 def stale_children(observed: Observed, keep: Callable[[str, str], bool]) -> tuple[ChildName, ...]:
@@ -64,6 +80,29 @@ def stale_children(observed: Observed, keep: Callable[[str, str], bool]) -> tupl
         if not item["metadata"].get("deletionTimestamp")
         and not keep(label_of(item, LABEL_ROLE), label_of(item, LABEL_RUN))
     )
+
+
+def to_create(
+    observed: Observed, wanted: tuple[Manifest, ...], generation: int
+) -> tuple[tuple[Manifest, ...], tuple[ChildName, ...]]:
+    """What is to be created, or, while a plan from before an edit has its name, what has to go first."""
+    names = {name_of(manifest) for manifest in wanted if manifest["kind"] == "ConfigMap"}
+    outdated = [
+        item
+        for item in observed.of("ConfigMap")
+        if name_of(item) in names and generation_of(item, generation) != generation
+    ]
+    return (() if outdated else wanted), _doomed("ConfigMap", outdated)
+
+
+def with_plan(observed: Observed, job: Manifest) -> tuple[ChildName, ...]:
+    """A Job and its plan as things to delete."""
+    plans = [item for item in observed.of("ConfigMap") if name_of(item) == name_of(job)]
+    return _doomed("Job", [job]) + _doomed("ConfigMap", plans)
+
+
+def _doomed(kind: str, items: Iterable[Manifest]) -> tuple[ChildName, ...]:
+    return tuple(child(kind, item) for item in items if not item["metadata"].get("deletionTimestamp"))
 
 
 def child(kind: str, item: Manifest) -> ChildName:

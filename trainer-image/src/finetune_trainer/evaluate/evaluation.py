@@ -11,7 +11,6 @@ from finetune_trainer.evaluate.generate import Loss, greedy_answers, supervised_
 from finetune_trainer.evaluate.heldout import HeldOut, held_out
 from finetune_trainer.evaluate.scores import score
 from finetune_trainer.evaluate.systems import Systems
-from finetune_trainer.stop import Stop
 from finetune_trainer.train.render import Example
 from finetune_trainer.train.sequences import pieces_of
 from finetune_trainer.train.workbench import Workbench
@@ -52,22 +51,20 @@ class _Measured:
     answers: list[str] | None
 
 
-def evaluate(plan: TrainingPlan, bench: Workbench, systems: Systems, stop: Stop) -> Evaluation:
-    """Measure every metric of the plan on every system; without held-out rows there are no scores.
-
-    Raises:
-        FineTuneError: Preempted, between two batches.
-    """
+def evaluate(plan: TrainingPlan, bench: Workbench, systems: Systems) -> Evaluation:
+    """Measure every metric of the plan on every system; without held-out rows there are no scores."""
     wanted = plan.evaluation
     rows = held_out(plan, bench)
     if not wanted.metrics or not rows.examples:
         log.info("nothing is evaluated: no metric is asked for, or the dataset has no %s rows", wanted.split)
         return Evaluation(split=wanted.split)
+    if Metric.EXACT_MATCH in wanted.metrics and bench.revision.row_format is RowFormat.TEXT:
+        log.info("ExactMatch is left out: Text rows have no answer to match")
     measured: dict[str, _Measured] = {}
     for system in _systems(wanted.baselines, bench):
         examples = rows.with_shots(wanted.few_shot_examples) if system == Baseline.FEW_SHOT else rows.examples
         with systems.model(system) as model:
-            measured[system] = _measure(plan, bench, model, examples, rows, stop)
+            measured[system] = _measure(plan, bench, model, examples, rows)
     scores = [each for system, found in measured.items() for each in _scores(plan, system, found, rows)]
     for each in scores:
         log.info("%s %s: %.4f [%.4f, %.4f]", each.system, each.metric, each.value, each.low or 0, each.high or 0)
@@ -86,18 +83,17 @@ def _measure(
     model: Any,  # noqa: ANN401 - transformers has no types
     examples: list[Example],
     rows: HeldOut,
-    stop: Stop,
 ) -> _Measured:
     metrics, renderer = plan.evaluation.metrics, bench.renderer
     losses = answers = None
     if Metric.EVAL_LOSS in metrics:
         tokens = [pieces_of(each, bench.context, split_long=True) for each in renderer.example_tokens(examples)]
-        flat = supervised_losses(model, [piece for pieces in tokens for piece in pieces], stop.check)
+        flat = supervised_losses(model, [piece for pieces in tokens for piece in pieces])
         found = iter(flat)
         losses = [_summed([next(found) for _ in pieces]) for pieces in tokens]
     if Metric.EXACT_MATCH in metrics and bench.revision.row_format is not RowFormat.TEXT:
         prompts = [renderer.prompt_ids(example) for example in examples]
-        greedy = greedy_answers(model, prompts, rows.max_new_tokens, renderer.stop_ids(), stop.check)
+        greedy = greedy_answers(model, prompts, rows.max_new_tokens, renderer.stop_ids())
         answers = [bench.tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in greedy]
     return _Measured(losses, answers)
 

@@ -1,6 +1,6 @@
 """What a model answers, and how likely it finds the right answer: in batches of like length."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -38,7 +38,6 @@ def greedy_answers(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     stop_ids: Sequence[int],
-    between: Callable[[], None] = lambda: None,
 ) -> list[Answer]:
     """The most likely continuation of each prompt, in the prompts' order.
 
@@ -47,7 +46,6 @@ def greedy_answers(
         prompts: Token ids, none of them empty.
         max_new_tokens: Where an answer ends that does not end by itself.
         stop_ids: Tokens that end an answer.
-        between: Called before every batch; may raise to stop.
     """
     settings = GenerationConfig(
         do_sample=False,
@@ -62,7 +60,6 @@ def greedy_answers(
     own_settings, model.generation_config = model.generation_config, settings
     try:
         for batch in _batches([len(prompt) + max_new_tokens for prompt in prompts], min(_BATCH_ROWS, rows_of_logits)):
-            between()
             ids, mask = _padded([prompts[row] for row in batch], stop_ids[0], left=True)
             out = model.generate(
                 input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
@@ -82,13 +79,11 @@ def greedy_answers(
 def supervised_losses(
     model: Any,  # noqa: ANN401
     sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
-    between: Callable[[], None] = lambda: None,
 ) -> list[Loss]:
     """The loss of each (ids, labels), labels not shifted, in their order."""
     most_tokens = max(1, _BATCH_LOGITS // model.config.get_text_config().vocab_size)
     losses: dict[int, Loss] = {}
     for batch in _batches([len(ids) for ids, _ in sequences], _BATCH_ROWS, most_tokens):
-        between()
         ids, mask = _padded([sequences[row][0] for row in batch], 0, left=False)
         labels, _ = _padded([sequences[row][1] for row in batch], IGNORED, left=False)
         logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits

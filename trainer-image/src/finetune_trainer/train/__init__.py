@@ -1,5 +1,5 @@
 """From rows and a base model to weights.
 
-Belongs here: rendering rows as text, token sequences, the model and its adapter, the training loop and its checkpoints,
-and the edge of the `train` command. Must not be here: how good the result is (`evaluate`), what is published (`export`).
+Belongs here: rows as text, token sequences, the model and its adapter, the loop and its checkpoints, and the edge
+of the `train` command. Must not be here: how good the result is (`evaluate`), what is published (`export`).
 """

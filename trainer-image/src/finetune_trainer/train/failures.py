@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_trainer.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -17,17 +18,22 @@ _MESSAGE_LIMIT = 1024
 
 
 @contextmanager
-def named() -> Iterator[None]:
+def named(stop: Stop) -> Iterator[None]:
     """Turn whatever a library raises into a failure with a name; OSErrors are the volume's and pass through.
 
+    Args:
+        stop: Once the pod was told to stop, whatever goes wrong is a consequence of that.
+
     Raises:
-        FineTuneError: GpuOutOfMemory, HostOutOfMemory, StorageFull, or TrainerCrashed with the end of the traceback.
+        FineTuneError: Preempted, GpuOutOfMemory, HostOutOfMemory, StorageFull, or TrainerCrashed with the end of the
+            traceback.
     """
     try:
         yield
-    except (FineTuneError, OSError, MemoryError):
-        raise
     except Exception as error:
+        stop.check()
+        if isinstance(error, (FineTuneError, OSError, MemoryError)):
+            raise
         log.exception("training failed")
         raise FineTuneError(_reason_of(error), _message_of(error)) from error
 

@@ -13,12 +13,9 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, set_seed
 
-from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import Method, TrainingPlan
 from finetune_store.checkpoints import Checkpoints
-from finetune_trainer.progress import ProgressBoard
-from finetune_trainer.stop import Stop
-from finetune_trainer.timings import Stopwatch
+from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
@@ -48,38 +45,30 @@ class Trained:
     data: TrainingData
 
 
-def fit(
-    plan: TrainingPlan,
-    bench: Workbench,
-    checkpoints: Checkpoints,
-    board: ProgressBoard,
-    stop: Stop,
-    watch: Stopwatch,
-) -> Trained:
+def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained:
     """Train from the newest checkpoint, or not at all when its step is the last.
 
     Raises:
         FineTuneError: Preempted, NonFiniteLoss, DataTruncated, InvalidPlan, ModelNotFound, TokenizerMismatch.
     """
-    with watch.stage("Loading"):
+    plan = attempt.plan
+    with attempt.watch.stage("Loading"):
         model = _load(plan, bench)
-        data = _prepare(plan, bench)
+        data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
         newest = checkpoints.newest()
     total = _total_steps(plan, len(data.dataset))
     resumed_from = newest[0] if newest else None
-    board.update(
+    attempt.board.update(
         total_steps=total, step=resumed_from or 0, resumed_from_step=resumed_from, checkpoint_step=resumed_from
     )
-    if newest is None or newest[0] < total:
-        _train(plan, bench, model, data, total, newest, checkpoints, board, stop, watch)
-        newest = checkpoints.newest()
-    else:
+    if newest is not None and newest[0] >= total:
         log.info("all %d steps were done before: nothing is left to train", total)
+        last = newest[1]
+    else:
+        last = _train(attempt, bench, model, data, total, newest[1] if newest else None, checkpoints)
     del model
     _free_memory()
-    if newest is None or newest[0] < total:
-        raise FineTuneError(FailureReason.CHECKPOINT_CORRUPT, f"the checkpoint of the last step, {total}, is not there")
-    return Trained(newest[1], total, resumed_from, _train_loss(newest[1]), data)
+    return Trained(last, total, resumed_from, _train_loss(last), data)
 
 
 def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transformers has no types
@@ -92,7 +81,7 @@ def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transf
     if is_segmentable(model):
         model.set_attn_implementation(SEGMENTED)
     else:
-        log.info("%s cannot keep packed documents apart: sequences are padded instead", type(model).__name__)
+        log.info("%s cannot keep packed documents apart: rows are padded, not packed", type(model).__name__)
     return model if plan.adapter is None else add_adapter(model, plan.adapter)
 
 
@@ -100,12 +89,12 @@ def _is_segmented(model: Any) -> bool:  # noqa: ANN401
     return bool(model.config.get_text_config()._attn_implementation == SEGMENTED)  # noqa: SLF001 - no public name
 
 
-def _prepare(plan: TrainingPlan, bench: Workbench) -> TrainingData:
+def _prepare(plan: TrainingPlan, bench: Workbench, *, packing: bool) -> TrainingData:
     if bench.renderer.is_chat and not bench.renderer.marks_assistant:
         log.info("the chat template does not mark assistant turns: the loss is on each row's last answer only")
     return build_training_data(
         bench.renderer.tokens(bench.revision.rows("train")),
-        plan.hyperparameters,
+        plan.hyperparameters.model_copy(update={"packing": packing}),
         bench.context,
         plan.truncated_share,
         split_long=plan.method is Method.CPT,
@@ -118,20 +107,17 @@ def _total_steps(plan: TrainingPlan, sequences: int) -> int:
 
 
 def _train(
-    plan: TrainingPlan,
+    attempt: Attempt,
     bench: Workbench,
     model: Any,  # noqa: ANN401
     data: TrainingData,
     total: int,
-    newest: tuple[int, Path] | None,
+    resumed: Path | None,
     checkpoints: Checkpoints,
-    board: ProgressBoard,
-    stop: Stop,
-    watch: Stopwatch,
-) -> None:
-    """Run the loop to its end or to the step in which the pod is told to stop."""
-    clock = TokenClock()
-    reporting = Reporting(board, clock)
+) -> Path:
+    """Run the loop to its end, or to the step in which the pod is told to stop; answers the last step's checkpoint."""
+    plan, clock = attempt.plan, TokenClock()
+    reporting = Reporting(attempt.board, clock)
     recomputes = bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL
     config = build_config(
         plan.hyperparameters,
@@ -142,7 +128,7 @@ def _train(
         packed_attention=_is_segmented(model),
         recomputes=recomputes,
     )
-    saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, stop, board)
+    saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, attempt.stop, attempt.board)
     trainer = PackedTrainer(
         clock=clock,
         model=model,
@@ -153,12 +139,15 @@ def _train(
         callbacks=[Guard(), reporting, saving],
     )
     trainer.remove_callback(PrinterCallback)
+    attempt.stop.check()
     began = time.monotonic()
-    with stop.deferred():
-        trainer.train(resume_from_checkpoint=str(newest[1]) if newest else None)
+    with attempt.stop.deferred():
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    attempt.stop.check()
     first = reporting.first_step_seconds or 0.0
-    watch.add("FirstStep", first)
-    watch.add("Training", time.monotonic() - began - first)
+    attempt.watch.add("FirstStep", first)
+    attempt.watch.add("Training", time.monotonic() - began - first)
+    return checkpoints.directory / f"checkpoint-{total}"
 
 
 def _batches(

@@ -17,9 +17,10 @@ from finetune_contract.failure import Failure
 from finetune_contract.paths import ENV_POD_UID, PLAN_FILE, POD_PORT, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_contract.plans import TrainingPlan
 from finetune_store.edge import read_plan, run_command
-from finetune_trainer.progress import ProgressBoard, ProgressServer
+from finetune_trainer.progress import ProgressBoard, serve
 from finetune_trainer.stop import Stop
 from finetune_trainer.timings import Stopwatch
+from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.failures import named
 from finetune_trainer.train.result import failed_result, fitted
 from finetune_trainer.train.surroundings import prepare_environment
@@ -31,11 +32,11 @@ def main(argv: Sequence[str]) -> int:
     """Train one attempt of one run; answers the exit code."""
     arguments = _parse(argv)
     prepare_environment(arguments.scratch)
-    attempt = _Attempt(arguments)
-    return run_command(attempt.work, attempt.failed, arguments.termination_log)
+    command = _Command(arguments)
+    return run_command(command.work, command.failed, arguments.termination_log)
 
 
-class _Attempt:
+class _Command:
     """One call of the command: what `run_command` needs, with the board between success and failure."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
@@ -47,12 +48,13 @@ class _Attempt:
         stop.install()
         plan = read_plan(arguments.plan, TrainingPlan)
         board = self._board = ProgressBoard(plan.run_key, plan.attempt)
-        ProgressServer(board, arguments.port).start()
+        serve(board, arguments.port)
         log.info("run %s, attempt %d: loading libraries", plan.run_key[:12], plan.attempt)
-        with named():
+        with named(stop):
             with watch.stage("Loading"):
                 from finetune_trainer.train.recipe import run
-            return fitted(run(plan, arguments.store, arguments.pod_uid, board, stop, watch))
+            stop.check()
+            return fitted(run(Attempt(plan, arguments.pod_uid, board, stop, watch), arguments.store))
 
     def failed(self, failure: Failure) -> Document:
         return fitted(failed_result(failure, self._board.snapshot() if self._board else None))

@@ -17,9 +17,8 @@ from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.export.artifact import size_of, write_adapter, write_model
 from finetune_trainer.export.probe import write_probe
 from finetune_trainer.export.publish import lineage_of, publish_outcome
-from finetune_trainer.progress import ProgressBoard
-from finetune_trainer.stop import Stop
 from finetune_trainer.timings import Stopwatch
+from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.fit import Trained, fit
 from finetune_trainer.train.model import stored_dtype
 from finetune_trainer.train.workbench import Workbench, open_workbench
@@ -27,35 +26,40 @@ from finetune_trainer.train.workbench import Workbench, open_workbench
 log = logging.getLogger(__name__)
 
 
-def run(
-    plan: TrainingPlan, root: Path, pod_uid: str, board: ProgressBoard, stop: Stop, watch: Stopwatch
-) -> TrainingResult:
+def run(attempt: Attempt, root: Path) -> TrainingResult:
     """Train, evaluate and publish; or say what an earlier attempt has published.
+
+    Args:
+        attempt: What to do, and whom to tell.
+        root: Where the plan's claim is mounted.
 
     Raises:
         FineTuneError: Any of the reasons a training pod can fail for.
     """
+    plan, board, watch = attempt.plan, attempt.board, attempt.watch
     store = Store(root, plan.claim)
     if earlier := store.outcome(plan.run_key):
         log.info("this run has succeeded before: its artifact is used again")
         return earlier.model_copy(update={"reused": True, "attempt": plan.attempt})
     with watch.stage("Loading"):
         bench = open_workbench(plan, store)
-    checkpoints = Checkpoints(store, plan.run_key, pod_uid, plan.checkpoints.keep)
-    trained = fit(plan, bench, checkpoints, board, stop, watch)
+    checkpoints = Checkpoints(store, plan.run_key, attempt.pod_uid, plan.checkpoints.keep)
+    trained = fit(attempt, bench, checkpoints)
     with store.workspace(StoredKind.ARTIFACT) as directory:
         _write_artifact(plan, bench, trained, directory)
         with watch.stage("Evaluating"):
             board.update(phase=Phase.EVALUATING)
             systems = Systems(plan, bench, directory)
-            evaluation = evaluate(plan, bench, systems, stop)
+            evaluation = evaluate(plan, bench, systems)
             write_probe(plan, bench, systems, directory)
             board.update(eval_loss=evaluation.tuned_loss())
-        with stop.deferred(), watch.stage("Publishing"):
+        attempt.stop.check()
+        with attempt.stop.deferred():
             board.update(phase=Phase.PUBLISHING)
-            artifact = _publish_artifact(plan, store, directory)
-    result = _result(plan, trained, artifact, evaluation, watch)
-    return publish_outcome(store, result, evaluation.to_json())
+            with watch.stage("Publishing"):
+                artifact = _publish_artifact(plan, store, directory)
+            result = _result(plan, trained, artifact, evaluation, watch)
+            return publish_outcome(store, result, evaluation.to_json())
 
 
 def _write_artifact(plan: TrainingPlan, bench: Workbench, trained: Trained, directory: Path) -> None:

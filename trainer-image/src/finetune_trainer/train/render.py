@@ -108,12 +108,12 @@ class Renderer:
                 "the chat template renders a conversation differently with its answer than without it, "
                 "so the answer's tokens cannot be told apart",
             )
-        completion = whole.removeprefix(prompt)
         answer = turns[-1]["content"]
-        if completion.endswith(answer):
-            # A template that leaves the end of an answer open would train a model that never stops.
-            completion += self.tokenizer.eos_token
-        return Example(prompt, completion, answer)
+        # An empty answer is found nowhere: then all of the completion counts as its end.
+        before, found, end = whole.removeprefix(prompt).rpartition(answer.strip() or "\0")
+        # What follows the end of a turn is never generated. A template that leaves the end open would train a model
+        # that never stops.
+        return Example(prompt, before + found + (end.rstrip() or self.tokenizer.eos_token), answer)
 
     # --- tokens ---
 
@@ -147,9 +147,9 @@ class Renderer:
         stops = {int(self.tokenizer.eos_token_id)}
         if self.is_chat:
             turns: list[Turn] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
-            end = self._chat_example(turns).completion.removeprefix("x")
+            end = self._chat_example(turns).completion.rpartition("x")[2]
             ids = self._ids([end])[0]
-            if ids and ids[0] in self.tokenizer.all_special_ids:
+            if ids and ids[0] in self.tokenizer.added_tokens_decoder:
                 stops.add(ids[0])
         return sorted(stops)
 

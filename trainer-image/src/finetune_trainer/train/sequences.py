@@ -112,7 +112,8 @@ def choose_lengths(
         return settings.max_length, settings.max_length
     length = min(context, _rounded_up(int(np.percentile(lengths, 99))))
     total = int(lengths.sum())
-    while length < context and np.clip(lengths - length, 0, None).sum() > truncated_share * total:
+    # A row that is cut counts whole: where its answer was at the end, nothing is left to learn from it.
+    while length < context and lengths[lengths > length].sum() > truncated_share * total:
         length = min(context, length + _ROUND_TO)
     if not settings.packing:
         return length, length

@@ -29,11 +29,10 @@ def open_workbench(plan: TrainingPlan, store: Store) -> Workbench:
     """Verify the inputs and load the tokenizer.
 
     Raises:
-        FineTuneError: StorageUnavailable, InvalidPlan, DatasetInvalid or TokenizerMismatch.
+        FineTuneError: StorageUnavailable, InvalidPlan, DatasetInvalid, ModelNotFound or TokenizerMismatch.
     """
     base = store.verify(plan.base)
     revision = open_revision(store.verify(plan.dataset), plan.method)
+    context = context_of(base)  # first: it says whether there is a model at all
     tokenizer = load_tokenizer(base)
-    return Workbench(
-        base, revision, context_of(base), tokenizer, Renderer(tokenizer, revision.row_format), find_device()
-    )
+    return Workbench(base, revision, context, tokenizer, Renderer(tokenizer, revision.row_format), find_device())

@@ -1,0 +1,70 @@
+# `make` or `make help` lists what there is. Slow work is cached in ~/.cache/finetune-operator (or FINETUNE_CACHE).
+# CLUSTER=current uses the current kubeconfig context instead of the local cluster (asks; YES=1 answers).
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv/bin
+# For tools and tests; the cluster step itself must see the user's own KUBECONFIG.
+ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$$PATH
+
+.DEFAULT_GOAL := help
+# Later targets build on what earlier ones leave behind.
+.NOTPARALLEL:
+.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo \
+	test test-unit test-trainer test-cluster check generate
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+prepare:
+	@$(PYTHON) -m tools.prepare
+
+venv: ## the development environment .venv, from uv.lock
+	@$(PYTHON) -m tools.venv
+
+cluster: ## start, repair or re-use the local Kubernetes cluster; kubeconfig at .local/kubeconfig
+ifeq ($(CLUSTER),current)
+	@$(PYTHON) -m tools.context
+else
+	@$(PYTHON) -m tools.cluster up
+endif
+
+cluster-down: ## remove the local cluster; cached programs and images stay
+	@$(PYTHON) -m tools.cluster down
+
+cluster-status: ## one line per process of the local cluster
+	@$(PYTHON) -m tools.cluster status
+
+images: cluster ## build the operator and trainer images and load them into the local cluster
+	@$(PYTHON) -m tools.images
+
+install: cluster images ## install the chart with those images
+	@$(PYTHON) -m tools.install
+
+kueue: cluster ## install Kueue, built from source, on the local cluster
+	@$(PYTHON) -m tools.kueue
+
+demo: prepare cluster images install ## three YAMLs to a served adapter, with a table of before and after
+	@$(ON_CLUSTER) $(VENV)/python -m tools.demo
+
+test: prepare test-unit test-trainer test-cluster ## all tests: what CI runs, with `make check`
+
+test-unit: venv ## tests without a cluster, under a minute
+	$(VENV)/python -m pytest tests/unit
+
+test-trainer: venv ## tests of the training code on CPU
+	$(VENV)/python -m pytest tests/trainer
+
+test-cluster: venv cluster images install ## tests of the chart, and on the cluster with the chart installed
+	$(ON_CLUSTER) $(VENV)/python -m pytest tests/chart tests/cluster
+
+check: venv ## format, lint, types, import rules, generated files
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+	@$(MAKE) --no-print-directory generate
+	git diff --exit-code -- crds charts docs/reference
+
+generate: venv ## everything that is made from code: CRDs
+	$(VENV)/python -m finetune_operator.api.crd

@@ -1,0 +1,209 @@
+"""What the chart renders, and that its rights are exactly what the code uses."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune_operator.cluster import RESOURCES
+from finetune_operator.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "finetune-operator"
+HELM = shutil.which("helm") or shutil.which("helm", path=str(ROOT / ".local" / "bin"))
+NAMESPACE = "finetune-system"
+Manifest = dict[str, Any]
+
+pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: `make cluster` builds one")
+
+
+def helm(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    assert HELM is not None
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+def render(*values: str) -> list[Manifest]:
+    sets = [part for value in values for part in ("--set-json", value)]
+    done = helm("template", "finetune-operator", str(CHART), "-n", NAMESPACE, "--kube-version", "1.34", *sets)
+    assert done.returncode == 0, done.stderr
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def deployment(*values: str) -> Manifest:
+    (found,) = of_kind(render(*values), "Deployment")
+    return found
+
+
+def environment(manifest: Manifest) -> dict[str, str]:
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable.get("value", "from the pod") for variable in container["env"]}
+
+
+def granted(roles: list[Manifest]) -> dict[tuple[str, str], set[str]]:
+    """(group, resource) -> verbs."""
+    rights: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for rule in (rule for role in roles for rule in role["rules"]):
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                rights[group, resource] |= set(rule["verbs"])
+    return dict(rights)
+
+
+def used() -> Iterator[tuple[tuple[str, str], str]]:
+    """What cluster.py may ask for."""
+    for resource in RESOURCES.values():
+        group = resource.api_version.rpartition("/")[0]
+        for verb in resource.verbs:
+            name, _, subresource = verb.partition("/")
+            yield (group, f"{resource.plural}/{subresource}" if subresource else resource.plural), name
+
+
+def needed() -> dict[tuple[str, str], set[str]]:
+    rights: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for resource, verb in used():
+        rights[resource].add(verb)
+    return dict(rights)
+
+
+def test_the_chart_passes_lint() -> None:
+    done = helm("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_value_is_in_the_schema() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert set(values) == set(schema["properties"]) - {"global"}
+
+
+@pytest.mark.parametrize("value", ['replicaCount="two"', 'unknown="x"', 'storage.size="huge"', 'watchNamespaces=["A"]'])
+def test_a_wrong_value_is_refused(value: str) -> None:
+    done = helm("template", "x", str(CHART), "--kube-version", "1.34", "--set-json", value)
+    assert done.returncode != 0
+    assert value.partition("=")[0].partition(".")[0] in done.stderr
+
+
+def test_the_rights_are_exactly_what_the_code_uses() -> None:
+    manifests = render("rbac.aggregateToDefaultRoles=false")
+    roles = [*of_kind(manifests, "ClusterRole"), *of_kind(manifests, "Role")]
+    assert granted(roles) == needed()
+
+
+def test_no_right_is_a_wildcard_and_none_is_on_secrets() -> None:
+    for role in of_kind(render(), "ClusterRole") + of_kind(render('watchNamespaces=["a"]'), "Role"):
+        text = json.dumps(role["rules"])
+        assert "*" not in text
+        assert "secrets" not in text
+
+
+def test_with_a_list_of_namespaces_there_is_no_cluster_role() -> None:
+    manifests = render('watchNamespaces=["a","b"]', "rbac.aggregateToDefaultRoles=false")
+    assert of_kind(manifests, "ClusterRole") == []
+    roles = of_kind(manifests, "Role")
+    assert {role["metadata"]["namespace"] for role in roles} == {"a", "b", NAMESPACE}
+    assert granted(roles) == needed()
+    (found,) = of_kind(manifests, "Deployment")
+    assert environment(found)[PREFIX + "NAMESPACES"] == "a,b"
+
+
+def test_the_lease_is_in_our_namespace_only() -> None:
+    for role in of_kind(render(), "ClusterRole"):
+        assert "leases" not in json.dumps(role["rules"])
+
+
+def test_the_pod_passes_pod_security_restricted() -> None:
+    pod = deployment()["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_every_variable_is_a_setting_with_a_valid_value() -> None:
+    variables = environment(deployment('settings={"workers": 16, "resync_seconds": 5}'))
+    for name in variables:
+        assert name.removeprefix(PREFIX).lower() in Settings.model_fields, name
+    settings = Settings.from_environment(variables)
+    assert (settings.workers, settings.resync_seconds) == (16, 5)
+
+
+def test_the_defaults_of_chart_and_code_are_the_same() -> None:
+    variables = environment(deployment())
+    settings, defaults = Settings.from_environment(variables), Settings()
+    for name in ("namespaces", "claim_name", "claim_storage_class", "claim_access_mode", "claim_size", "health_port"):
+        assert getattr(settings, name) == getattr(defaults, name), name
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], r"finetune-operator:\d+\.\d+\.\d+"),
+        (['image={"repository":"r/o","tag":"v1"}'], r"r/o:v1"),
+        ([f'image={{"repository":"r/o","tag":"v1","digest":"sha256:{"a" * 64}"}}'], rf"r/o@sha256:{'a' * 64}"),
+    ],
+    ids=["default", "tag", "digest"],
+)
+def test_the_operator_passes_its_own_image_on(values: list[str], expected: str) -> None:
+    found = deployment(*values)
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    assert re.fullmatch(expected, container["image"])
+    assert environment(found)[PREFIX + "OPERATOR_IMAGE"] == container["image"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_crds_are_those_that_are_generated(keep: bool) -> None:
+    rendered = {
+        m["metadata"]["name"]: m for m in of_kind(render(f"crds.keep={json.dumps(keep)}"), "CustomResourceDefinition")
+    }
+    generated = [yaml.safe_load(path.read_text()) for path in (ROOT / "crds").glob("*.yaml")]
+    assert {crd["metadata"]["name"] for crd in generated} == set(rendered)
+    for crd in generated:
+        found = rendered[crd["metadata"]["name"]]
+        assert found["spec"] == crd["spec"]
+        policy = (found["metadata"].get("annotations") or {}).get("helm.sh/resource-policy")
+        assert policy == ("keep" if keep else None)
+
+
+def test_the_crds_can_be_left_out() -> None:
+    assert of_kind(render("crds.enabled=false"), "CustomResourceDefinition") == []
+
+
+def test_users_may_view_and_edit_what_they_may_view_and_edit() -> None:
+    roles = {role["metadata"]["name"]: role for role in of_kind(render(), "ClusterRole")}
+    view, edit = roles["finetune-operator-view"], roles["finetune-operator-edit"]
+    assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit["metadata"]["labels"]
+    assert all(not resource.endswith("/status") for _, resource in granted([view, edit]))
+
+
+def test_options_are_off_until_they_are_wanted() -> None:
+    assert {"PodMonitor", "PodDisruptionBudget"}.isdisjoint({manifest["kind"] for manifest in render()})
+    wanted = render("metrics.podMonitor.enabled=true", "podDisruptionBudget.enabled=true")
+    (monitor,), (budget,) = of_kind(wanted, "PodMonitor"), of_kind(wanted, "PodDisruptionBudget")
+    (found,) = of_kind(wanted, "Deployment")
+    labels = found["spec"]["template"]["metadata"]["labels"]
+    for selector in (monitor["spec"]["selector"], budget["spec"]["selector"], found["spec"]["selector"]):
+        assert selector["matchLabels"].items() <= labels.items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in [port["name"] for port in found["spec"]["template"]["spec"]["containers"][0]["ports"]]
+
+
+def test_our_own_pods_are_not_taken_for_children() -> None:
+    for manifest in render():
+        labels = manifest["metadata"].get("labels", {})
+        assert labels.get("app.kubernetes.io/managed-by") == "Helm", manifest["kind"]

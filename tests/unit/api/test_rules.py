@@ -1,0 +1,111 @@
+"""The CEL rules of the CRDs, as far as plain CEL goes; tests/cluster/test_api.py asks the real API server."""
+
+import re
+from typing import Any
+
+import celpy
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from finetune_operator.api.base import RelativePath
+from finetune_operator.api.crd import RESOURCES, crd
+from tests import factories
+
+SCHEMAS = {entry[1].kind: crd(*entry)["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for entry in RESOURCES}
+
+
+def refusals(schema: dict[str, Any], value: Any) -> list[str]:
+    """The messages of the rules that a value breaks, anywhere in it."""
+    found = []
+    for rule in schema.get("x-kubernetes-validations", ()):
+        environment = celpy.Environment()
+        program = environment.program(environment.compile(rule["rule"]))
+        if not program.evaluate({"self": celpy.json_to_cel(value)}):
+            found.append(rule["message"])
+    for name, child in schema.get("properties", {}).items():
+        if isinstance(value, dict) and name in value:
+            found += refusals(child, value[name])
+    if "items" in schema:
+        for item in value:
+            found += refusals(schema["items"], item)
+    return found
+
+
+VOLUME = {"claimName": "raw"}
+HUB = {"repo": "org/model"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "says"),
+    [
+        pytest.param(factories.make_dataset(), None, id="dataset"),
+        pytest.param(factories.make_job(), None, id="job"),
+        pytest.param(factories.make_deployment(), None, id="deployment"),
+        pytest.param(factories.make_deployment(adapters=[], baseModel={"huggingFace": HUB}), None, id="base alone"),
+        pytest.param(factories.make_deployment(adapters=[]), "nothing to serve", id="empty deployment"),
+        pytest.param(factories.make_dataset(source={}), "set exactly one of", id="no source"),
+        pytest.param(
+            factories.make_dataset(source={"inline": {"jsonl": "{}"}, "persistentVolumeClaim": VOLUME}),
+            "set exactly one of inline, configMap, http, persistentVolumeClaim",
+            id="two sources",
+        ),
+        pytest.param(
+            factories.make_dataset(source={"http": {"urls": ["http://a", "http://b"], "sha256": ["0" * 64]}}),
+            "one sha256 for each URL",
+            id="checksums",
+        ),
+        pytest.param(
+            factories.make_dataset(split={"validation": 0.5, "test": 0.5}), "at most 0.9", id="nothing to train on"
+        ),
+        pytest.param(
+            factories.make_dataset(source={"persistentVolumeClaim": {**VOLUME, "path": "a/../b"}}),
+            "relative, without '..'",
+            id="path",
+        ),
+        pytest.param(factories.make_job(baseModel={}), "set exactly one of", id="no base"),
+        pytest.param(factories.make_job(baseModel={"fineTuneJob": {"name": "triage"}}), "its own result", id="itself"),
+        pytest.param(factories.make_job("1st"), "metadata.name must start with a letter", id="name"),
+        pytest.param(factories.make_job("a" * 64), "metadata.name", id="long name"),
+        pytest.param(factories.make_job("a.b"), "metadata.name", id="dotted name"),
+        pytest.param(
+            factories.make_job(adapter={"targetModules": ["all-linear", "q_proj"]}), "stands alone", id="all-linear"
+        ),
+        pytest.param(
+            factories.make_deployment(adapters=[{"name": "tgi", "fineTuneJob": {"name": "x"}}]), "aliases", id="alias"
+        ),
+        pytest.param(
+            factories.make_deployment(adapters=[{"name": "support", "fineTuneJob": {"name": "x"}}]),
+            "the deployment's own name",
+            id="named as the deployment",
+        ),
+    ],
+)
+def test_a_rule_refuses_with_words_that_help(resource: dict[str, Any], says: str | None) -> None:
+    found = refusals(SCHEMAS[resource["kind"]], resource)
+    assert found == [] if says is None else any(says in message for message in found), found
+
+
+PATHS = {
+    ".": True, "a": True, "a/b": True, "*.jsonl": True, "tickets/**/*.jsonl": True, "./a": True, ".hidden": True,
+    "a/.b": True, "..a": True, "a..b": True, "a/...": True, "a/": True, "a b": True, "é": True,
+    "": False, "/": False, "/a": False, "..": False, "../x": False, "a/..": False, "a/../b": False, "a/b/../../..": False,
+    "./..": False, "a\\..\\b": False, "a\x00b": False, "x" * 513: False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: repr(path)[:20])
+def test_a_relative_path_stays_in_its_volume(path: str) -> None:
+    try:
+        TypeAdapter(RelativePath).validate_python(path)
+        accepted = True
+    except ValidationError:
+        accepted = False
+    assert accepted is PATHS[path]
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_patterns_are_plain_enough_for_every_engine(kind: str) -> None:
+    """RE2 knows no look-around and no back-references."""
+    for pattern in re.findall(r"'pattern': ['\"](.*?)['\"]", str(SCHEMAS[kind])):
+        assert "(?" not in pattern
+        assert not re.search(r"\\[1-9]", pattern)

@@ -1,0 +1,18 @@
+import pytest
+from pydantic import ValidationError
+
+from finetune_operator.settings import Settings
+
+
+def test_settings_come_from_the_environment() -> None:
+    settings = Settings.from_environment({"FINETUNE_WORKERS": "3", "FINETUNE_NAMESPACES": "a,b", "OTHER": "x"})
+    assert (settings.workers, settings.namespaces) == (3, ("a", "b"))
+
+
+def test_empty_means_default() -> None:
+    assert Settings.from_environment({"FINETUNE_CLAIM_STORAGE_CLASS": ""}).claim_storage_class is None
+
+
+def test_a_wrong_value_is_refused() -> None:
+    with pytest.raises(ValidationError, match="workers"):
+        Settings.from_environment({"FINETUNE_WORKERS": "0"})

@@ -1,0 +1,147 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+
+import pytest
+
+from finetune_operator import sync
+from finetune_operator.cache import Cache, Key, Place
+from finetune_operator.cluster import Page
+from finetune_operator.errors import Unavailable
+from finetune_operator.sync import Synchroniser
+from tests.unit.operator_runtime.fakes import NAMESPACE, FakeCluster, make_job, make_resource
+
+TUNE = Key("FineTuneJob", NAMESPACE, "tune")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    for name in ("LAG", "RELIST_PAUSE", "FIRST_RETRY"):
+        monkeypatch.setattr(sync, name, 0.0)
+    return FakeCluster()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is tested sets no event
+            await asyncio.sleep(0.001)
+
+
+class Watched:
+    def __init__(self, cluster: FakeCluster, namespaces: tuple[str, ...] = (), period: float = 600.0) -> None:
+        self.cache = Cache()
+        self.notified: list[Key] = []
+        self.sync = Synchroniser(cluster, self.cache, self.notify, namespaces, period)
+
+    def notify(self, keys: Iterable[Key]) -> None:
+        self.notified += keys
+
+
+async def test_filling_lists_everything_and_then_it_is_synced(cluster: FakeCluster) -> None:
+    tune = cluster.add(make_resource())
+    cluster.add(make_job(tune))
+    watched = Watched(cluster)
+    assert not watched.sync.is_synced
+    await watched.sync.fill()
+    assert watched.sync.is_synced
+    assert set(watched.cache.children(TUNE, tune["metadata"]["uid"])) == {"Job"}
+
+
+async def test_filling_outlasts_an_outage(cluster: FakeCluster) -> None:
+    attempts = []
+
+    def fail(what: str) -> None:
+        attempts.append(what)
+        if len(attempts) < 4:
+            raise Unavailable("away")
+
+    cluster.fail = fail
+    watched = Watched(cluster)
+    await watched.sync.fill()
+    assert watched.sync.is_synced
+
+
+async def test_only_our_namespaces_are_listed(cluster: FakeCluster) -> None:
+    cluster.add(make_resource())
+    cluster.add(make_resource(metadata={"namespace": "elsewhere"}))
+    watched = Watched(cluster, namespaces=(NAMESPACE,))
+    await watched.sync.fill()
+    assert list(watched.cache.keys()) == [TUNE]
+    await watched.sync.sweep("FineTuneJob")
+    assert list(watched.cache.keys()) == [TUNE]
+
+
+async def test_a_sweep_finds_a_deletion_that_no_watch_reported(cluster: FakeCluster) -> None:
+    cluster.add(make_resource())
+    watched = Watched(cluster)
+    await watched.sync.fill()
+    cluster.take_away("FineTuneJob", "tune")
+    watched.notified.clear()
+    await watched.sync.sweep("FineTuneJob")
+    assert watched.cache.get(TUNE) is None
+    assert watched.notified == [TUNE]
+
+
+async def test_a_sweep_finds_a_change_that_no_watch_reported(cluster: FakeCluster) -> None:
+    cluster.add(make_resource())
+    watched = Watched(cluster)
+    await watched.sync.fill()
+    cluster.add(make_resource(spec={"rank": 2}))
+    await watched.sync.sweep("FineTuneJob")
+    assert (watched.cache.get(TUNE) or {})["spec"] == {"rank": 2}
+
+
+async def test_a_sweep_of_what_is_known_reads_no_object(cluster: FakeCluster) -> None:
+    cluster.add(make_resource())
+    watched = Watched(cluster)
+    await watched.sync.fill()
+    cluster.reads.clear()
+    await watched.sync.sweep("FineTuneJob")
+    assert cluster.reads == ["list FineTuneJob"]
+
+
+async def test_an_object_made_during_a_sweep_is_not_swept_away(cluster: FakeCluster) -> None:
+    watched = Watched(cluster)
+    await watched.sync.fill()
+    list_ = cluster.list
+
+    async def listing(kind: str, namespace: str | None, *, metadata_only: bool = False) -> AsyncIterator[Page]:
+        async for page in list_(kind, namespace, metadata_only=metadata_only):
+            watched.sync.observe("ADDED", cluster.add(make_resource()))
+            yield page
+
+    cluster.list = listing  # type: ignore[method-assign]
+    await watched.sync.sweep("FineTuneJob")
+    assert watched.cache.get(TUNE) is not None
+
+
+async def test_a_re_list_brings_a_sweep_at_once(cluster: FakeCluster) -> None:
+    tune = cluster.add(make_resource())
+    watched = Watched(cluster)
+    await watched.sync.fill()
+    cluster.take_away("FineTuneJob", "tune")
+    sweeping = asyncio.create_task(watched.sync.run())
+    await asyncio.sleep(0)
+    watched.sync.observe(None, cluster.add(make_resource(name="other")))
+    await until(lambda: watched.cache.get(TUNE) is None)
+    sweeping.cancel()
+    watched.sync.observe("MODIFIED", tune)
+    assert watched.cache.get(TUNE) is None
+
+
+async def test_sweeps_come_by_themselves(cluster: FakeCluster) -> None:
+    cluster.add(make_resource())
+    watched = Watched(cluster, period=0.01)
+    await watched.sync.fill()
+    cluster.take_away("FineTuneJob", "tune")
+    sweeping = asyncio.create_task(watched.sync.run())
+    await until(lambda: watched.cache.get(TUNE) is None)
+    sweeping.cancel()
+
+
+async def test_watch_events_are_taken_in(cluster: FakeCluster) -> None:
+    watched = Watched(cluster)
+    watched.sync.observe("ADDED", cluster.add(make_resource()))
+    assert watched.cache.get(TUNE) is not None
+    watched.sync.observe("DELETED", cluster.take_away("FineTuneJob", "tune"))
+    assert watched.cache.get(Place(*TUNE)) is None
+    assert watched.notified == [TUNE, TUNE]

@@ -1,0 +1,229 @@
+"""The life of a ModelDeployment, step by step."""
+
+from typing import Any
+
+from finetune_contract.failure import Failure, FailureReason
+from finetune_contract.results import ArtifactType, StageResult
+from finetune_operator.reconcile.observed import Reference
+from tests import factories
+from tests.factories import Object, digest, finished_job, stage_result
+from tests.unit.reconcile.world import World
+
+HUB = {"huggingFace": {"repo": "org/model"}}
+TWO = [{"name": name, "fineTuneJob": {"name": name}} for name in ("triage", "reply")]
+
+
+def world(*others: Object, **spec: Any) -> World:
+    here = World(factories.make_deployment(**spec), *others)
+    here.settle()
+    return here
+
+
+def roll_out(here: World, ready: int | None = None) -> World:
+    """The Deployment controller catches up."""
+    item = here.find("Deployment", "support")
+    assert item is not None
+    replicas = here.raw["spec"].get("replicas", 1)
+    item["status"] = {
+        "observedGeneration": item["metadata"]["generation"],
+        "replicas": replicas,
+        "updatedReplicas": replicas,
+        "readyReplicas": replicas if ready is None else ready,
+    }
+    here.settle()
+    return here
+
+
+def states(here: World) -> dict[str, str]:
+    return {adapter["name"]: adapter["state"] for adapter in here.status["adapters"]}
+
+
+def test_an_adapter_without_artifact_is_waited_for() -> None:
+    here = world(factories.make_job())
+    assert here.says("Ready") == "False AdapterPending: triage: FineTuneJob 'triage' has no artifact yet (Pending)"
+    assert states(here) == {"triage": "Pending"}
+    assert here.children == {}
+
+
+def test_a_job_that_does_not_exist_is_named() -> None:
+    assert "there is no FineTuneJob 'triage'" in world().says("AdaptersValid")
+
+
+def test_a_whole_model_is_no_adapter() -> None:
+    assert "serve it as spec.baseModel.fineTuneJob" in world(finished_job(type_=ArtifactType.MODEL)).says("Ready")
+
+
+def test_an_artifact_is_served_on_its_own_base_and_proven() -> None:
+    here = world(finished_job())
+    assert here.status["base"]["digest"] == digest("b")
+    assert states(here) == {"triage": "Loading"}
+    assert here.status["url"] == "http://support.team-a.svc:8080/v1"
+    assert {kind: len(items) for kind, items in here.children.items()} == {
+        "ConfigMap": 1,
+        "Deployment": 1,
+        "Service": 1,
+    }
+    roll_out(here)
+    assert here.status["phase"] == "Serving"
+    assert states(here) == {"triage": "Serving"}
+    assert here.says("Available") == "True PodsReady: 1 pods are ready"
+
+
+def test_a_pass_after_the_roll_out_does_nothing() -> None:
+    here = roll_out(world(finished_job()))
+    before = here.status
+    here.later(3600)
+    outcome = here.act()
+    assert (outcome.create, outcome.delete, outcome.events, outcome.wake_after) == ((), (), (), None)
+    assert here.status == before
+
+
+def test_a_pending_adapter_does_not_stop_the_others() -> None:
+    here = roll_out(world(finished_job(), factories.make_job("reply"), adapters=TWO))
+    assert states(here) == {"triage": "Serving", "reply": "Pending"}
+    assert here.condition("Available")["status"] == "True"  # type: ignore[index]
+    assert here.says("Ready").startswith("False AdapterPending: reply: ")
+
+
+def test_a_deleted_job_keeps_its_adapter_served() -> None:
+    here = roll_out(world(finished_job()))
+    here.others.clear()
+    here.settle()
+    assert here.status["phase"] == "Serving"
+    here.others[Reference("FineTuneJob", "triage")] = factories.make_job()
+    here.settle()
+    assert here.status["phase"] == "Serving"
+
+
+def test_an_adapter_of_a_deleted_job_is_never_served_on_another_base() -> None:
+    here = roll_out(world(finished_job(), finished_job("reply", "c"), adapters=TWO))
+    del here.others[Reference("FineTuneJob", "triage")]
+    here.others[Reference("FineTuneJob", "reply")] = finished_job("reply", "e", base="f")
+    here.settle()
+    assert here.says("Stalled").startswith("True BaseMismatch: ")
+
+
+def test_adapters_of_different_bases_are_refused() -> None:
+    here = world(finished_job(), finished_job("reply", base="c"), adapters=TWO)
+    assert here.says("Stalled").startswith("True BaseMismatch: the adapters were trained from different base models")
+    assert here.children == {}
+    here.others[Reference("FineTuneJob", "reply")] = finished_job("reply")
+    here.settle()
+    assert here.condition("Stalled") is None
+    assert here.find("Deployment", "support") is not None
+
+
+def test_a_new_artifact_rolls_and_the_old_plan_goes_when_it_is_proven() -> None:
+    here = roll_out(world(finished_job()))
+    old = here.children["ConfigMap"][0]["metadata"]["name"]
+    here.others[Reference("FineTuneJob", "triage")] = finished_job(artifact="c")
+    here.settle()
+    assert states(here) == {"triage": "Loading"}
+    assert len(here.children["ConfigMap"]) == 2
+    roll_out(here)
+    assert states(here) == {"triage": "Serving"}
+    assert [item["metadata"]["name"] for item in here.children["ConfigMap"]] != [old]
+
+
+def test_an_edit_is_not_ready_before_it_is_rolled_out() -> None:
+    here = roll_out(world(finished_job()))
+    here.edit(resources={"requests": {"cpu": "2"}})
+    outcome = here.act()
+    assert outcome.status is not None
+    assert outcome.status["phase"] != "Serving"
+    here.settle()
+    assert here.says("Ready").startswith("False Proving: ")
+    roll_out(here)
+    assert here.status["phase"] == "Serving"
+
+
+def test_some_pods_ready_is_available_but_not_ready() -> None:
+    here = roll_out(world(finished_job(), replicas=3), ready=2)
+    assert here.says("Available") == "True PodsReady: 2 pods are ready"
+    assert here.says("Ready").startswith("False Proving")
+    assert (here.status["replicas"], here.status["readyReplicas"]) == (3, 2)
+
+
+def test_nothing_is_serving_without_pods() -> None:
+    here = roll_out(world(finished_job(), replicas=0))
+    assert states(here) == {"triage": "Loading"}
+    assert here.says("Available").startswith("False ")
+
+
+def test_what_keeps_a_pod_from_running_is_said() -> None:
+    here = world(finished_job())
+    item = here.find("Deployment", "support")
+    assert item is not None
+    here.pod(item, **factories.image_pull_error())
+    here.settle()
+    assert here.says("Ready").startswith("False ImagePullFailed: pod support-")
+
+
+def staged(here: World, base: str = "b") -> World:
+    here.end(here.newest("stage"), stage_result(None, base).to_json())
+    here.settle()
+    return here
+
+
+def test_a_base_model_is_staged_once() -> None:
+    here = world(baseModel=HUB, adapters=[])
+    assert here.says("Ready").startswith("False Staging: ")
+    roll_out(staged(here))
+    assert here.status["phase"] == "Serving"
+    assert here.says("Ready") == "True Serving: 0 adapters proven on 1 pods"
+    here.children["Job"] = []
+    here.settle()
+    assert here.jobs() == []
+
+
+def test_another_base_model_replaces_the_stage_job() -> None:
+    here = roll_out(staged(world(baseModel=HUB, adapters=[])))
+    first = here.newest("stage")["metadata"]["name"]
+    here.edit(baseModel={"huggingFace": {"repo": "org/other"}})
+    here.settle()
+    assert here.find("Job", first) is None
+    assert here.find("Deployment", "support") is not None
+    roll_out(staged(here, "c"))
+    assert here.status["base"]["digest"] == digest("c")
+    assert here.status["phase"] == "Serving"
+
+
+def test_a_base_that_the_adapters_were_not_trained_from_is_refused() -> None:
+    here = staged(world(finished_job(), baseModel=HUB), "c")
+    assert here.says("Stalled").startswith("True BaseMismatch: spec.baseModel is sha256:cc")
+    assert here.find("Deployment", "support") is None
+
+
+def test_the_model_of_a_job_is_served_when_there_is_one() -> None:
+    here = world(factories.make_job("domain"), baseModel={"fineTuneJob": {"name": "domain"}}, adapters=[])
+    assert here.says("Ready").startswith("False BaseNotReady: spec.baseModel.fineTuneJob.name: FineTuneJob 'domain'")
+    here.others[Reference("FineTuneJob", "domain")] = finished_job("domain", "e", type_=ArtifactType.MODEL)
+    here.settle()
+    roll_out(staged(here, "e"))
+    del here.others[Reference("FineTuneJob", "domain")]
+    here.settle()
+    assert here.status["phase"] == "Serving"
+
+
+def test_a_base_that_cannot_be_staged_is_said_until_an_edit() -> None:
+    here = world(baseModel=HUB, adapters=[])
+    failure = Failure(reason=FailureReason.MODEL_ACCESS_DENIED, message="gated")
+    here.end(here.newest("stage"), StageResult(failure=failure).to_json(), code=70)
+    here.settle()
+    assert here.says("Stalled").startswith("True ModelAccessDenied: gated. Accept")
+    assert here.status["phase"] == "Failed"
+    here.edit(replicas=2)
+    here.settle()
+    assert len(here.jobs()) == 2
+    here.edit(baseModel=None, adapters=TWO[:1])
+    here.raw["spec"].pop("baseModel")
+    here.settle()
+    assert "stageFailure" not in here.status
+    assert here.jobs() == []
+
+
+def test_a_refusal_is_said() -> None:
+    here = world(finished_job())
+    here.denials = {"support": "exceeded quota: pods"}
+    here.settle()
+    assert here.says("Ready").startswith("False QuotaExceeded: ")

@@ -1,0 +1,196 @@
+"""A resource, its surroundings and what the engine does with an outcome, without a cluster.
+
+Every status that is written must fit the CRD's own schema: one that the API server refuses would be a wedge.
+"""
+
+import copy
+import json
+from datetime import timedelta
+from typing import Any
+
+from jsonschema import Draft4Validator
+
+from finetune_contract.results import Progress
+from finetune_operator.api.crd import RESOURCES, crd
+from finetune_operator.reconcile.kinds import KINDS
+from finetune_operator.reconcile.observed import Observed, Reference
+from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
+from finetune_operator.settings import Settings
+from tests import factories
+from tests.factories import Object
+
+
+def _schema(kind: str) -> Object:
+    model, meta, rules = next(entry for entry in RESOURCES if entry[1].kind == kind)
+    root = crd(model, meta, rules)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return dict(root["properties"]["status"])
+
+
+SCHEMAS = {kind: Draft4Validator(_schema(kind)) for kind in KINDS}
+CLAIM = Reference("PersistentVolumeClaim", "finetune-artifacts")
+
+
+class World:
+    """One resource and everything around it."""
+
+    def __init__(self, resource: Object, *others: Object, settings: Settings | None = None) -> None:
+        self.raw = copy.deepcopy(resource)
+        self.others = {Reference(other["kind"], other["metadata"]["name"]): copy.deepcopy(other) for other in others}
+        self.settings = settings or Settings()
+        self.children: dict[str, list[Object]] = {}
+        self.progress: Progress | None = None
+        self.denials: dict[str, str] = {}
+        self.now = factories.NOW
+        self.events: list[Event] = []
+        self.created: list[str] = []
+        self.deleted: list[ChildName] = []
+        self.writes = 0
+        self.deletions_happen = True
+
+    # What the engine does
+
+    def observe(self) -> Observed:
+        kind = KINDS[self.raw["kind"]]
+        return Observed(
+            settings=self.settings,
+            children={kind: tuple(copy.deepcopy(items)) for kind, items in self.children.items()},
+            references={
+                name: copy.deepcopy(self.others.get(name)) for name in kind.references(self.raw, self.settings)
+            },
+            progress=self.progress,
+            denials=dict(self.denials),
+        )
+
+    def decide(self) -> Outcome:
+        return KINDS[self.raw["kind"]].reconcile(copy.deepcopy(self.raw), self.observe(), self.now)
+
+    def act(self) -> Outcome:
+        """One pass: decide, then act in the engine's order."""
+        outcome = self.decide()
+        for manifest in outcome.create:
+            self._create(manifest)
+        for manifest in outcome.apply:
+            self._apply(manifest)
+        self._write(outcome)
+        for child in outcome.delete:
+            self._delete(child)
+        self.events += outcome.events
+        return outcome
+
+    def settle(self) -> Outcome:
+        """Passes until one has no effect; the time stands still."""
+        for _ in range(8):
+            before = (self.writes, len(self.created), len(self.deleted), len(self.events))
+            outcome = self.act()
+            if before == (self.writes, len(self.created), len(self.deleted), len(self.events)):
+                later = copy.deepcopy(self)
+                later.now += timedelta(seconds=1)
+                if outcome.wake_after is None:
+                    assert later.decide().status == outcome.status, "the status moves with the clock"
+                return outcome
+        raise AssertionError(f"no end: {self.created}, {self.deleted}, {self.events}")
+
+    def _create(self, manifest: Object) -> None:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        if name in self.denials or self.find(kind, name) is not None:
+            return
+        self.created.append(name)
+        if kind == "PersistentVolumeClaim":
+            self.others[Reference(kind, name)] = factories.as_child(manifest, self.now)
+            return
+        self.children.setdefault(kind, []).append(factories.as_child(manifest, self.now))
+
+    def _apply(self, manifest: Object) -> None:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        known = self.find(kind, name)
+        if known is None:
+            known = factories.as_child(manifest, self.now)
+            known["applied"] = copy.deepcopy(manifest)
+            self.children.setdefault(kind, []).append(known)
+        elif known["applied"] != manifest:
+            known["metadata"]["labels"] = dict(manifest["metadata"]["labels"])
+            known["metadata"]["annotations"] = dict(manifest["metadata"].get("annotations") or {})
+            if known["applied"]["spec"] != manifest["spec"]:
+                known["metadata"]["generation"] += 1
+            known["applied"] = copy.deepcopy(manifest)
+
+    def _write(self, outcome: Outcome) -> None:
+        if outcome.status is None:
+            return
+        status = json.loads(json.dumps(outcome.status))
+        before = self.raw.get("status") or {}
+        if status == before:
+            return
+        SCHEMAS[self.raw["kind"]].validate(status)
+        assert status["observedGeneration"] >= before.get("observedGeneration", 0)
+        self.raw["status"] = status
+        self.writes += 1
+
+    def _delete(self, child: ChildName) -> None:
+        item = self.find(child.kind, child.name)
+        if item is None or item["metadata"]["uid"] != child.uid:
+            return
+        self.deleted.append(child)
+        if not self.deletions_happen:
+            item["metadata"]["deletionTimestamp"] = factories.stamp(self.now)
+            return
+        self.children[child.kind].remove(item)
+        pods = self.children.get("Pod", [])
+        self.children["Pod"] = [
+            pod for pod in pods if all(owner["uid"] != child.uid for owner in pod["metadata"]["ownerReferences"])
+        ]
+
+    # What others do
+
+    def find(self, kind: str, name: str) -> Object | None:
+        return next((item for item in self.children.get(kind, []) if item["metadata"]["name"] == name), None)
+
+    def jobs(self, role: str = "") -> list[Object]:
+        found = self.children.get("Job", [])
+        return [job for job in found if not role or job["metadata"]["labels"]["finetune.dev/role"] == role]
+
+    def newest(self, role: str) -> Object:
+        return self.jobs(role)[-1]
+
+    def pod(self, job: Object, **status: Any) -> Object:
+        """The Job's pod, in some state."""
+        pod = factories.make_pod(job, now=self.now, **status)
+        self.children.setdefault("Pod", []).append(pod)
+        return pod
+
+    def end(self, job: Object, message: str = "", **how: Any) -> None:
+        """The Job's pod runs to its end."""
+        status = how.pop("status", None) or factories.terminated(message, now=self.now, **how)
+        for pod in self.children.get("Pod", []):
+            if pod["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]:
+                pod["status"] = status
+                break
+        else:
+            self.pod(job, **status)
+        factories.ended(job, complete=status["phase"] == "Succeeded", now=self.now)
+
+    def edit(self, **spec: Any) -> None:
+        """Somebody edits the spec."""
+        self.raw["spec"] |= spec
+        self.raw["metadata"]["generation"] += 1
+
+    def wipe(self) -> None:
+        """The status is lost, as after a restore."""
+        self.raw.pop("status", None)
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    # What is to be seen
+
+    @property
+    def status(self) -> Object:
+        return dict(self.raw.get("status") or {})
+
+    def condition(self, type_: str) -> Object | None:
+        return next((item for item in self.status.get("conditions", []) if item["type"] == type_), None)
+
+    def says(self, type_: str) -> str:
+        """`status reason: message` of a condition."""
+        found = self.condition(type_)
+        return f"{found['status']} {found['reason']}: {found['message']}" if found else ""

@@ -1,0 +1,87 @@
+"""The process: uvicorn in front of the engine, until a signal has been drained or the engine has died."""
+
+import asyncio
+import logging
+import signal
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from finetune_contract.failure import Failure, FailureReason, FineTuneError
+from finetune_contract.plans import ServingPlan
+from finetune_server.app import build_app
+from finetune_server.engine import Engine
+from finetune_server.gate import Gate
+from finetune_server.metrics import Metrics
+from finetune_server.model import load, served_models
+from finetune_server.service import Service
+
+log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but SIGTERM first drains: what was accepted is answered, what is new gets 503, then the socket closes.
+
+    uvicorn's own way closes the listening socket at once; clients that Kubernetes still routes here for a moment would
+    see refused connections instead of an answer that tells them to try again.
+    """
+
+    def __init__(self, config: uvicorn.Config, gate: Gate, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._gate = gate
+        self._drain_seconds = drain_seconds
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Remember the loop: signals arrive outside of it."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)  # type: ignore[arg-type]
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain. Second: stop now."""
+        if self._loop is None or self._draining is not None or self._gate.is_draining:
+            super().handle_exit(sig, frame)
+            return
+        log.info("%s: finishing requests in flight", signal.Signals(sig).name)
+        self._loop.call_soon_threadsafe(self._start_drain)
+
+    def _start_drain(self) -> None:
+        self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        if not await self._gate.drain(self._drain_seconds):
+            log.warning("not all requests ended within %g s", self._drain_seconds)
+        self.should_exit = True
+
+
+async def serve(plan: ServingPlan, store: Path, adapters: Path, host: str, port: int) -> Failure | None:
+    """Serve until a signal, or until the engine fails."""
+    models = served_models(plan, store, adapters)
+    metrics = Metrics()
+    engine = Engine(plan, partial(load, models), metrics)
+    gate = build_app(Service(plan, models, engine, metrics))
+    config = uvicorn.Config(
+        gate,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        # After the drain; whoever has not read the answer by then does not read.
+        timeout_graceful_shutdown=5,
+    )
+    server = Server(config, gate, plan.request_timeout_seconds)
+    failures: list[Failure] = []
+
+    def died(failure: FineTuneError | None) -> None:
+        error = failure or FineTuneError(FailureReason.TRAINER_CRASHED, "the engine's thread died; see the log")
+        failures.append(error.to_failure())
+        server.should_exit = True
+
+    engine.start(asyncio.get_running_loop(), died)
+    await server.serve()
+    engine.stop()
+    return failures[0] if failures else None

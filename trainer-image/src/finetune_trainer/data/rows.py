@@ -1,0 +1,97 @@
+"""The row that every step passes on, and the list of rows that were left out."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune_contract.results import Dropped, DropReason
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a row was read; written `tickets.jsonl line 7`."""
+
+    file: str
+    line: int
+    """Counted from 1, blank lines included: what an editor shows."""
+
+    def __str__(self) -> str:
+        return f"{self.file} line {self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """A JSON object of a source."""
+
+    origin: Origin
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A line that is no row, and why."""
+
+    origin: Origin
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A normalised row, held once, as its canonical JSON."""
+
+    origin: Origin
+    canonical: str
+    digest: str
+    """sha256 of `canonical`, 64 hexadecimal digits: the row's identity, order and share of the split."""
+
+    def value(self) -> dict[str, Any]:
+        """The row's columns."""
+        value: dict[str, Any] = json.loads(self.canonical)
+        return value
+
+    def text(self) -> str:
+        """Everything in the row that a person would read."""
+        value = self.value()
+        if "messages" in value:
+            return "\n".join(message["content"] for message in value["messages"])
+        return "\n".join(value.values())
+
+
+def make_row(origin: Origin, value: dict[str, Any]) -> Row:
+    """A row from normalised columns.
+
+    Raises:
+        UnicodeEncodeError: For half a surrogate pair, which JSON can write and UTF-8 cannot.
+    """
+    canonical = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return Row(origin, canonical, hashlib.sha256(canonical.encode()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A row that is not in the revision."""
+
+    origin: Origin
+    reason: DropReason
+    detail: str = ""
+    """The fault, or the row that it duplicates; never the row's content, which may be personal."""
+
+
+@dataclass
+class Account:
+    """What became of the rows that were read: nothing is dropped without being listed here."""
+
+    read: int = 0
+    drops: list[Drop] = field(default_factory=list)
+    counts: Counter[DropReason] = field(default_factory=Counter)
+
+    def drop(self, origin: Origin, reason: DropReason, detail: str = "") -> None:
+        """List a row as left out."""
+        self.drops.append(Drop(origin, reason, detail))
+        self.counts[reason] += 1
+
+    def by_reason(self) -> tuple[Dropped, ...]:
+        """How many rows were left out, by reason, most first."""
+        return tuple(Dropped(reason=reason, rows=rows) for reason, rows in self.counts.most_common())

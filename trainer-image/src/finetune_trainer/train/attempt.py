@@ -1,0 +1,20 @@
+"""One attempt: its plan, and those who have to know how it goes."""
+
+from dataclasses import dataclass
+
+from finetune_contract.plans import TrainingPlan
+from finetune_trainer.progress import ProgressBoard
+from finetune_trainer.stop import Stop
+from finetune_trainer.timings import Stopwatch
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What every stage is given."""
+
+    plan: TrainingPlan
+    pod_uid: str
+    """Names this incarnation's checkpoints."""
+    board: ProgressBoard
+    stop: Stop
+    watch: Stopwatch
