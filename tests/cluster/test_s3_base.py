@@ -1,6 +1,7 @@
 """A base model from a real S3 server."""
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,28 +20,27 @@ from tools.cluster.settings import NODE_IP
 pytestmark = pytest.mark.cluster
 
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
-PORT = 17070
+
+
+def free_port() -> int:
+    with socket.create_server((NODE_IP, 0)) as server:
+        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """versitygw over a directory, on the node's bridge."""
     program = ensure("versitygw")["versitygw"] / "versitygw"
-    directory = tmp_path_factory.mktemp("s3")
-    environment = {**os.environ, "ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"]}
-    environment["ROOT_SECRET_KEY"] = KEYS["AWS_SECRET_ACCESS_KEY"]
-    command = [
-        str(program),
-        "--port",
-        f"{NODE_IP}:{PORT}",
-        "posix",
-        "--sidecar",
-        str(directory / "meta"),
-        str(directory),
-    ]
-    (directory / "meta").mkdir()
+    data, metadata = tmp_path_factory.mktemp("s3"), tmp_path_factory.mktemp("s3-metadata")
+    environment = {
+        **os.environ,
+        "ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"],
+        "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"],
+    }
+    port = free_port()
+    command = [str(program), "--port", f"{NODE_IP}:{port}", "posix", "--sidecar", str(metadata), str(data)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        address = f"http://{NODE_IP}:{PORT}"
+        address = f"http://{NODE_IP}:{port}"
         _wait_until_it_answers(address)
         yield address
         server.terminate()

@@ -1,7 +1,7 @@
 """The table of contents of what is watched. Handlers pass on what they get; they decide nothing and never raise.
 
 Kopf delivers here, in its own thread (see `watches`). No create, update or delete handlers, timers, daemons or
-indexes: they act on edges and keep state in annotations, and we decide by looking (DESIGN.md section 4).
+indexes: they act on edges and keep state in annotations, and we decide by looking (docs/adr/0001).
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ def connection() -> kopf.ConnectionInfo:
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
-    """Kopf as an event source and nothing else; the figures and their reasons are in research/kopf-k8s.md, A5."""
+    """Kopf as an event source and nothing else; the reasons are in docs/adr/0001."""
     settings.watching.chunk_size = 500
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310

@@ -59,5 +59,9 @@ class Settings(BaseModel):
         for name in cls.model_fields:
             text = environment.get(PREFIX + name.upper(), "")
             if text:
-                values[name] = tuple(text.split(",")) if name == "namespaces" else text
+                values[name] = _words(text) if name == "namespaces" else text
         return cls.model_validate(values)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_server.adapters import add_adapter
-from finetune_server.model import usable_cpus
+from finetune_server.model import threads_for, usable_cpus
 from tests.trainer.server.tiny import Shop, quiet, write_adapter
 
 
@@ -96,3 +96,8 @@ def test_threads_follow_the_container(tmp_path: Path, quota: str, expected: int 
     (tmp_path / "cpu.max").write_text(quota)
 
     assert usable_cpus(tmp_path / "cpu.max") == expected or usable_cpus(tmp_path / "none")
+
+
+def test_a_small_model_gets_one_thread() -> None:
+    assert threads_for(2_000_000) == 1
+    assert threads_for(10**12) == usable_cpus()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, create_model
 
 from finetune_operator.api.base import ApiModel, Word
 from finetune_operator.api.crd import RESOURCES, NotStructuralError, crd, main, render, structural
@@ -60,10 +60,9 @@ def test_a_status_that_is_lost_is_not_defaulted(document: dict[str, Any]) -> Non
     assert document["spec"]["versions"][0]["subresources"]["status"] == {}
 
 
-def schema_for(annotation: Any, **extra: Any) -> dict[str, Any]:
-    model = type("Model", (ApiModel,), {"__annotations__": {"field": annotation}, "__doc__": "A model."})
+def schema_for(annotation: Any) -> dict[str, Any]:
+    model = create_model("Model", __base__=ApiModel, field=(annotation, ...))
     document = model.model_json_schema(by_alias=True)
-    document["properties"]["field"] |= extra
     return structural(document, document.get("$defs", {}), "Model")
 
 

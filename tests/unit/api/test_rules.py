@@ -5,6 +5,7 @@ from typing import Any
 
 import celpy
 import pytest
+from celpy.adapter import json_to_cel
 from pydantic import TypeAdapter, ValidationError
 
 from finetune_operator.api.base import RelativePath
@@ -20,7 +21,7 @@ def refusals(schema: dict[str, Any], value: Any) -> list[str]:
     for rule in schema.get("x-kubernetes-validations", ()):
         environment = celpy.Environment()
         program = environment.program(environment.compile(rule["rule"]))
-        if not program.evaluate({"self": celpy.json_to_cel(value)}):
+        if not program.evaluate({"self": json_to_cel(value)}):
             found.append(rule["message"])
     for name, child in schema.get("properties", {}).items():
         if isinstance(value, dict) and name in value:
@@ -88,7 +89,7 @@ def test_a_rule_refuses_with_words_that_help(resource: dict[str, Any], says: str
 PATHS = {
     ".": True, "a": True, "a/b": True, "*.jsonl": True, "tickets/**/*.jsonl": True, "./a": True, ".hidden": True,
     "a/.b": True, "..a": True, "a..b": True, "a/...": True, "a/": True, "a b": True, "é": True,
-    "": False, "/": False, "/a": False, "..": False, "../x": False, "a/..": False, "a/../b": False, "a/b/../../..": False,
+    "": False, "/": False, "/a": False, "..": False, "../x": False, "a/..": False, "a/../b": False, "a/b/../..": False,
     "./..": False, "a\\..\\b": False, "a\x00b": False, "x" * 513: False,
 }  # fmt: skip
 

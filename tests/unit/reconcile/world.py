@@ -26,8 +26,23 @@ def _schema(kind: str) -> Object:
     return dict(root["properties"]["status"])
 
 
-SCHEMAS = {kind: Draft4Validator(_schema(kind)) for kind in KINDS}
+_STATUS = {kind: _schema(kind) for kind in KINDS}
+SCHEMAS = {kind: Draft4Validator(schema) for kind, schema in _STATUS.items()}
 CLAIM = Reference("PersistentVolumeClaim", "finetune-artifacts")
+
+
+def as_stored(schema: Object, value: Any) -> Any:
+    """What the API server makes of a value: unknown fields are pruned, defaults are filled in."""
+    if "properties" in schema:
+        defaults = {name: child["default"] for name, child in schema["properties"].items() if "default" in child}
+        known = {
+            **copy.deepcopy(defaults),
+            **{name: item for name, item in value.items() if name in schema["properties"]},
+        }
+        return {name: as_stored(schema["properties"][name], item) for name, item in known.items()}
+    if "items" in schema:
+        return [as_stored(schema["items"], item) for item in value]
+    return value
 
 
 class World:
@@ -46,6 +61,7 @@ class World:
         self.deleted: list[ChildName] = []
         self.writes = 0
         self.deletions_happen = True
+        self.store: set[str] = set()
 
     # What the engine does
 
@@ -121,7 +137,11 @@ class World:
         before = self.raw.get("status") or {}
         if status == before:
             return
-        SCHEMAS[self.raw["kind"]].validate(status)
+        schema = SCHEMAS[self.raw["kind"]]
+        schema.validate(status)
+        assert as_stored(_STATUS[self.raw["kind"]], status) == status, (
+            "the server would keep another status: written for ever"
+        )
         assert status["observedGeneration"] >= before.get("observedGeneration", 0)
         self.raw["status"] = status
         self.writes += 1

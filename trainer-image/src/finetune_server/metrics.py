@@ -1,4 +1,4 @@
-"""TGI's metric names (research/serving.md A.7), so that dashboards and autoscalers for TGI read this engine too."""
+"""TGI's metric names (docs/developing/library-traps.md): dashboards and autoscalers for TGI read this engine too."""
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 

@@ -173,8 +173,19 @@ def load(models: Sequence[Served]) -> LanguageModel:
     for adapter in adapters:
         model = add_adapter(model, adapter.name, Path(adapter.root), adapter.key)
     model.eval().requires_grad_(requires_grad=False)
+    torch.set_num_threads(threads_for(model.num_parameters()))
     log.info("loaded %s and %d adapters on %s as %s", base.root, len(adapters), device, dtype)
     return LanguageModel(model, tokenizer)
+
+
+_PARAMETERS_PER_THREAD = 50_000_000
+"""Below this, waking a second thread for each small matrix costs more than it saves: on 2 cores, 8 rows of a 2 M model
+take 1.8 ms per token with one thread and 3.2 ms with two, of a 20 M model 10 and 14 ms; from 135 M on they are even."""
+
+
+def threads_for(parameters: int) -> int:
+    """Threads for one matrix product, by the size of the model."""
+    return max(1, min(usable_cpus(), parameters // _PARAMETERS_PER_THREAD))
 
 
 def usable_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -1,4 +1,4 @@
-"""TGI's routes (research/serving.md A.5): /generate, /generate_stream, /, /info, /health, /metrics.
+"""TGI's routes (docs/developing/library-traps.md): /generate, /generate_stream, /, /info, /health, /metrics.
 
 Differences on purpose: an unknown adapter is 404 (TGI answers from the base model), and settings that this engine does
 not have are refused instead of ignored.

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from finetune_operator.api import dataset, finetunejob, modeldeployment
-from finetune_operator.api.base import GROUP, VERSION, ApiModel, PrinterColumn, ResourceMeta
+from finetune_operator.api.base import GROUP, VERSION, ApiModel, PrinterColumn, ResourceMeta, rule, rules
 
 Schema = dict[str, Any]
 
@@ -25,6 +25,12 @@ _KEPT = (
     "type", "description", "default", "enum", "format", "pattern", "minimum", "maximum", "exclusiveMinimum",
     "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties", "required",
 )  # fmt: skip
+_UNDERSTOOD = {
+    *_KEPT, "$defs", "$ref", "additionalProperties", "anyOf", "const", "items", "properties", "propertyNames",
+    "title",
+}  # fmt: skip
+"""What else a schema may say without anything being lost."""
+
 _MEANINGLESS_FORMATS = {"duration", "uri"}
 
 
@@ -104,7 +110,10 @@ def structural(schema: Schema, definitions: Schema, path: str) -> Schema:
     if "anyOf" in schema or "oneOf" in schema or "allOf" in schema:
         raise NotStructuralError(f"{path}: unions cannot be said; use 'exactly one of' sub-objects and a CEL rule")
     if "const" in schema:
-        schema = {**schema, "enum": [schema["const"]], "type": "string"}
+        schema = {**schema, "enum": [schema["const"]]}
+    lost = sorted(schema.keys() - _UNDERSTOOD - extensions.keys())
+    if lost:
+        raise NotStructuralError(f"{path}: {', '.join(lost)} would be lost")
     result = {key: schema[key] for key in _KEPT if key in schema and schema[key] is not None}
     if result.get("format") in _MEANINGLESS_FORMATS:
         del result["format"]
@@ -160,8 +169,20 @@ def _children(schema: Schema, result: Schema, definitions: Schema, path: str) ->
         if not isinstance(values, dict):
             raise NotStructuralError(f"{path}: a free-form object needs a declared value type")
         result["additionalProperties"] = structural(values, definitions, f"{path}.*")
+        _key_length(schema.get("propertyNames", {}), result, path)
     if schema.get("type") == "array":
         result["items"] = structural(schema["items"], definitions, f"{path}[]")
+
+
+def _key_length(names: Schema, result: Schema, path: str) -> None:
+    """A structural schema says nothing about a map's keys; a rule can."""
+    lost = sorted(names.keys() - {"maxLength"})
+    if lost:
+        raise NotStructuralError(f"{path}: {', '.join(lost)} of the keys would be lost")
+    if names:
+        limit = names["maxLength"]
+        message = f"a key has at most {limit} characters"
+        result |= rules(rule(f"self.all(key, size(key) <= {limit})", message))
 
 
 def _bounded(node: Schema, path: str) -> None:

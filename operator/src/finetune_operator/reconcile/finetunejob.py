@@ -102,10 +102,7 @@ def _stage(
     now: datetime,
 ) -> StageResult | None:
     """What the stage Job said; None while it has not."""
-    number = job.status.run.number + 1 if job.status.run else 1
-    key = _hash(
-        {"spec": spec_key(job), "number": number, "dataset": dataset.digest, "base": stored.digest if stored else ""}
-    )
+    key = _stage_key(job, dataset, stored)
     draft.stage_run = key[:16]
     state = oneshot.state_of(
         observed,
@@ -141,6 +138,13 @@ def _stage(
             if oneshot.is_due(wanted, now):
                 draft.make(_stage_job(job, observed, key, wanted.number, dataset, stored))
     return None
+
+
+def _stage_key(job: FineTuneJob, dataset: StoredReference, stored: StoredReference | None) -> str:
+    """Names one resolution: of this spec, with these inputs, for the job's next run."""
+    number = job.status.run.number + 1 if job.status.run else 1
+    upstream = stored.digest if stored else ""
+    return _hash({"spec": spec_key(job), "number": number, "dataset": dataset.digest, "base": upstream})
 
 
 def _stage_failure(result: StageResult) -> Failure | None:

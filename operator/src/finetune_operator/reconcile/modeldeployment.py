@@ -19,15 +19,14 @@ from finetune_operator.api.modeldeployment import (
     ServedBase,
 )
 from finetune_operator.manifests import jobs, serving, staging
-from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
-from finetune_operator.reconcile import oneshot
+from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile import oneshot, rollout
 from finetune_operator.reconcile.conditions import ConditionSet
-from finetune_operator.reconcile.endings import generation_of, label_of, name_of, pod_trouble
+from finetune_operator.reconcile.endings import name_of
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.resources import (
     ACCEPTED,
-    child,
     is_deleted,
     missing_claim,
     note_denials,
@@ -278,9 +277,9 @@ def _serve(this: _Pass, base: ServedBase) -> None:
 
 def _judge(this: _Pass, config_map: str) -> None:
     """Whether every wanted pod serves the present plan, proven."""
-    child_deployment = _child_deployment(this)
-    done = child_deployment is not None and _is_rolled_out(child_deployment, config_map, this.deployment)
-    ready = _ready_replicas(child_deployment)
+    child_deployment = rollout.child_of(this.deployment, this.observed)
+    done = child_deployment is not None and rollout.is_done(child_deployment, config_map, this.deployment)
+    ready = rollout.ready_replicas(child_deployment)
     state = AdapterState.SERVING if done and ready else AdapterState.LOADING
     this.adapters = [
         adapter.model_copy(update={"state": state, "message": ""}) if adapter.digest else adapter
@@ -288,59 +287,17 @@ def _judge(this: _Pass, config_map: str) -> None:
     ]
     this.conditions.set(AVAILABLE, ready > 0, "PodsReady" if ready else "NoPodReady", f"{ready} pods are ready")
     if not done:
-        reason, message = _why_not_rolled_out(this)
+        reason, message = rollout.hindrance(this.observed)
         this.conditions.waiting(reason, message)
     elif all(adapter.digest for adapter in this.adapters):
         this.conditions.ready("Serving", f"{len(this.adapters)} adapters proven on {ready} pods")
-        this.delete += _old_plans(this, config_map)
+        this.delete += rollout.old_plans(this.observed, config_map)
     else:
         this.conditions.waiting("AdapterPending", _pending_message(this))
 
 
-def _child_deployment(this: _Pass) -> Manifest | None:
-    name = this.deployment.metadata.name
-    return next((item for item in this.observed.of("Deployment") if name_of(item) == name), None)
-
-
-def _is_rolled_out(item: Manifest, config_map: str, deployment: ModelDeployment) -> bool:
-    status, replicas = item.get("status") or {}, deployment.spec.replicas
-    generation = deployment.metadata.generation
-    return (
-        label_of(item, serving.LABEL_PLAN) == config_map[-8:]
-        and generation_of(item, generation) == generation
-        and status.get("observedGeneration", 0) >= item["metadata"].get("generation", 1)
-        and status.get("replicas", 0) == replicas
-        and status.get("updatedReplicas", 0) == replicas
-        and status.get("readyReplicas", 0) == replicas
-    )
-
-
-def _ready_replicas(item: Manifest | None) -> int:
-    return int(((item or {}).get("status") or {}).get("readyReplicas", 0))
-
-
-def _why_not_rolled_out(this: _Pass) -> tuple[str, str]:
-    for pod in this.observed.of("Pod"):
-        if pod["metadata"].get("deletionTimestamp"):
-            continue
-        trouble = pod_trouble(pod)
-        if trouble:
-            return trouble.reason, f"pod {name_of(pod)}: {trouble.message}"
-    return "Proving", "pods are loading the model and proving the adapters"
-
-
-def _old_plans(this: _Pass, config_map: str) -> tuple[ChildName, ...]:
-    return tuple(
-        child("ConfigMap", item)
-        for item in this.observed.of("ConfigMap")
-        if label_of(item, LABEL_ROLE) == serving.ROLE
-        and name_of(item) != config_map
-        and not item["metadata"].get("deletionTimestamp")
-    )
-
-
 def _outcome(this: _Pass) -> Outcome:
-    item = _child_deployment(this)
+    item = rollout.child_of(this.deployment, this.observed)
     served = bool(this.apply)
     note_denials(this.conditions, this.observed)
     status = ModelDeploymentStatus.model_validate(
@@ -353,7 +310,7 @@ def _outcome(this: _Pass) -> Outcome:
             "stage_failure": this.stage_failure,
             "adapters": this.adapters,
             "replicas": int(((item or {}).get("status") or {}).get("replicas", 0)),
-            "ready_replicas": _ready_replicas(item),
+            "ready_replicas": rollout.ready_replicas(item),
             "selector": ",".join(f"{key}={value}" for key, value in serving.selector(this.deployment).items()),
         }
     )

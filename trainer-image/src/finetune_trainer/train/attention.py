@@ -1,8 +1,8 @@
 """Attention within the pieces of a packed sequence, without a mask and without an extra package.
 
 Stock SDPA needs a mask of tokens x tokens to keep packed documents apart; it computes, then discards, most of it. Here
-each piece attends to itself only: torch's varlen kernel on CUDA, one SDPA call per group of like-sized pieces on CPU.
-Measured on CPU with 16 pieces in 4,096 tokens: 3.8 times as fast as the mask (research/training.md, B).
+each piece attends to itself only: torch's varlen kernel on CUDA, one SDPA call per piece on CPU. Measured on CPU, 73
+pieces in 4,096 tokens, a Llama of 1.5 M parameters, forward and backward: 4.7 times as fast as the mask.
 """
 
 from typing import Any
@@ -33,6 +33,8 @@ def is_segmentable(model: Any) -> bool:  # noqa: ANN401 - transformers has no ty
         bool(getattr(model, "_supports_attention_backend", False))
         and bool(getattr(model, "_supports_sdpa", False))
         and getattr(config, "attn_logit_softcapping", None) is None
+        # The GPU kernel drops no attention weights.
+        and (model.device.type == "cpu" or not getattr(config, "attention_dropout", 0.0))
         and hasattr(config, "rope_parameters")
         and set(getattr(config, "layer_types", None) or _PLAIN_LAYERS) <= _PLAIN_LAYERS
         and not any(name.endswith("sinks") for name, _ in model.named_parameters())
@@ -61,7 +63,7 @@ def segmented_attention(
         key: 1 x key-value heads x tokens x head size.
         value: As key.
         attention_mask: Always None: pieces are given by `cu_seq_lens_q`.
-        dropout: Of attention weights; on CUDA the kernel has none, so models that use it are not segmented there.
+        dropout: Share of attention weights that are dropped; always 0 on CUDA.
         scaling: Of the scores; None: 1/sqrt(head size).
         sliding_window: Tokens a token may look back, itself included; None: all of its piece.
         cu_seq_lens_q: Where pieces begin, and the total: pieces + 1.
@@ -100,10 +102,13 @@ def _on_gpu(
     """The same by torch's varlen kernel; not run on a GPU yet."""
     from torch.nn.attention.varlen import varlen_attn
 
+    # Under autocast, models that normalise queries and keys hand over fp32, which the kernel does not take.
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else value.dtype
+    packed = [states[0].transpose(0, 1).to(dtype) for states in (query, key, value)]
     out = varlen_attn(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
+        packed[0],
+        packed[1],
+        packed[2],
         begins,
         begins,
         longest,

@@ -25,7 +25,7 @@ _ROUND_TO = 64
 """Auto lengths are multiples of this many tokens."""
 
 _USUAL_PACK = 1024
-"""Tokens per pack with maxLength Auto: long enough to waste under 2 % of it on short rows (research/training.md, A)."""
+"""Tokens per pack with maxLength Auto: short rows waste under 2 % of it."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def build_config(
     packed_attention: bool,
     recomputes: bool,
 ) -> Any:  # noqa: ANN401
-    """SFTConfig for one run; every default of TRL that research/training.md (A, G) calls a trap is set.
+    """SFTConfig for one run; every default of TRL that docs/developing/library-traps.md names is set.
 
     Raises:
         FineTuneError: InvalidPlan for a setting that transformers does not know.

@@ -1,0 +1,260 @@
+"""Built objects: spelt as Kubernetes spells them, restricted, bounded, and with nothing secret in them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kubernetes import client
+
+from finetune_contract.plans import (
+    DatasetPlan,
+    RunIngredients,
+    ServedAdapter,
+    ServingPlan,
+    StagePlan,
+    TrainingPlan,
+)
+from finetune_operator.api.dataset import Dataset
+from finetune_operator.api.finetunejob import FineTuneJob, ResolvedInputs, Run
+from finetune_operator.api.modeldeployment import ModelDeployment
+from finetune_operator.manifests import dataset, jobs, serving, staging, storage, training
+from finetune_operator.manifests.naming import child_name
+from finetune_operator.settings import Settings
+from tests import factories
+from tests.factories import NOW, Object, digest, stored
+
+SETTINGS = Settings(operator_image="operator:1", trainer_image="trainer:1")
+KEY = "3f9c1a" + "0" * 58
+LONG = "a" + "b" * 62
+RESOURCES = {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"nvidia.com/gpu": 1}}
+PLACE = {
+    "nodeSelector": {"gpu": "h200"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    "priorityClassName": "batch",
+}
+SOURCES: dict[str, Object] = {
+    "hub": {"huggingFace": {"repo": "org/model", "tokenSecretRef": {"name": "hf", "key": "token"}}},
+    "s3": {"s3": {"uri": "s3://bucket/model", "endpoint": "http://s3:9000", "credentialsSecretRef": {"name": "aws"}}},
+    "volume": {"persistentVolumeClaim": {"claimName": "files", "path": "base"}},
+    "job": {"fineTuneJob": {"name": "first"}},
+}
+ROWS: dict[str, Object] = {
+    "inline": {"inline": {"jsonl": '{"text": "é"}'}},
+    "config map": {"configMap": {"name": "rows", "key": "rows.jsonl"}},
+    "http": {"http": {"urls": ["https://example.com/a.jsonl"], "sha256": ["0" * 64]}},
+    "volume": {"persistentVolumeClaim": {"claimName": "raw", "path": "*.jsonl"}},
+}
+
+
+def prepared(name: str = "tickets", number: int = 1, **spec: Any) -> tuple[Object, Object]:
+    resource = Dataset.model_validate(factories.make_dataset(name, resources=RESOURCES, scheduling=PLACE, **spec))
+    return dataset.build(resource, KEY, number, SETTINGS)
+
+
+def trained(name: str = "triage", number: int = 1, **spec: Any) -> tuple[Object, Object]:
+    job = FineTuneJob.model_validate(factories.make_job(name, resources=RESOURCES, scheduling=PLACE, **spec))
+    base, data = stored("b"), stored("d", "datasets")
+    inputs = ResolvedInputs(dataset=data.digest, dataset_uri=data.uri, base=base.digest, base_uri=base.uri)
+    run = Run(key=KEY, number=1, stage="s", started_at=NOW, inputs=inputs)
+    return training.build(job, run, number, SETTINGS)
+
+
+def staged(source: str = "hub", name: str = "triage", number: int = 1) -> tuple[Object, Object]:
+    job = FineTuneJob.model_validate(factories.make_job(name, baseModel=SOURCES[source], scheduling=PLACE))
+    return staging.build(
+        jobs.owner_of("FineTuneJob", job.metadata),
+        job.spec.base_model,
+        key=KEY,
+        number=number,
+        stored=stored("e"),
+        run=RunIngredients(train_fields={}, dataset=digest("d")),
+        scheduling=job.spec.scheduling,
+        settings=SETTINGS,
+    )
+
+
+def served(name: str = "support", **spec: Any) -> tuple[Object, Object, Object]:
+    deployment = ModelDeployment.model_validate(factories.make_deployment(name, resources=RESOURCES, **spec))
+    adapter = ServedAdapter(name="triage", artifact=stored("a", "artifacts"))
+    plan = serving.plan_config_map(deployment, serving.plan(deployment, stored("b"), (adapter,), SETTINGS))
+    return (plan, *serving.build(deployment, plan["metadata"]["name"], SETTINGS))
+
+
+def every_object() -> Iterator[tuple[str, Object]]:
+    for name, rows in ROWS.items():
+        yield from ((f"prepare {name} {item['kind']}", item) for item in prepared(source=rows))
+    for name in SOURCES:
+        yield from ((f"stage {name} {item['kind']}", item) for item in staged(name))
+    for name, adapter in {"adapter": {}, "full": {"type": "None"}}.items():
+        yield from ((f"train {name} {item['kind']}", item) for item in trained(adapter=adapter))
+    yield from ((f"serve {item['kind']}", item) for item in served())
+    yield "claim", storage.claim("team-a", SETTINGS)
+    yield "claim with class", storage.claim("team-a", SETTINGS.model_copy(update={"claim_storage_class": "fast"}))
+
+
+OBJECTS = [pytest.param(item, id=name) for name, item in every_object()]
+WITH_PODS = [pytest.param(item, id=name) for name, item in every_object() if item["kind"] in ("Job", "Deployment")]
+MODELS = {
+    "Job": "V1Job",
+    "ConfigMap": "V1ConfigMap",
+    "Deployment": "V1Deployment",
+    "Service": "V1Service",
+    "PersistentVolumeClaim": "V1PersistentVolumeClaim",
+}
+
+
+@pytest.mark.parametrize("item", OBJECTS)
+def test_every_field_is_one_of_kubernetes(item: Object) -> None:
+    api = client.ApiClient()
+    wanted = _in_words(item)
+    parsed = api.deserialize(json.dumps(wanted), MODELS[item["kind"]], "application/json")
+    assert api.sanitize_for_serialization(parsed) == wanted
+
+
+def _in_words(item: Any) -> Any:
+    """The client knows quantities as strings only; the API server takes numbers, too."""
+    if isinstance(item, dict):
+        resources = {"requests", "limits"}
+        return {
+            key: {name: str(value) for name, value in child.items()} if key in resources else _in_words(child)
+            for key, child in item.items()
+        }
+    return [_in_words(child) for child in item] if isinstance(item, list) else item
+
+
+def restricted(pod: Object) -> list[str]:
+    """What Pod Security `restricted` would refuse (Kubernetes documentation, "Pod Security Standards")."""
+    wrong = [
+        f"volume {volume['name']}"
+        for volume in pod["volumes"]
+        if len(volume) != 2 or not {"configMap", "emptyDir", "persistentVolumeClaim", "secret"} & volume.keys()
+    ]
+    wrong += [field for field in ("hostNetwork", "hostPID", "hostIPC") if pod.get(field)]
+    context = pod["securityContext"]
+    if not context.get("runAsNonRoot") or context.get("runAsUser") == 0:
+        wrong.append("runAsNonRoot")
+    if context.get("seccompProfile") != {"type": "RuntimeDefault"}:
+        wrong.append("seccompProfile")
+    for container in (*pod.get("initContainers", ()), *pod["containers"]):
+        own = container["securityContext"]
+        if own.get("allowPrivilegeEscalation") is not False or own.get("privileged"):
+            wrong.append(f"{container['name']} privileges")
+        if own.get("capabilities") != {"drop": ["ALL"]}:
+            wrong.append(f"{container['name']} capabilities")
+        if any("hostPort" in port for port in container.get("ports", ())):
+            wrong.append(f"{container['name']} hostPort")
+    return wrong
+
+
+@pytest.mark.parametrize("item", WITH_PODS)
+def test_every_pod_is_restricted_and_has_no_token(item: Object) -> None:
+    pod = item["spec"]["template"]["spec"]
+    assert restricted(pod) == []
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    for container in (*pod.get("initContainers", ()), *pod["containers"]):
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["image"] in ("operator:1", "trainer:1")
+
+
+@pytest.mark.parametrize("item", WITH_PODS)
+def test_every_mount_has_its_volume_and_every_volume_is_mounted(item: Object) -> None:
+    pod = item["spec"]["template"]["spec"]
+    containers = (*pod.get("initContainers", ()), *pod["containers"])
+    mounted = {mount["name"] for container in containers for mount in container["volumeMounts"]}
+    volumes = [volume["name"] for volume in pod["volumes"]]
+    assert mounted == set(volumes)
+    assert len(volumes) == len(set(volumes))
+
+
+def test_secrets_are_named_never_copied() -> None:
+    env = {entry["name"]: entry for entry in staged("hub")[1]["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["HF_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "hf", "key": "token"}}
+    container = staged("s3")[1]["spec"]["template"]["spec"]["containers"][0]
+    assert container["envFrom"] == [{"secretRef": {"name": "aws"}}]
+    for source in SOURCES:
+        assert "token" not in staged(source)[0]["data"]["plan.json"]
+
+
+@pytest.mark.parametrize("item", OBJECTS)
+def test_children_have_their_owner_and_the_claim_has_none(item: Object) -> None:
+    owners = item["metadata"].get("ownerReferences")
+    if item["kind"] == "PersistentVolumeClaim":
+        assert owners is None
+        return
+    (owner,) = owners
+    assert owner["controller"] is True
+    assert owner["kind"] == item["metadata"]["labels"]["finetune.dev/kind"]
+    assert item["metadata"]["annotations"] == {"finetune.dev/generation": "1"}
+
+
+@pytest.mark.parametrize("item", [staged()[1], trained()[1], prepared()[1]], ids=["stage", "train", "prepare"])
+def test_a_job_is_one_pod_and_one_try(item: Object) -> None:
+    spec = item["spec"]
+    assert (spec["backoffLimit"], spec["podReplacementPolicy"]) == (0, "Failed")
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_only_training_pods_go_where_the_job_says() -> None:
+    pod, stage = (build()[1]["spec"]["template"]["spec"] for build in (trained, staged))
+    assert (pod["nodeSelector"], pod["priorityClassName"]) == (PLACE["nodeSelector"], "batch")
+    assert "nodeSelector" not in stage
+    assert stage["tolerations"] == pod["tolerations"]
+
+
+@pytest.mark.parametrize("build", [prepared, trained, lambda name, number: staged("hub", name, number)])
+def test_names_of_long_owners_fit_and_differ(build: Any) -> None:
+    made = [build(name, number)[1] for name in ("a", LONG, LONG[:-1] + "c") for number in (1, 2, 99)]
+    names = [item["metadata"]["name"] for item in made]
+    assert len(set(names)) == len(names)
+    assert all(len(name) <= 63 for name in names)
+    assert all(len(value) <= 63 for item in made for value in item["metadata"]["labels"].values())
+    assert all(len(item["metadata"]["name"]) <= 63 for item in served(LONG))
+    assert served(LONG)[1]["metadata"]["labels"]["finetune.dev/plan"] == served(LONG)[0]["metadata"]["name"][-8:]
+
+
+@given(st.from_regex(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True), st.integers(1, 10_000))
+def test_any_owner_has_valid_child_names(owner: str, number: int) -> None:
+    name = child_name(owner, "prepare", "3f9c1a", str(number))
+    assert len(name) <= 63
+    assert name[0].isalpha()
+    assert "--" not in name or "--" in owner
+    assert name.endswith(f"-prepare-3f9c1a-{number}")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "model"),
+    [(prepared()[0], DatasetPlan), (staged()[0], StagePlan), (trained()[0], TrainingPlan), (served()[0], ServingPlan)],
+    ids=["prepare", "stage", "train", "serve"],
+)
+def test_plans_are_immutable_and_parse(manifest: Object, model: Any) -> None:
+    assert manifest["immutable"] is True
+    plan = model.model_validate_json(manifest["data"]["plan.json"])
+    assert plan.to_json() == manifest["data"]["plan.json"]
+
+
+def test_unset_numbers_of_a_spec_are_the_trainers_to_choose() -> None:
+    plan = TrainingPlan.model_validate_json(trained()[0]["data"]["plan.json"])
+    assert plan.hyperparameters.max_length is None
+    assert plan.hyperparameters.learning_rate == 2e-4
+    assert plan.adapter is not None
+    full = TrainingPlan.model_validate_json(
+        trained(adapter={"type": "None"}, hyperparameters={"maxLength": 512})[0]["data"]["plan.json"]
+    )
+    assert full.adapter is None
+    assert (full.hyperparameters.learning_rate, full.hyperparameters.max_length) == (2e-5, 512)
+
+
+def test_the_largest_inline_source_fits_a_config_map() -> None:
+    plan = prepared(source={"inline": {"jsonl": "\x01" * 128 * 1024}})[0]
+    assert len(json.dumps(plan).encode()) < 1024 * 1024
+
+
+def test_another_plan_is_another_name_and_the_same_plan_the_same() -> None:
+    assert served()[0] == served()[0]
+    other = served(engine={"maxQueue": 5})
+    assert other[0]["metadata"]["name"] != served()[0]["metadata"]["name"]
+    assert other[1]["spec"]["template"] != served()[1]["spec"]["template"]

@@ -1,0 +1,154 @@
+"""Whatever happens, in whatever order: passes come to an end, each status fits the CRD, a success is never undone."""
+
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune_contract.failure import FailureReason, policy_of
+from tests import factories
+from tests.factories import Object, dataset_result, stage_result, training_result
+from tests.unit.reconcile.world import World
+
+KEYS = {"SFT": "1" * 64, "CPT": "2" * 64}
+
+
+def _unfinished(here: World) -> Object | None:
+    return next((job for job in reversed(here.jobs()) if not (job.get("status") or {}).get("conditions")), None)
+
+
+def _result(here: World, job: Object) -> str:
+    """What the pod leaves, as the store is shared: a run that has succeeded is found there."""
+    marks = job["metadata"]["labels"]
+    if marks["finetune.dev/role"] == "prepare":
+        return dataset_result().to_json()
+    method = here.raw["spec"].get("method", "SFT")
+    if marks["finetune.dev/role"] == "stage":
+        key = KEYS[method]
+        outcome = training_result(key) if key in here.store else None
+        return stage_result(key, outcome=outcome).to_json()
+    key = next(key for key in KEYS.values() if key.startswith(marks["finetune.dev/run"]))
+    here.store.add(key)
+    return training_result(key, int(marks["finetune.dev/attempt"])).to_json()
+
+
+def succeed(here: World) -> None:
+    job = _unfinished(here)
+    if job:
+        here.end(job, _result(here, job))
+
+
+def fail(reason: FailureReason) -> Callable[[World], None]:
+    def act(here: World) -> None:
+        job = _unfinished(here)
+        if job:
+            here.end(job, "", code=policy_of(reason).exit_code or 1)
+
+    return act
+
+
+def evict(here: World) -> None:
+    job = _unfinished(here)
+    if job:
+        here.end(job, status=factories.evicted())
+
+
+def end_unseen(here: World) -> None:
+    job = _unfinished(here)
+    if job:
+        factories.ended(job, complete=False, now=here.now)
+
+
+def hinder(here: World) -> None:
+    job = _unfinished(here)
+    if job:
+        here.pod(job, **factories.unschedulable())
+
+
+def edit_train(here: World) -> None:
+    here.edit(method="CPT" if here.raw["spec"].get("method", "SFT") == "SFT" else "SFT")
+
+
+def edit_operational(here: World) -> None:
+    here.edit(retries={"limit": here.raw["metadata"]["generation"] % 4})
+
+
+def delete_jobs(here: World) -> None:
+    here.children["Job"] = []
+
+
+def delete_everything(here: World) -> None:
+    here.children = {}
+
+
+def wipe(here: World) -> None:
+    here.wipe()
+
+
+def wait(here: World) -> None:
+    here.later(61)
+
+
+def slow_deletions(here: World) -> None:
+    here.deletions_happen = not here.deletions_happen
+    if here.deletions_happen:
+        for kind, items in here.children.items():
+            here.children[kind] = [item for item in items if "deletionTimestamp" not in item["metadata"]]
+
+
+ACTIONS = [
+    succeed, succeed, fail(FailureReason.INVALID_PLAN), fail(FailureReason.TRAINER_CRASHED), evict, end_unseen, hinder,
+    edit_train, edit_operational, delete_jobs, delete_everything, wipe, wait, slow_deletions,
+]  # fmt: skip
+
+
+def live(here: World, actions: list[Callable[[World], None]]) -> None:
+    here.settle()
+    for action in actions:
+        action(here)
+        here.settle()
+
+
+def finish(here: World) -> None:
+    """Nothing bad happens any more, and somebody edits the spec: the resource gets ready."""
+    if not here.deletions_happen:
+        slow_deletions(here)
+    here.edit(resources={"requests": {"cpu": "1"}})
+    for _ in range(12):
+        here.settle()
+        here.later(61)
+        succeed(here)
+    here.settle()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(ACTIONS), max_size=12))
+def test_any_life_of_a_job_can_end_well(actions: list[Callable[[World], None]]) -> None:
+    here = World(factories.make_job(), factories.ready_dataset())
+    live(here, actions)
+    finish(here)
+    assert here.status["phase"] == "Succeeded"
+    assert here.status["artifact"]["run"] == here.status["run"]["key"] == KEYS[here.raw["spec"].get("method", "SFT")]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([action for action in ACTIONS if action is not edit_train]), max_size=12))
+def test_any_life_of_a_dataset_can_end_well(actions: list[Callable[[World], None]]) -> None:
+    here = World(factories.make_dataset())
+    live(here, actions)
+    finish(here)
+    assert here.status["phase"] == "Ready"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([action for action in ACTIONS if action is not edit_train]), max_size=12))
+def test_any_life_of_a_success_trains_no_more(actions: list[Callable[[World], None]]) -> None:
+    here = World(factories.make_job(), factories.ready_dataset())
+    live(here, [succeed, succeed])
+    assert here.status["phase"] == "Succeeded"
+    trained = [name for name in here.created if "stage" not in name]
+    for action in actions:
+        # A stage Job may run again, to look the run up; it does not fail here.
+        (succeed if action in ACTIONS[2:7] else action)(here)
+        here.settle()
+    assert [name for name in here.created if "stage" not in name] == trained
