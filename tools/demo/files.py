@@ -12,53 +12,72 @@ from tools.paths import IMAGES_FILE
 SCRIPT = Path(__file__).with_name("make_base.py")
 CLAIM = "demo-files"
 JOB = "make-demo-files"
+READER = "read-held-out"
+STORE_CLAIM = "finetune-artifacts"
 USER = 65532
 LIMIT_SECONDS = 300
+
+READ_ROWS = """
+import json, sys
+import pyarrow.parquet as parquet
+for row in parquet.read_table(sys.argv[1]).to_pylist():
+    print(json.dumps(row))
+"""
 
 
 def make_files(namespace: Namespace) -> None:
     """Put docstrings.jsonl, modules.jsonl and base/ into the claim `demo-files`; a second time does nothing."""
-    image = json.loads(IMAGES_FILE.read_text())["trainer"]
-    namespace.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": _objects(image)}))
-
-    def finished() -> Object | None:
-        job = namespace.get("job", JOB)
-        status = (job or {}).get("status") or {}
-        if status.get("failed"):
-            raise StepError(f"Job {JOB} failed\n{namespace.last_words(f'job-name={JOB}')}")
-        return job if status.get("succeeded") else None
-
-    wait("making docstrings and a random base model", finished, LIMIT_SECONDS)
-    for line in namespace.last_words(f"job-name={JOB}").splitlines():
+    metadata = {"name": CLAIM}
+    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    script = {"make_base.py": SCRIPT.read_text()}
+    namespace.apply_objects(
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": claim},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": JOB}, "data": script},
+        _job(JOB, ["python", "/script/make_base.py", "/files"], CLAIM, script=JOB),
+    )
+    for line in _output(namespace, JOB, "making docstrings and a random base model").splitlines():
         say(f"  {line}")
 
 
-def _objects(image: str) -> list[Object]:
-    script = {"make_base.py": SCRIPT.read_text()}
-    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    return [
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": claim},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": JOB}, "data": script},
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": JOB},
-            "spec": {"backoffLimit": 0, "template": {"spec": _pod(image)}},
-        },
-    ]
+def held_out_rows(namespace: Namespace, revision: Object) -> list[Object]:
+    """The test split of a dataset revision, read by a pod from the store's claim."""
+    path = "/files/" + revision["uri"].removeprefix(f"pvc://{STORE_CLAIM}/") + "/test.parquet"
+    name = f"{READER}-{revision['digest'].removeprefix('sha256:')[:8]}"
+    namespace.apply_objects(_job(name, ["python", "-c", READ_ROWS, path], STORE_CLAIM))
+    return [json.loads(line) for line in _output(namespace, name, "reading the held-out rows").splitlines()]
 
 
-def _pod(image: str) -> Object:
+def _output(namespace: Namespace, job: str, what: str) -> str:
+    """What a Job has written, once it has succeeded."""
+
+    def finished() -> Object | None:
+        item = namespace.get("job", job)
+        status = (item or {}).get("status") or {}
+        if status.get("failed"):
+            raise StepError(f"Job {job} failed\n{namespace.last_words(f'job-name={job}')}")
+        return item if status.get("succeeded") else None
+
+    wait(what, finished, LIMIT_SECONDS)
+    return namespace.kubectl("logs", f"job/{job}", "--tail=-1")
+
+
+def _job(name: str, command: list[str], claim: str, script: str = "") -> Object:
+    spec = {"backoffLimit": 0, "template": {"spec": _pod(command, claim, script)}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
+
+
+def _pod(command: list[str], claim: str, script: str) -> Object:
     volumes: list[Object] = [
-        {"name": "files", "persistentVolumeClaim": {"claimName": CLAIM}},
-        {"name": "script", "configMap": {"name": JOB}},
+        {"name": "files", "persistentVolumeClaim": {"claimName": claim}},
         {"name": "scratch", "emptyDir": {}},
     ]
+    if script:
+        volumes.append({"name": "script", "configMap": {"name": script}})
     container: Object = {
-        "name": "make",
-        "image": image,
+        "name": "run",
+        "image": json.loads(IMAGES_FILE.read_text())["trainer"],
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "/script/make_base.py", "/files"],
+        "command": command,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -14,8 +14,9 @@ from tools.demo.kubectl import POLL_SECONDS, SIGN_OF_LIFE_SECONDS, Namespace, Ob
 def until_ready(namespace: Namespace, kind: str, name: str, seconds: float, console: Console) -> Object:
     """Show how far an object is until it is Ready; raises StepError with its own words when it is Stalled."""
     deadline = time.monotonic() + seconds
-    show = _bar if console.is_terminal else _lines
-    return show(namespace, kind, name, deadline, console)
+    if console.is_terminal:
+        return _bar(namespace, kind, name, deadline, console)
+    return _lines(namespace, kind, name, deadline)
 
 
 def _look(namespace: Namespace, kind: str, name: str, deadline: float) -> Object:
@@ -51,7 +52,7 @@ def _bar(namespace: Namespace, kind: str, name: str, deadline: float, console: C
             time.sleep(POLL_SECONDS)
 
 
-def _lines(namespace: Namespace, kind: str, name: str, deadline: float, console: Console) -> Object:
+def _lines(namespace: Namespace, kind: str, name: str, deadline: float) -> Object:
     started = time.monotonic()
     spoke, last = 0.0, ""
     while True:

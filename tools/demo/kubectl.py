@@ -33,6 +33,10 @@ class Namespace:
         for line in self.kubectl("apply", "-f", "-", stdin=text).splitlines():
             say(f"  {line}")
 
+    def apply_objects(self, *objects: Object) -> None:
+        """Apply several objects at once."""
+        self.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
     def get(self, kind: str, name: str) -> Object | None:
         """One object; None if there is none."""
         text = self.kubectl("get", kind, name, "--output=json", "--ignore-not-found")

@@ -1,0 +1,96 @@
+"""What a raw FineTuneJob says: pure readings of a dictionary whose every field may be missing."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+Object = dict[str, Any]
+"""A resource, or a part of one, as the API server sends it."""
+
+
+def part(resource: Object, *path: str) -> Object:
+    """The mapping at the path; empty when any step of it is missing."""
+    value: Any = resource
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def items(resource: Object, *path: str) -> list[Object]:
+    """The list of mappings at the path; empty when it is missing."""
+    value = part(resource, *path[:-1]).get(path[-1])
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def name_of(resource: Object) -> str:
+    """The resource's name."""
+    return str(part(resource, "metadata").get("name", ""))
+
+
+def condition(resource: Object, kind: str) -> Object:
+    """The condition of that type; empty when it was never set."""
+    return next((one for one in items(resource, "status", "conditions") if one.get("type") == kind), {})
+
+
+def holds(resource: Object, kind: str) -> bool:
+    """Whether the condition is True."""
+    return condition(resource, kind).get("status") == "True"
+
+
+def is_current(resource: Object) -> bool:
+    """Whether the status is about the spec as it is now, and not about one before an edit."""
+    generation = part(resource, "metadata").get("generation", 0)
+    return bool(part(resource, "status").get("observedGeneration", 0) >= generation)
+
+
+def succeeded(resource: Object) -> bool:
+    """Whether nothing is left to do; Complete alone may be about a run before the one that the spec asks for now."""
+    return is_current(resource) and holds(resource, "Ready")
+
+
+def failure(resource: Object) -> Object:
+    """The condition that tells why nothing more will happen; empty while there is hope."""
+    if not is_current(resource):
+        return {}
+    return next((condition(resource, kind) for kind in ("Failed", "Stalled") if holds(resource, kind)), {})
+
+
+def phase(resource: Object) -> str:
+    """The resource's phase; Pending before the operator has seen it."""
+    return str(part(resource, "status").get("phase") or "Pending")
+
+
+def attempt(resource: Object) -> int:
+    """Number of the attempt that runs, else of the last one; 0 before the first."""
+    ended = int(part(resource, "status").get("attemptsTotal") or 0)
+    return ended + 1 if holds(resource, "Running") else ended
+
+
+def finite(value: object) -> float | None:
+    """The number, when it is one that can be drawn."""
+    number = float(value) if isinstance(value, int | float) else math.nan
+    return number if math.isfinite(number) else None
+
+
+def moment(value: object) -> datetime | None:
+    """An RFC 3339 time."""
+    try:
+        parsed = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def time_left(resource: Object, now: datetime) -> timedelta | None:
+    """Until training ends at its present speed; None when it is not training or not known."""
+    progress = part(resource, "status", "progress")
+    end = moment(progress.get("estimatedCompletionTime"))
+    if end is None or not holds(resource, "Running"):
+        return None
+    return max(end - now, timedelta())
+
+
+def age(value: object, now: datetime) -> timedelta | None:
+    """How long ago the RFC 3339 time was."""
+    then = moment(value)
+    return None if then is None else max(now - then, timedelta())

@@ -1,0 +1,182 @@
+"""How a FineTuneJob looks: raw resources in, rich renderables and plain lines out. No I/O.
+
+Words from a cluster are data: they become `Text` without control characters, never markup.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from finetune_cli import facts
+from finetune_cli.facts import Object, part
+from finetune_contract.plans import Metric
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+SPARKLINE_WIDTH = 24
+"""Characters of a sparkline; more losses than this are averaged in groups."""
+
+STYLES = {"Succeeded": "green", "Failed": "red", "Invalid": "red", "Training": "cyan", "Evaluating": "cyan"}
+"""Phases with a colour of their own."""
+
+BEST: dict[str, Callable[[Iterable[float]], float]] = {Metric.EVAL_LOSS: min, Metric.EXACT_MATCH: max}
+"""Which end of a metric is good; an unknown metric has no winner."""
+
+
+class JobBar:
+    """A job's progress as it goes, with the losses it has shown: give it to `rich.live.Live`."""
+
+    def __init__(self, job: Object) -> None:
+        self._losses: dict[int, float] = {}
+        self._run: object = None
+        self.update(job)
+
+    def update(self, job: Object) -> None:
+        """Take the job's newest state; steps that an attempt will repeat, and another run's, are forgotten."""
+        self._job = job
+        progress = part(job, "status", "progress")
+        run = part(job, "status", "run").get("key")
+        step = int(progress.get("step") or 0)
+        self._losses = {seen: loss for seen, loss in self._losses.items() if seen < step and run == self._run}
+        self._run = run
+        loss = facts.finite(progress.get("loss"))
+        if loss is not None and facts.phase(job) != "Succeeded":
+            self._losses[step] = loss
+
+    def __rich__(self) -> RenderableType:
+        return render_progress(self._job, list(self._losses.values()))
+
+
+def render_progress(job: Object, losses: Sequence[float] = (), now: datetime | None = None) -> RenderableType:
+    """Two lines: name, phase and bar; below them what is measured, or what is waited for."""
+    progress = part(job, "status", "progress")
+    total = int(progress.get("totalSteps") or 0)
+    share = _percent(progress)
+    bar = ProgressBar(total=total or 100, completed=int(progress.get("step") or 0) if total else share)
+    line = Table.grid(padding=(0, 2), expand=True)
+    line.add_column(no_wrap=True)
+    line.add_column(no_wrap=True)
+    line.add_column(ratio=1)
+    line.add_column(justify="right", no_wrap=True)
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(text(facts.name_of(job), "bold"), phase_text(job), bar, f"{share}%", _steps(progress))
+    measured = _measurements(job, now or datetime.now(UTC), sparkline(losses))
+    return Group(line, text("  ".join(measured) or waiting_for(job), "dim"))
+
+
+def progress_line(job: Object, now: datetime | None = None) -> str:
+    """One plain line for logs and CI: `namer  Training  42%  step 126/300  loss 0.412  ...`."""
+    progress = part(job, "status", "progress")
+    words = [facts.name_of(job), facts.phase(job)]
+    if progress:
+        words += [f"{_percent(progress)}%", _steps(progress)]
+        words += _measurements(job, now or datetime.now(UTC))
+    else:
+        words.append(waiting_for(job))
+    return clean("  ".join(word for word in words if word))
+
+
+def _percent(progress: Object) -> int:
+    return int(progress.get("percent") or 0)
+
+
+def _steps(progress: Object) -> str:
+    total = progress.get("totalSteps")
+    return f"step {progress.get('step') or 0:,}/{total:,}" if total else ""
+
+
+def _measurements(job: Object, now: datetime, spark: str = "") -> list[str]:
+    """Loss, speed, time left and attempt, as far as they are known."""
+    progress = part(job, "status", "progress")
+    words = []
+    if (loss := facts.finite(progress.get("loss"))) is not None:
+        words.append(f"loss {loss:.4g} {spark}".rstrip())
+    if (speed := facts.finite(progress.get("tokensPerSecond"))) is not None:
+        words.append(f"{speed:,.0f} tokens/s")
+    if (left := facts.time_left(job, now)) is not None:
+        words.append(f"ETA {duration(left)}")
+    if words and (number := facts.attempt(job)):
+        resumed = progress.get("resumedFromStep")
+        words.append(f"attempt {number}" + (f" (resumed from step {resumed:,})" if resumed else ""))
+    return words
+
+
+def waiting_for(job: Object) -> str:
+    """Why there is no progress to show, in the operator's words."""
+    ready = facts.condition(job, "Ready")
+    return clean(str(ready.get("message") or ready.get("reason") or "waiting for the operator to see it"))
+
+
+def sparkline(losses: Sequence[float], width: int = SPARKLINE_WIDTH) -> str:
+    """The losses, oldest first, as at most `width` block characters between their lowest and highest."""
+    if len(losses) > width:
+        edges = [index * len(losses) // width for index in range(width + 1)]
+        groups = [losses[start:end] for start, end in pairwise(edges)]
+        losses = [sum(group) / len(group) for group in groups]
+    if not losses:
+        return ""
+    low, high = min(losses), max(losses)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0
+    return "".join(BLOCKS[round((loss - low) * scale)] for loss in losses)
+
+
+def evaluation_table(job: Object) -> Table:
+    """Systems by metrics, each with its 95 % interval; the best of each metric is bold."""
+    scores = facts.items(job, "status", "evaluation")
+    metrics = list(dict.fromkeys(str(score.get("metric")) for score in scores))
+    by_key = {(str(score.get("system")), str(score.get("metric"))): score for score in scores}
+    table = plain_table("SYSTEM", *(f"{metric} (95 % interval)" for metric in metrics), "ROWS")
+    for system in dict.fromkeys(str(score.get("system")) for score in scores):
+        cells = [_score_cell(by_key.get((system, metric), {}), metric, scores) for metric in metrics]
+        rows = max(int(score.get("rows") or 0) for score in scores if str(score.get("system")) == system)
+        table.add_row(text(system), *cells, str(rows))
+    return table
+
+
+def _score_cell(score: Object, metric: str, scores: list[Object]) -> Text:
+    value = facts.finite(score.get("value"))
+    if value is None:
+        return text("-")
+    low, high = facts.finite(score.get("low")), facts.finite(score.get("high"))
+    interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+    found = [facts.finite(one.get("value")) for one in scores if one.get("metric") == metric]
+    rivals = [number for number in found if number is not None]
+    is_best = metric in BEST and len(rivals) > 1 and value == BEST[metric](rivals)
+    return text(f"{value:.3f}{interval}", "bold green" if is_best else "")
+
+
+def phase_text(job: Object) -> Text:
+    """The phase in its colour."""
+    return text(facts.phase(job), STYLES.get(facts.phase(job), "yellow"))
+
+
+def plain_table(*headers: str) -> Table:
+    """A table as kubectl draws it: no lines, so that it reads the same in a pipe."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold", show_edge=False)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def duration(span: timedelta) -> str:
+    """In its two largest units: 45s, 3m20s, 2h5m, 4d3h."""
+    seconds = round(span.total_seconds())
+    for size, unit, next_size, next_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if seconds >= size:
+            rest = seconds % size // next_size
+            return f"{seconds // size}{unit}" + (f"{rest}{next_unit}" if rest else "")
+    return f"{seconds}s"
+
+
+def clean(words: object) -> str:
+    """On one line and without control characters: a message must not steer the terminal."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in str(words)).rstrip()
+
+
+def text(words: object, style: str = "") -> Text:
+    """Words from a cluster as rich text."""
+    return Text(clean(words), style=style)

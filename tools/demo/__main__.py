@@ -1,0 +1,137 @@
+"""`python -m tools.demo`: from three YAMLs to answers, with a table of before and after."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from tools.console import exit_on_failure, say
+from tools.demo import ask, tables, timings
+from tools.demo.files import held_out_rows, make_files
+from tools.demo.follow import until_ready
+from tools.demo.kubectl import Namespace, Object, wait
+from tools.paths import LOCAL, REPOSITORY
+
+YAMLS = REPOSITORY / "examples" / "demo"
+BASE_JOB, TUNED_JOB, DEPLOYMENT, LABELLED = "python-base", "module-namer", "assistant", "modules"
+JOB_SECONDS = 900
+"""Deadline of one training job; it takes about two minutes on two idle cores."""
+QUESTIONS = 3
+MIN_QUESTION = 60
+"""Characters of a docstring that says enough to be asked about."""
+
+
+class Demo:
+    """One run of the demo in one namespace."""
+
+    def __init__(self, namespace: Namespace, console: Console) -> None:
+        """Take where to run and where to draw."""
+        self.namespace = namespace
+        self.console = console
+        self.seconds: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def step(self, title: str, thing: str = "", stage: str = "") -> Iterator[None]:
+        """Say what begins; remember how long it took."""
+        self.console.rule(f"[bold]{title}", align="left")
+        started = time.monotonic()
+        yield
+        if thing:
+            self.seconds.setdefault(thing, {})[stage] = round(time.monotonic() - started, 1)
+
+    def run(self) -> Object:
+        """Everything, in order; answers what `.local/demo.json` says."""
+        with self.step(f"A namespace, {self.namespace.name}, that admits only restricted pods"):
+            self._make_namespace()
+        with self.step("Docstrings of Python's standard library and a random Llama", "files", "made"):
+            make_files(self.namespace)
+        with self.step("Three YAMLs: kubectl apply -f examples/demo"):
+            for file in sorted(YAMLS.glob("*.yaml")):
+                self.namespace.apply(file.read_text())
+        with self.step("Two jobs, one on the other's result", "jobs", "all"):
+            until_ready(self.namespace, "dataset", LABELLED, 300, self.console)
+            until_ready(self.namespace, "finetunejob", BASE_JOB, JOB_SECONDS, self.console)
+            tuned = until_ready(self.namespace, "finetunejob", TUNED_JOB, JOB_SECONDS, self.console)
+        with self.step("A deployment that proves the adapter before it is ready", DEPLOYMENT, "apply to proven"):
+            until_ready(self.namespace, "modeldeployment", DEPLOYMENT, 300, self.console)
+        return self._show(tuned)
+
+    def _make_namespace(self) -> None:
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        metadata = {"name": self.namespace.name, "labels": labels}
+        self.namespace.apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))
+        wait("the default service account", lambda: self.namespace.get("serviceaccount", "default"), 60)
+        if self.namespace.get("finetunejob", TUNED_JOB):
+            say("  an earlier demo is here: what has succeeded is not trained again ")
+
+    def _show(self, tuned: Object) -> Object:
+        dataset = self.namespace.get("dataset", LABELLED) or {}
+        rows = held_out_rows(self.namespace, dataset["status"]["revision"])
+        majority = max(Counter(row["label"] for row in rows).values()) / len(rows)
+        self.console.rule("[bold]Before and after", align="left")
+        self.console.print(tables.accuracy_table(tuned, majority))
+        questions = _questions(rows)
+        with ask.address(self.namespace, DEPLOYMENT) as url:
+            started = time.monotonic()
+            answers = ask.ask(url, DEPLOYMENT, TUNED_JOB, questions)
+            self.seconds[DEPLOYMENT][f"{2 * len(questions)} answers"] = round(time.monotonic() - started, 1)
+            self.console.print(tables.answers_table(answers))
+            more = ask.curl_line(url, TUNED_JOB, questions[0][0])
+        self._add_job_times()
+        self.console.print(tables.time_table(self.seconds))
+        self._say_how_to_go_on(more)
+        return self._record(tuned, majority)
+
+    def _add_job_times(self) -> None:
+        for name in (BASE_JOB, TUNED_JOB):
+            job = self.namespace.get("finetunejob", name) or {}
+            self.seconds[name] = timings.of_job(self.namespace, job)
+
+    def _say_how_to_go_on(self, curl: str) -> None:
+        namespace = self.namespace.name
+        self.console.rule("[bold]Go on", align="left")
+        say(f"  look:       kubectl -n {namespace} get datasets,finetunejobs,modeldeployments")
+        say(f"              kubectl -n {namespace} describe finetunejob {TUNED_JOB}")
+        say(f"  ask more:   {curl}")
+        say(f"  clean up:   kubectl delete namespace {namespace}; make cluster-down")
+        say("  kubectl is .local/bin/kubectl, with KUBECONFIG=.local/kubeconfig")
+
+    def _record(self, tuned: Object, majority: float) -> Object:
+        found = tables.scores(tuned)
+        return {
+            "accuracies": {system: score["value"] for system, score in found.items()},
+            "majority": round(majority, 4),
+            "rows": found["Tuned"]["rows"],
+            "seconds": self.seconds,
+            "artifact": tuned["status"]["artifact"]["digest"],
+        }
+
+
+def _questions(rows: list[Object]) -> list[tuple[str, str]]:
+    """Held-out docstrings from different modules, short enough to be read."""
+    chosen: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: (len(row["text"]) < MIN_QUESTION, len(row["text"]), row["text"])):
+        chosen.setdefault(row["label"], row["text"])
+    return [(text, label) for label, text in list(chosen.items())[:QUESTIONS]]
+
+
+def main() -> None:
+    """Run it, and write `.local/demo.json`."""
+    started = time.monotonic()
+    namespace = Namespace(os.environ.get("DEMO_NAMESPACE", "demo"))
+    demo = Demo(namespace, Console(width=None if os.isatty(1) else 110))
+    record = demo.run()
+    record["seconds"]["demo"] = {"all": round(time.monotonic() - started, 1)}
+    file = LOCAL / "demo.json"
+    file.write_text(json.dumps(record, indent=2) + "\n")
+    say(f"\n  {record['seconds']['demo']['all']:.0f} s; figures in {file.relative_to(REPOSITORY)}")
+
+
+if __name__ == "__main__":
+    exit_on_failure(main)
