@@ -56,6 +56,7 @@ test-trainer: venv ## tests of the training code on CPU
 	$(VENV)/python -m pytest tests/trainer
 
 test-cluster: venv cluster images install ## tests of the chart, and on the cluster with the chart installed
+	@$(PYTHON) -m tools.binaries versitygw
 	$(ON_CLUSTER) $(VENV)/python -m pytest tests/chart tests/cluster
 
 check: venv ## format, lint, types, import rules, generated files
@@ -67,4 +68,4 @@ check: venv ## format, lint, types, import rules, generated files
 	git diff --exit-code -- crds charts docs/reference
 
 generate: venv ## everything that is made from code: CRDs
-	$(VENV)/python -m finetune_operator.api.crd
+	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds

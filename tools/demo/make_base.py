@@ -22,19 +22,21 @@ from typing import Any, NamedTuple
 
 SEED = 0
 
-LABELS = ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest", "xml")
-"""The largest packages of the standard library that every Python from 3.11 on has, whichever way it was packaged."""
+LABELS = ("asyncio", "email", "importlib", "logging", "tarfile", "turtle", "unittest", "xml")
+"""Large modules of the standard library that are about different things; every Python from 3.11 on has them, whichever
+way it was packaged."""
 
 LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "encodings", "distutils"}
 """Packages that Debian leaves out or newer Pythons no longer have, tests, and generated code."""
 
-SHORTEST, LONGEST = 40, 400
-"""Characters of a docstring that is used: under 40 says nothing, over 400 would only make the demo slower."""
+SHORTEST, LONGEST = 60, 600
+"""Characters of a text that is used: under 60 says nothing, over 600 would only make the demo slower."""
 
 MASK = "___"
 
 VOCABULARY = 3072
 CONTEXT = 1024
+HIDDEN = 160
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -67,12 +69,20 @@ def docstrings(library: Path) -> list[Docstring]:
 
 
 def texts_of(file: Path) -> Iterator[str]:
-    """The docstrings of a source file's classes and functions; read, never imported."""
+    """The docstrings of a source file's classes and functions, each under its header; read, never imported."""
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)
             if text:
-                yield text
+                yield f"{header(node)}\n{text}"
+
+
+def header(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """`class Name(Base)` or `def name(argument, argument)`: what a documentation shows above the docstring."""
+    if isinstance(node, ast.ClassDef):
+        return f"class {node.name}({', '.join(ast.unparse(base) for base in node.bases)})"
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return f"def {node.name}({', '.join(argument.arg for argument in arguments if argument.arg != 'self')})"
 
 
 def masked(text: str, module: str) -> str:
@@ -121,13 +131,14 @@ def make_model(tokenizer: Any, directory: Path) -> int:  # noqa: ANN401 - transf
     torch.manual_seed(SEED)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=160,
+        hidden_size=HIDDEN,
         intermediate_size=512,
         num_hidden_layers=4,
         num_attention_heads=5,
         num_key_value_heads=5,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
+        initializer_range=HIDDEN**-0.5,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -108,7 +108,7 @@ def _measurements(job: Object, now: datetime, spark: str = "") -> list[str]:
 def waiting_for(job: Object) -> str:
     """Why there is no progress to show, in the operator's words."""
     ready = facts.condition(job, "Ready")
-    return clean(str(ready.get("message") or ready.get("reason") or "waiting for the operator to see it"))
+    return last_line(ready.get("message")) or clean(ready.get("reason") or "waiting for the operator to see it")
 
 
 def sparkline(losses: Sequence[float], width: int = SPARKLINE_WIDTH) -> str:
@@ -145,7 +145,7 @@ def _score_cell(score: Object, metric: str, scores: list[Object]) -> Text:
     interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
     found = [facts.finite(one.get("value")) for one in scores if one.get("metric") == metric]
     rivals = [number for number in found if number is not None]
-    is_best = metric in BEST and len(rivals) > 1 and value == BEST[metric](rivals)
+    is_best = metric in BEST and min(rivals) < max(rivals) and value == BEST[metric](rivals)
     return text(f"{value:.3f}{interval}", "bold green" if is_best else "")
 
 
@@ -164,12 +164,23 @@ def plain_table(*headers: str) -> Table:
 
 def duration(span: timedelta) -> str:
     """In its two largest units: 45s, 3m20s, 2h5m, 4d3h."""
-    seconds = round(span.total_seconds())
+    return duration_of(span.total_seconds())
+
+
+def duration_of(seconds: float) -> str:
+    """As `duration`, of seconds."""
+    seconds = round(seconds)
     for size, unit, next_size, next_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
         if seconds >= size:
             rest = seconds % size // next_size
             return f"{seconds // size}{unit}" + (f"{rest}{next_unit}" if rest else "")
     return f"{seconds}s"
+
+
+def last_line(message: object) -> str:
+    """What a message comes to: of a traceback, its last line."""
+    lines = [line for line in str(message or "").splitlines() if line.strip()]
+    return clean(lines[-1].strip()) if lines else ""
 
 
 def clean(words: object) -> str:

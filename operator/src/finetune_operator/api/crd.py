@@ -210,7 +210,9 @@ def render() -> dict[str, str]:
 
 
 def main(directories: list[str]) -> None:
-    """Write the CRDs into each directory."""
+    """Write the CRDs into each directory; none at all is a mistake, not nothing to do."""
+    if not directories:
+        raise SystemExit("usage: python -m finetune_operator.api.crd DIRECTORY...")
     for directory in directories:
         target = Path(directory)
         target.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,116 @@
+"""The commands of `kubectl finetune`: arguments in, one call, exit code out (0 done, 1 failed, 2 usage)."""
+
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from finetune_cli import page, view, watch
+from finetune_cli.cluster import connect
+from finetune_cli.errors import CliError
+
+PIPE_WIDTH = 500
+"""Where nobody looks, nothing is cut: lines in a pipe may be long."""
+
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+class Commands(TyperGroup):
+    """Ends a failed command with one line."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own signature
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except CliError as error:
+            typer.echo(f"error: {view.clean(error)}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="kubectl finetune",
+    help="Fine-tune language models on Kubernetes: follow FineTuneJobs from a terminal or a CI job.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not found:
+        raise typer.BadParameter(f"{text!r} is not a duration; write 90s, 10m or 2h")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+Name = Annotated[str, typer.Argument(help="The FineTuneJob.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Default: the context's.")]
+Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig. Default: the current.")]
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="One FineTuneJob in full; none: a table of all.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Show all FineTuneJobs, or one in full."""
+    cluster = connect(context, namespace)
+    now = datetime.now(UTC)
+    if name is not None:
+        _console().print(page.job_page(cluster.job(name), now))
+    elif jobs := cluster.jobs():
+        _console().print(page.jobs_table(jobs, now))
+    else:
+        typer.echo(f"No FineTuneJobs in namespace {cluster.namespace}.", err=True)
+
+
+@app.command(name="watch")
+def watch_job(
+    name: Name,
+    timeout: Annotated[
+        float | None, typer.Option(help="Give up after 90s, 10m, 2h.", parser=_seconds, metavar="DURATION")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Follow a FineTuneJob until it ends: exit code 0 when it is ready, 1 when it failed."""
+    cluster = connect(context, namespace)
+    console = _console()
+    job = watch.until_ended(lambda: cluster.job(name), console, timeout)
+    console.print(page.result(job))
+
+
+@app.command()
+def logs(
+    name: Name,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt. Default: the newest.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the pod ends.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Print the log of a FineTuneJob's training pod."""
+    cluster = connect(context, namespace)
+    cluster.job(name)
+    for piece in cluster.log(cluster.training_pod(name, attempt), follow):
+        sys.stdout.buffer.write(piece)
+        sys.stdout.flush()
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def main() -> None:
+    """The entry point `kubectl-finetune`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The only module that talks to the API server: reads jobs and logs, and says in one line why it cannot."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+from yaml import YAMLError
+
+from finetune_cli.errors import CliError, UnreachableError
+from finetune_cli.facts import Object, part
+
+GROUP, VERSION = "finetune.dev", "v1alpha1"
+JOBS = "finetunejobs"
+REQUEST_SECONDS = (5, 30)
+"""Limits for connecting and for an answer."""
+
+INSTALL = "install the finetune-operator chart (`helm install`), or choose another cluster with --context"
+
+
+class Cluster:
+    """One namespace of a cluster."""
+
+    def __init__(self, api: client.ApiClient, namespace: str) -> None:
+        self.namespace = namespace
+        # Any: the generated signatures promise models where these calls return dictionaries and a raw response.
+        self._objects: Any = client.CustomObjectsApi(api)
+        self._core: Any = client.CoreV1Api(api)
+
+    def jobs(self) -> list[Object]:
+        """Every FineTuneJob of the namespace."""
+        with self._explained("list", JOBS):
+            answer = self._objects.list_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, JOBS, _request_timeout=REQUEST_SECONDS
+            )
+        return list(answer["items"])
+
+    def job(self, name: str) -> Object:
+        """The FineTuneJob of that name."""
+        with self._explained("get", JOBS, name):
+            answer: Object = self._objects.get_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, JOBS, name, _request_timeout=REQUEST_SECONDS
+            )
+        return answer
+
+    def training_pod(self, name: str, attempt: int | None = None) -> str:
+        """Name of the job's newest training pod, or of the newest one of an attempt."""
+        selector = f"{GROUP}/name={name},{GROUP}/role=train" + (f",{GROUP}/attempt={attempt}" if attempt else "")
+        with self._explained("list", "pods"):
+            pods = self._core.list_namespaced_pod(
+                self.namespace, label_selector=selector, _request_timeout=REQUEST_SECONDS
+            ).items
+        if not pods:
+            which = f"attempt {attempt} of {name}" if attempt else name
+            raise CliError(f"{which} has no training pod now; `kubectl finetune status {name}` tells what happened")
+        newest = max(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.metadata.name))
+        return str(newest.metadata.name)
+
+    def log(self, pod: str, follow: bool = False) -> Iterator[bytes]:
+        """The pod's log in pieces, as it comes; with `follow` until the pod ends."""
+        with self._explained("get", "pods/log", pod):
+            response = self._core.read_namespaced_pod_log(
+                pod,
+                self.namespace,
+                follow=follow,
+                _preload_content=False,
+                _request_timeout=(REQUEST_SECONDS[0], None) if follow else REQUEST_SECONDS,
+            )
+            yield from response.stream(amt=None if follow else 65536)
+
+    @contextmanager
+    def _explained(self, verb: str, resource: str, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except client.ApiException as error:
+            raise self._explain(error, verb, resource, name) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise _unreachable(error) from error
+
+    def _explain(self, error: client.ApiException, verb: str, resource: str, name: str) -> CliError:
+        said = _status_of(error)
+        match error.status:
+            case 0:
+                return _unreachable(error.reason)
+            case 401:
+                return CliError(
+                    "the cluster does not accept your credentials; log in again, then `kubectl auth whoami`"
+                )
+            case 403:
+                kind = resource if resource.startswith("pods") else f"{resource}.{GROUP}"
+                return CliError(
+                    f"you may not {verb} {kind} in namespace {self.namespace}; ask whoever runs the cluster for the "
+                    f"role `view` there (`kubectl auth can-i {verb} {kind} -n {self.namespace}`)"
+                )
+            case 404 if not said:
+                return CliError(f"this cluster has no {resource}.{GROUP}; {INSTALL}")
+            case 404:
+                kind = "FineTuneJob" if resource == JOBS else "pod"
+                return CliError(
+                    f"no {kind} {name!r} in namespace {self.namespace}; "
+                    f"`kubectl finetune status -n {self.namespace}` lists the jobs that are there"
+                )
+        return CliError(f"the cluster cannot {verb} {resource} {name}: {said or error.reason}; try again")
+
+
+def connect(context: str | None = None, namespace: str | None = None) -> Cluster:
+    """The cluster of the kubeconfig's context, or of the one named; nothing is asked yet.
+
+    Raises:
+        CliError: there is no usable kubeconfig or no such context.
+    """
+    # Any: this part of the client has no types.
+    load_kube_config: Any = config.load_kube_config
+    list_contexts: Any = config.list_kube_config_contexts
+    settings: Any = client.Configuration()
+    try:
+        settings.retries = False
+        load_kube_config(context=context, client_configuration=settings, persist_config=False)
+        contexts, active = list_contexts()
+    except (config.ConfigException, YAMLError, OSError) as error:
+        which = f"context {context!r}" if context else "the kubeconfig"
+        raise CliError(
+            f"no cluster: {which} cannot be used ({_one_line(error)}); set KUBECONFIG, or choose one of "
+            "`kubectl config get-contexts` with --context"
+        ) from error
+    chosen = next((one for one in contexts if one["name"] == context), active)
+    return Cluster(client.ApiClient(settings), namespace or part(chosen, "context").get("namespace") or "default")
+
+
+def _status_of(error: client.ApiException) -> str:
+    """The message of the Kubernetes Status in the answer; empty when the answer is none."""
+    try:
+        return _one_line(json.loads(error.body or "")["message"])
+    except (TypeError, ValueError, KeyError):
+        return ""
+
+
+def _unreachable(cause: object) -> UnreachableError:
+    return UnreachableError(
+        f"the cluster does not answer ({_one_line(cause)}); "
+        "check `kubectl cluster-info`, or choose another with --context"
+    )
+
+
+def _one_line(words: object) -> str:
+    return " ".join(str(words).split())

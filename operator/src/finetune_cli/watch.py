@@ -1,0 +1,81 @@
+"""Looks at a job until it has ended, and shows every look: a live bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from rich.console import Console
+from rich.live import Live
+
+from finetune_cli import facts
+from finetune_cli.errors import CliError, UnreachableError
+from finetune_cli.facts import Object
+from finetune_cli.view import JobBar, duration_of, last_line, progress_line
+
+POLL_SECONDS = 1.0
+LINE_SECONDS = 10.0
+"""At least so often a plain line is said, so that a CI log shows life."""
+
+OUTAGE_SECONDS = 120.0
+"""An API server that is away for longer (an upgrade takes less) ends the watch."""
+
+
+class Lines:
+    """Says a line when phase or attempt have changed, and else every ten seconds."""
+
+    def __init__(self, say: Callable[[str], object], clock: Callable[[], float]) -> None:
+        self._say = say
+        self._clock = clock
+        self._news: tuple[str, int] | None = None
+        self._said_at = 0.0
+
+    def show(self, job: Object) -> None:
+        """Say it, if it is time."""
+        news = (facts.phase(job), facts.attempt(job))
+        if news != self._news or self._clock() - self._said_at >= LINE_SECONDS:
+            self._news, self._said_at = news, self._clock()
+            self._say(progress_line(job))
+
+
+def until_ended(
+    look: Callable[[], Object],
+    console: Console,
+    timeout: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Object:
+    """The job, when it is ready.
+
+    Raises:
+        CliError: it failed, is stalled, was not done within `timeout` seconds, or cannot be read.
+    """
+    started = seen_at = clock()
+    job = look()
+    bar = JobBar(job)
+    lines = Lines(lambda line: console.print(line, markup=False, soft_wrap=True), clock)
+    live: AbstractContextManager[object] = Live(bar, console=console) if console.is_terminal else nullcontext()
+    with live:
+        while True:
+            bar.update(job)
+            if not console.is_terminal:
+                lines.show(job)
+            if facts.succeeded(job):
+                return job
+            _raise_if_failed(job)
+            if timeout is not None and clock() - started >= timeout:
+                raise CliError(f"{facts.name_of(job)}: not done within {duration_of(timeout)}; it goes on by itself")
+            sleep(POLL_SECONDS)
+            try:
+                job, seen_at = look(), clock()
+            except UnreachableError:
+                if clock() - seen_at > OUTAGE_SECONDS:
+                    raise
+
+
+def _raise_if_failed(job: Object) -> None:
+    failure = facts.failure(job)
+    if failure:
+        name, message = facts.name_of(job), last_line(failure.get("message"))
+        raise CliError(
+            f"{name}: {failure.get('reason')}: {message} (`kubectl finetune status {name}` and `logs {name}` tell more)"
+        )
