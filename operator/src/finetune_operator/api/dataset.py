@@ -246,7 +246,7 @@ class Dataset(ApiModel):
 META = ResourceMeta(
     kind="Dataset",
     plural="datasets",
-    short_names=("ds",),
+    short_names=("dset",),
     columns=(
         PrinterColumn("Phase", ".status.phase"),
         PrinterColumn("Rows", ".status.revision.rows.kept", "integer"),
