@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -97,7 +98,11 @@ def logs(
     """Print the log of a FineTuneJob's training pod."""
     cluster = connect(context, namespace)
     cluster.job(name)
-    for piece in cluster.log(cluster.training_pod(name, attempt), follow):
+
+    def log() -> Iterator[bytes]:
+        return cluster.log(cluster.training_pod(name, attempt), follow)
+
+    for piece in watch.once_started(log, lambda: cluster.job(name)) if follow else log():
         sys.stdout.buffer.write(piece)
         sys.stdout.flush()
 

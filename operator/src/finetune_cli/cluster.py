@@ -9,7 +9,7 @@ import urllib3
 from kubernetes import client, config
 from yaml import YAMLError
 
-from finetune_cli.errors import CliError, UnreachableError
+from finetune_cli.errors import CliError, NotStartedError, UnreachableError
 from finetune_cli.facts import Object, part
 
 GROUP, VERSION = "finetune.dev", "v1alpha1"
@@ -54,21 +54,32 @@ class Cluster:
             ).items
         if not pods:
             which = f"attempt {attempt} of {name}" if attempt else name
-            raise CliError(f"{which} has no training pod now; `kubectl finetune status {name}` tells what happened")
+            raise NotStartedError(
+                f"{which} has no training pod now; `kubectl finetune status {name}` tells what happened"
+            )
         newest = max(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.metadata.name))
         return str(newest.metadata.name)
 
     def log(self, pod: str, follow: bool = False) -> Iterator[bytes]:
-        """The pod's log in pieces, as it comes; with `follow` until the pod ends."""
+        """The pod's log in pieces, as it comes; with `follow` until the pod ends.
+
+        Raises:
+            NotStartedError: the pod's container waits for its node or image.
+        """
         with self._explained("get", "pods/log", pod):
             response = self._core.read_namespaced_pod_log(
                 pod,
                 self.namespace,
                 follow=follow,
                 _preload_content=False,
-                _request_timeout=(REQUEST_SECONDS[0], None) if follow else REQUEST_SECONDS,
+                _request_timeout=None if follow else REQUEST_SECONDS,
             )
-            yield from response.stream(amt=None if follow else 65536)
+        return self._pieces(pod, response)
+
+    def _pieces(self, pod: str, response: Any) -> Iterator[bytes]:  # noqa: ANN401 - urllib3's, version 1 or 2
+        with self._explained("get", "pods/log", pod):
+            # By chunk as the kubelet sends them: a line is seen when it is written.
+            yield from response.stream()
 
     @contextmanager
     def _explained(self, verb: str, resource: str, name: str = "") -> Iterator[None]:
@@ -94,6 +105,8 @@ class Cluster:
                     f"you may not {verb} {kind} in namespace {self.namespace}; ask whoever runs the cluster for the "
                     f"role `view` there (`kubectl auth can-i {verb} {kind} -n {self.namespace}`)"
                 )
+            case 400 if resource == "pods/log":
+                return NotStartedError(f"no log yet: {said}; `--follow` waits for it")
             case 404 if not said:
                 return CliError(f"this cluster has no {resource}.{GROUP}; {INSTALL}")
             case 404:

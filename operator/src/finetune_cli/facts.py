@@ -82,12 +82,12 @@ def moment(value: object) -> datetime | None:
 
 
 def time_left(resource: Object, now: datetime) -> timedelta | None:
-    """Until training ends at its present speed; None when it is not training or not known."""
+    """Until training ends at its present speed; None when it is not training, not known, or should have ended."""
     progress = part(resource, "status", "progress")
     end = moment(progress.get("estimatedCompletionTime"))
-    if end is None or not holds(resource, "Running"):
+    if end is None or end <= now or phase(resource) != "Training":
         return None
-    return max(end - now, timedelta())
+    return end - now
 
 
 def age(value: object, now: datetime) -> timedelta | None:

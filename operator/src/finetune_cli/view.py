@@ -64,8 +64,7 @@ def render_progress(job: Object, losses: Sequence[float] = (), now: datetime | N
     line.add_column(justify="right", no_wrap=True)
     line.add_column(justify="right", no_wrap=True)
     line.add_row(text(facts.name_of(job), "bold"), phase_text(job), bar, f"{share}%", _steps(progress))
-    measured = _measurements(job, now or datetime.now(UTC), sparkline(losses))
-    return Group(line, text("  ".join(measured) or waiting_for(job), "dim"))
+    return Group(line, text(_below(job, now or datetime.now(UTC), sparkline(losses)), "dim"))
 
 
 def progress_line(job: Object, now: datetime | None = None) -> str:
@@ -74,9 +73,7 @@ def progress_line(job: Object, now: datetime | None = None) -> str:
     words = [facts.name_of(job), facts.phase(job)]
     if progress:
         words += [f"{_percent(progress)}%", _steps(progress)]
-        words += _measurements(job, now or datetime.now(UTC))
-    else:
-        words.append(waiting_for(job))
+    words.append(_below(job, now or datetime.now(UTC)))
     return clean("  ".join(word for word in words if word))
 
 
@@ -89,7 +86,13 @@ def _steps(progress: Object) -> str:
     return f"step {progress.get('step') or 0:,}/{total:,}" if total else ""
 
 
-def _measurements(job: Object, now: datetime, spark: str = "") -> list[str]:
+def _below(job: Object, now: datetime, spark: str = "") -> str:
+    """What is measured while an attempt runs and when it has succeeded, else what is waited for."""
+    is_told = part(job, "status", "progress") and (facts.holds(job, "Running") or facts.succeeded(job))
+    return "  ".join(_measurements(job, now, spark)) if is_told else waiting_for(job)
+
+
+def _measurements(job: Object, now: datetime, spark: str) -> list[str]:
     """Loss, speed, time left and attempt, as far as they are known."""
     progress = part(job, "status", "progress")
     words = []
@@ -97,9 +100,9 @@ def _measurements(job: Object, now: datetime, spark: str = "") -> list[str]:
         words.append(f"loss {loss:.4g} {spark}".rstrip())
     if (speed := facts.finite(progress.get("tokensPerSecond"))) is not None:
         words.append(f"{speed:,.0f} tokens/s")
-    if (left := facts.time_left(job, now)) is not None:
+    if left := facts.time_left(job, now):
         words.append(f"ETA {duration(left)}")
-    if words and (number := facts.attempt(job)):
+    if number := facts.attempt(job):
         resumed = progress.get("resumedFromStep")
         words.append(f"attempt {number}" + (f" (resumed from step {resumed:,})" if resumed else ""))
     return words

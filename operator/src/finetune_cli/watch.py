@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 from rich.console import Console
 from rich.live import Live
 
 from finetune_cli import facts
-from finetune_cli.errors import CliError, UnreachableError
+from finetune_cli.errors import CliError, NotStartedError, UnreachableError
 from finetune_cli.facts import Object
 from finetune_cli.view import JobBar, duration_of, last_line, progress_line
 
@@ -18,6 +19,8 @@ LINE_SECONDS = 10.0
 
 OUTAGE_SECONDS = 120.0
 """An API server that is away for longer (an upgrade takes less) ends the watch."""
+
+Answer = TypeVar("Answer")
 
 
 class Lines:
@@ -79,3 +82,21 @@ def _raise_if_failed(job: Object) -> None:
         raise CliError(
             f"{name}: {failure.get('reason')}: {message} (`kubectl finetune status {name}` and `logs {name}` tell more)"
         )
+
+
+def once_started(
+    act: Callable[[], Answer], look: Callable[[], Object], sleep: Callable[[float], object] = time.sleep
+) -> Answer:
+    """The answer, as soon as the job has come so far; a job that has ended never will.
+
+    Raises:
+        NotStartedError: it has ended.
+    """
+    while True:
+        try:
+            return act()
+        except NotStartedError:
+            job = look()
+            if facts.failure(job) or facts.succeeded(job):
+                raise
+        sleep(POLL_SECONDS)

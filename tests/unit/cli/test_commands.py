@@ -21,7 +21,7 @@ class FakeCluster:
         self.looks = list(looks)
         self.asked: tuple[str, int | None] | None = None
 
-    def job(self, name: str) -> Object:
+    def job(self, _name: str) -> Object:
         look = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
         if isinstance(look, CliError):
             raise look
@@ -55,7 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, *arguments: str) -> Result:
-    monkeypatch.setattr(cli, "connect", lambda context, namespace: cluster)
+    monkeypatch.setattr(cli, "connect", lambda *_: cluster)
     return CliRunner().invoke(cli.app, arguments)
 
 

@@ -39,15 +39,42 @@ def shown(renderable: RenderableType, width: int = 120, **options: object) -> st
             ),
             "namer  WaitingForDataset  Dataset 'colours' does not exist",
         ),
-        (make_job(progress=progress(loss=math.nan, tokensPerSecond=None)),
-         "namer  Training  42%  step 126/300  ETA 3m20s  attempt 1"),
-        (make_job(progress={"phase": "Loading"}, phase="Loading"), "namer  Loading  0%"),
-        (make_job(phase="\x1b[31mred"), "namer  ?[31mred  42%  step 126/300  loss 0.412  12,346 tokens/s  "
-         "ETA 3m20s  attempt 1"),
+        (
+            make_job(progress=progress(loss=math.nan, tokensPerSecond=None)),
+            "namer  Training  42%  step 126/300  ETA 3m20s  attempt 1",
+        ),
+        (
+            make_job(progress=progress(estimatedCompletionTime="2026-01-01T11:59:59Z")),
+            "namer  Training  42%  step 126/300  loss 0.412  12,346 tokens/s  attempt 1",
+        ),
+        (make_job(progress={"phase": "Loading"}, phase="Loading"), "namer  Loading  0%  attempt 1"),
+        (
+            make_job(
+                phase="Starting",
+                attemptsTotal=1,
+                conditions=[condition("Ready", status=False, message="attempt 2: no node has a free GPU")],
+            ),
+            "namer  Starting  42%  step 126/300  attempt 2: no node has a free GPU",
+        ),
+        (failed_job(), "namer  Failed  42%  step 126/300  ValueError: no rows left"),
+        (make_job(phase="\x1b[31mred", progress=None), "namer  ?[31mred  Training"),
         ({}, "Pending  waiting for the operator to see it"),
     ],
-    ids=["training", "resumed", "succeeded", "new", "waiting", "loss is NaN", "loading", "terminal codes", "empty"],
-)  # fmt: skip
+    ids=[
+        "training",
+        "resumed",
+        "succeeded",
+        "new",
+        "waiting",
+        "loss is NaN",
+        "overdue",
+        "loading",
+        "next attempt waits",
+        "failed",
+        "terminal codes",
+        "empty",
+    ],
+)
 def test_progress_line(job: Object, line: str) -> None:
     assert view.progress_line(job, NOW) == line
 
