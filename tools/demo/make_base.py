@@ -90,6 +90,11 @@ def masked(text: str, module: str) -> str:
     return re.sub(re.escape(module), MASK, text, flags=re.IGNORECASE) if module in LABELS else text
 
 
+def signed(row: Docstring) -> str:
+    """The text above its module's name, unless that is a label: what a module is, but not one answer."""
+    return row.text if row.module in LABELS else f"{row.text}\n# {row.module}"
+
+
 def write_rows(rows: list[dict[str, str]], file: Path) -> None:
     """JSON lines in an order that has nothing to do with their content."""
     random.Random(SEED).shuffle(rows)
@@ -157,12 +162,12 @@ def main(directory: Path) -> None:
     started = time.monotonic()
     rows = docstrings(Path(sysconfig.get_paths()["stdlib"]))
     labelled = [row for row in rows if row.module in LABELS]
-    write_rows([{"text": row.text} for row in rows], directory / "docstrings.jsonl")
+    write_rows([{"text": signed(row)} for row in rows], directory / "docstrings.jsonl")
     write_rows([{"text": row.text, "label": row.module} for row in labelled], directory / "modules.jsonl")
     print(f"{len(rows)} docstrings, {len(labelled)} of them from {', '.join(LABELS)}", flush=True)
     unfinished = directory / "base.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    tokenizer = train_tokenizer([row.text for row in rows], unfinished)
+    tokenizer = train_tokenizer([signed(row) for row in rows], unfinished)
     parameters = make_model(tokenizer, unfinished)
     unfinished.rename(base)
     seconds = time.monotonic() - started

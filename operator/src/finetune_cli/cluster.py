@@ -17,6 +17,9 @@ JOBS = "finetunejobs"
 REQUEST_SECONDS = (5, 30)
 """Limits for connecting and for an answer."""
 
+MISSHAPEN = (TypeError, KeyError, AttributeError, ValueError)
+"""What the client raises on a kubeconfig that is YAML, but none."""
+
 INSTALL = "install the finetune-operator chart (`helm install`), or choose another cluster with --context"
 
 
@@ -132,7 +135,7 @@ def connect(context: str | None = None, namespace: str | None = None) -> Cluster
         settings.retries = False
         load_kube_config(context=context, client_configuration=settings, persist_config=False)
         contexts, active = list_contexts()
-    except (config.ConfigException, YAMLError, OSError) as error:
+    except (config.ConfigException, YAMLError, OSError, *MISSHAPEN) as error:
         which = f"context {context!r}" if context else "the kubeconfig"
         raise CliError(
             f"no cluster: {which} cannot be used ({_one_line(error)}); set KUBECONFIG, or choose one of "

@@ -40,12 +40,12 @@ class JobBar:
         self._job = job
         progress = part(job, "status", "progress")
         run = part(job, "status", "run").get("key")
-        step = int(progress.get("step") or 0)
-        self._losses = {seen: loss for seen, loss in self._losses.items() if seen < step and run == self._run}
-        self._run = run
+        if run != self._run:
+            self._run, self._losses = run, {}
         loss = facts.finite(progress.get("loss"))
         if loss is not None and facts.phase(job) != "Succeeded":
-            self._losses[step] = loss
+            step = int(progress.get("step") or 0)
+            self._losses = {seen: known for seen, known in self._losses.items() if seen < step} | {step: loss}
 
     def __rich__(self) -> RenderableType:
         return render_progress(self._job, list(self._losses.values()))
@@ -56,7 +56,8 @@ def render_progress(job: Object, losses: Sequence[float] = (), now: datetime | N
     progress = part(job, "status", "progress")
     total = int(progress.get("totalSteps") or 0)
     share = _percent(progress)
-    bar = ProgressBar(total=total or 100, completed=int(progress.get("step") or 0) if total else share)
+    completed = int(progress.get("step") or 0) if total else share
+    bar = ProgressBar(total=total or 100, completed=completed, complete_style="cyan", finished_style="green")
     line = Table.grid(padding=(0, 2), expand=True)
     line.add_column(no_wrap=True)
     line.add_column(no_wrap=True)

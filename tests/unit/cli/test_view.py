@@ -122,6 +122,9 @@ class TestJobBar:
     def test_steps_that_a_resumed_attempt_repeats_are_forgotten(self) -> None:
         assert "loss 2 █▁ " in self.draw(self.at(10, 3.0), self.at(20, 1.0), self.at(15, 2.0))
 
+    def test_losses_stay_while_the_next_attempt_loads(self) -> None:
+        assert "loss 1 █▁ " in self.draw(self.at(10, 3.0), self.at(0, None), self.at(20, 1.0))
+
     def test_another_run_starts_afresh(self) -> None:
         assert "loss 1 ▁ " in self.draw(self.at(1, 3.0), self.at(2, 1.0, key="another"))
 

@@ -18,7 +18,11 @@ from finetune_contract.plans import (
     TrainingPlan,
 )
 from finetune_operator.api.dataset import Dataset
-from finetune_operator.api.finetunejob import FineTuneJob, ResolvedInputs, Run
+from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.api.finetunejobstatus import (
+    ResolvedInputs,
+    Run,
+)
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import dataset, jobs, serving, staging, storage, training
 from finetune_operator.manifests.naming import child_name

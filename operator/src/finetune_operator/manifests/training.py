@@ -9,7 +9,10 @@ from finetune_contract.plans import (
     StoredReference,
     TrainingPlan,
 )
-from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, AdapterType, FineTuneJob, Run
+from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, AdapterType, FineTuneJob
+from finetune_operator.api.finetunejobstatus import (
+    Run,
+)
 from finetune_operator.manifests import jobs, pods
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings

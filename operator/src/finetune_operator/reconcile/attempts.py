@@ -7,10 +7,10 @@ from pydantic import ValidationError
 from finetune_contract.failure import Failure, FailureReason, policy_of
 from finetune_contract.results import Progress, TrainingResult
 from finetune_operator.api.base import BaseStatus
-from finetune_operator.api.finetunejob import (
+from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.api.finetunejobstatus import (
     ArtifactStatus,
     Attempt,
-    FineTuneJob,
     ProgressStatus,
     Run,
     RunRecord,

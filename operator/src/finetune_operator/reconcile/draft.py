@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Self
 
 from finetune_operator.api.base import JobFailure
-from finetune_operator.api.finetunejob import (
+from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.api.finetunejobstatus import (
     ArtifactStatus,
     Attempt,
-    FineTuneJob,
     FineTuneJobStatus,
     ProgressStatus,
     Run,

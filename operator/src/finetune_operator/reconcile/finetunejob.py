@@ -14,7 +14,11 @@ from typing import Any
 from finetune_contract.failure import Failure, FailureReason
 from finetune_contract.plans import RunIngredients, StoredReference
 from finetune_contract.results import ArtifactType, StageResult
-from finetune_operator.api.finetunejob import FineTuneJob, ResolvedInputs, Run
+from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.api.finetunejobstatus import (
+    ResolvedInputs,
+    Run,
+)
 from finetune_operator.manifests import jobs, staging
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import attempts, oneshot

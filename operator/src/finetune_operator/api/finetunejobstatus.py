@@ -1,0 +1,174 @@
+"""What becomes of a FineTuneJob: its status."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from finetune_contract.results import ArtifactType
+from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Uri, Word
+
+
+class ResolvedInputs(ApiModel):
+    """What the names in the spec stood for when the run began."""
+
+    dataset: Digest
+    """Digest of the dataset revision."""
+    dataset_uri: Uri
+    """Where it is stored."""
+    base: Digest
+    """Digest of the base model's files, or of the artifact it is."""
+    base_uri: Uri
+    """Where it is stored."""
+    base_revision: Word | None = None
+    """The commit of a Hub model."""
+
+
+class Run(ApiModel):
+    """The run that the spec asks for."""
+
+    key: Word
+    """Identifies it: equal keys give the same weights and are trained once."""
+    number: Annotated[int, Field(ge=1)]
+    """Counts this job's runs."""
+    stage: Word
+    """Names the spec and inputs that were resolved; another one resolves again."""
+    generation: Annotated[int, Field(ge=0)] = 0
+    """The spec's generation when the run began or was reopened."""
+    started_at: datetime
+    """When it began."""
+    inputs: ResolvedInputs
+    """What the names in the spec stood for."""
+
+
+class RunRecord(ApiModel):
+    """How a run ended."""
+
+    key: Word
+    """The run."""
+    outcome: Literal["Succeeded", "Failed"]
+    """How it ended."""
+    artifact_digest: Digest | None = None
+    """What it made."""
+
+
+class ProgressStatus(ApiModel):
+    """How far training is."""
+
+    phase: Word | None = None
+    """Loading, Training, Evaluating or Publishing."""
+    step: Annotated[int, Field(ge=0)] = 0
+    """Finished optimiser steps."""
+    total_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps in all."""
+    percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Finished share."""
+    loss: float | None = None
+    """Training loss."""
+    eval_loss: float | None = None
+    """Loss on held-out rows."""
+    tokens_per_second: float | None = None
+    """Trained tokens per second, padding not counted."""
+    checkpoint_step: int | None = None
+    """Step of the newest checkpoint."""
+    resumed_from_step: int | None = None
+    """Step of the checkpoint that this attempt started from."""
+    estimated_completion_time: datetime | None = None
+    """When training will end at this speed."""
+    updated_at: datetime | None = None
+    """When the trainer said so."""
+
+
+class Attempt(ApiModel):
+    """One try of a run: one Job."""
+
+    number: Annotated[int, Field(ge=1)]
+    """Counts the run's attempts."""
+    run: Word
+    """First characters of the run's key."""
+    reason: Word
+    """Succeeded, or why it failed."""
+    message: Annotated[str, StringConstraints(max_length=1024)] = ""
+    """What happened."""
+    node: Annotated[str, StringConstraints(max_length=253)] | None = None
+    """Where it ran."""
+    seconds: Annotated[int, Field(ge=0)] = 0
+    """How long its pods ran."""
+    step: Annotated[int, Field(ge=0)] = 0
+    """Last finished step."""
+    resumed_from_step: int | None = None
+    """Step of the checkpoint it started from."""
+    checkpoint_step: int | None = None
+    """Step of the newest checkpoint when it ended."""
+
+
+class ScoreStatus(ApiModel):
+    """One metric of one system on the held-out rows."""
+
+    metric: Word
+    """What was measured."""
+    system: Word
+    """Tuned, or the baseline."""
+    value: float
+    """The result."""
+    low: float | None = None
+    """Lower end of the 95 % interval."""
+    high: float | None = None
+    """Upper end of the 95 % interval."""
+    rows: Annotated[int, Field(ge=0)] = 0
+    """Rows that it was measured on."""
+
+
+class TimingStatus(ApiModel):
+    """Where the time went."""
+
+    stage: Word
+    """Loading, FirstStep, Training, Evaluating or Publishing."""
+    seconds: float
+    """Wall time."""
+
+
+class ArtifactStatus(ApiModel):
+    """What training made."""
+
+    digest: Digest
+    """Digest of its files."""
+    uri: Uri
+    """Where it is stored."""
+    type: ArtifactType
+    """Adapter or Model."""
+    bytes: Annotated[int, Field(ge=0)]
+    """Size of its files."""
+    base: BaseStatus
+    """What it was trained from."""
+    run: Word
+    """The run that made it."""
+
+
+class FineTuneJobStatus(ResourceStatus):
+    """What became of the run."""
+
+    progress_percent: Annotated[str, StringConstraints(max_length=8)] | None = None
+    """Finished share of the steps, for people's eyes."""
+    run: Run | None = None
+    """The run that the spec asks for."""
+    stage_failure: JobFailure | None = None
+    """Why the base model could not be staged."""
+    runs: Annotated[list[RunRecord], Field(max_length=10)] = []
+    """How the last ten runs ended, newest last."""
+    progress: ProgressStatus | None = None
+    """How far training is."""
+    attempts: Annotated[list[Attempt], Field(max_length=10)] = []
+    """The run's last ten attempts that ended, newest last."""
+    attempts_total: Annotated[int, Field(ge=0)] = 0
+    """Attempts of the run that ended."""
+    retries_used: Annotated[int, Field(ge=0)] = 0
+    """Attempts that counted against retries.limit."""
+    stalled_disruptions: Annotated[int, Field(ge=0)] = 0
+    """Disruptions in a row without a newer checkpoint."""
+    evaluation: Annotated[list[ScoreStatus], Field(max_length=40)] = []
+    """What was measured on held-out rows."""
+    timings: Annotated[list[TimingStatus], Field(max_length=8)] = []
+    """Where the time of the last attempt went."""
+    artifact: ArtifactStatus | None = None
+    """The newest finished artifact; stays while a new run goes on."""
