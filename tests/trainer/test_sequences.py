@@ -116,3 +116,10 @@ def test_a_length_beyond_the_context_is_refused() -> None:
 def test_no_rows_are_refused() -> None:
     with pytest.raises(FineTuneError, match="no rows"):
         build([])
+
+
+@pytest.mark.parametrize("packing", [False, True], ids=["unpacked", "packed"])
+def test_a_length_that_leaves_no_answer_at_all_is_named(packing: bool) -> None:
+    with pytest.raises(FineTuneError, match="maxLength: 8 tokens would cut 80 of 80 tokens") as caught:
+        build([completion(19, 1)] * 4, max_length=8, packing=packing)
+    assert caught.value.reason is FailureReason.DATA_TRUNCATED

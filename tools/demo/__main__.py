@@ -14,12 +14,13 @@ from rich.console import Console
 from tools.console import exit_on_failure, say
 from tools.demo import ask, tables, timings
 from tools.demo.files import held_out_rows, make_files
-from tools.demo.follow import until_ready
+from tools.demo.follow import until_all_ready, until_ready
 from tools.demo.kubectl import Namespace, Object, wait
 from tools.paths import LOCAL, REPOSITORY
 
 YAMLS = REPOSITORY / "examples" / "demo"
-BASE_JOB, TUNED_JOB, DEPLOYMENT, LABELLED = "python-base", "module-namer", "assistant", "modules"
+BASE_JOB, TUNED_JOB, DEPLOYMENT = "python-base", "module-namer", "assistant"
+DOCSTRINGS, LABELLED = "docstrings", "modules"
 JOB_SECONDS = 900
 """Deadline of one training job; it takes about two minutes on two idle cores."""
 QUESTIONS = 3
@@ -54,21 +55,28 @@ class Demo:
         with self.step("Three YAMLs: kubectl apply -f examples/demo"):
             for file in sorted(YAMLS.glob("*.yaml")):
                 self.namespace.apply(file.read_text())
+        with self.step("Two datasets", "datasets", "prepared"):
+            until_all_ready(self.namespace, [("dataset", DOCSTRINGS), ("dataset", LABELLED)], 300, self.console)
         with self.step("Two jobs, one on the other's result", "jobs", "all"):
-            until_ready(self.namespace, "dataset", LABELLED, 300, self.console)
-            until_ready(self.namespace, "finetunejob", BASE_JOB, JOB_SECONDS, self.console)
-            tuned = until_ready(self.namespace, "finetunejob", TUNED_JOB, JOB_SECONDS, self.console)
+            _, tuned = until_all_ready(
+                self.namespace, [("finetunejob", BASE_JOB), ("finetunejob", TUNED_JOB)], 2 * JOB_SECONDS, self.console
+            )
         with self.step("A deployment that proves the adapter before it is ready", DEPLOYMENT, "apply to proven"):
             until_ready(self.namespace, "modeldeployment", DEPLOYMENT, 300, self.console)
         return self._show(tuned)
 
     def _make_namespace(self) -> None:
+        wait("the deletion of an earlier demo", self._is_not_being_deleted, 120)
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         metadata = {"name": self.namespace.name, "labels": labels}
         self.namespace.apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}))
         wait("the default service account", lambda: self.namespace.get("serviceaccount", "default"), 60)
         if self.namespace.get("finetunejob", TUNED_JOB):
-            say("  an earlier demo is here: what has succeeded is not trained again ")
+            say("  an earlier demo is here: what has succeeded is not trained again")
+
+    def _is_not_being_deleted(self) -> bool | None:
+        found = self.namespace.get("namespace", self.namespace.name)
+        return None if found and found["metadata"].get("deletionTimestamp") else True
 
     def _show(self, tuned: Object) -> Object:
         dataset = self.namespace.get("dataset", LABELLED) or {}

@@ -27,14 +27,13 @@ for row in parquet.read_table(sys.argv[1]).to_pylist():
 
 def make_files(namespace: Namespace) -> None:
     """Put docstrings.jsonl, modules.jsonl and base/ into the claim `demo-files`; a second time does nothing."""
-    metadata = {"name": CLAIM}
     claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
     script = {"make_base.py": SCRIPT.read_text()}
     namespace.apply_objects(
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": claim},
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": claim},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": JOB}, "data": script},
-        _job(JOB, ["python", "/script/make_base.py", "/files"], CLAIM, script=JOB),
     )
+    _start(namespace, _job(JOB, ["python", "/script/make_base.py", "/files"], CLAIM, script=JOB))
     for line in _output(namespace, JOB, "making docstrings and a random base model").splitlines():
         say(f"  {line}")
 
@@ -43,8 +42,22 @@ def held_out_rows(namespace: Namespace, revision: Object) -> list[Object]:
     """The test split of a dataset revision, read by a pod from the store's claim."""
     path = "/files/" + revision["uri"].removeprefix(f"pvc://{STORE_CLAIM}/") + "/test.parquet"
     name = f"{READER}-{revision['digest'].removeprefix('sha256:')[:8]}"
-    namespace.apply_objects(_job(name, ["python", "-c", READ_ROWS, path], STORE_CLAIM))
+    _start(namespace, _job(name, ["python", "-c", READ_ROWS, path], STORE_CLAIM))
     return [json.loads(line) for line in _output(namespace, name, "reading the held-out rows").splitlines()]
+
+
+def _start(namespace: Namespace, job: Object) -> None:
+    """Begin a Job, unless an earlier demo has; one that failed is begun anew.
+
+    A Job's pod template cannot be changed, so one of an earlier image stays as it is.
+    """
+    name = job["metadata"]["name"]
+    found = namespace.get("job", name)
+    if found and (found.get("status") or {}).get("failed"):
+        namespace.kubectl("delete", "job", name, "--wait=true")
+        found = None
+    if found is None:
+        namespace.apply_objects(job)
 
 
 def _output(namespace: Namespace, job: str, what: str) -> str:

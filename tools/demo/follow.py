@@ -1,91 +1,86 @@
-"""Watching Datasets, jobs and the deployment until they are ready: a live bar for people, lines for logs."""
+"""Watching Datasets, jobs and the deployment until they are ready, drawn as `kubectl finetune watch` draws a job."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from finetune_cli import facts
+from finetune_cli.view import JobBar, progress_line
+from finetune_cli.watch import Lines
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
 from tools.console import StepError, say
-from tools.demo.kubectl import POLL_SECONDS, SIGN_OF_LIFE_SECONDS, Namespace, Object, condition, holds
+from tools.demo.kubectl import POLL_SECONDS, Namespace, Object, condition
+
+Thing = tuple[str, str]
+"""Kind and name."""
+
+
+class _Line:
+    """A line about an object that has no progress of its own."""
+
+    def __init__(self, item: Object) -> None:
+        self._item = item
+
+    def update(self, item: Object) -> None:
+        """Take the object's newest state."""
+        self._item = item
+
+    def __rich__(self) -> Text:
+        return Text(progress_line(self._item))
 
 
 def until_ready(namespace: Namespace, kind: str, name: str, seconds: float, console: Console) -> Object:
-    """Show how far an object is until it is Ready; raises StepError with its own words when it is Stalled."""
+    """One object, as `until_all_ready`."""
+    return until_all_ready(namespace, [(kind, name)], seconds, console)[0]
+
+
+def until_all_ready(namespace: Namespace, things: Sequence[Thing], seconds: float, console: Console) -> list[Object]:
+    """Show how far objects are until each is ready: live on a terminal, else a line at least every ten seconds.
+
+    Raises:
+        StepError: one of them is stalled, in its own words, or not ready within `seconds`.
+    """
     deadline = time.monotonic() + seconds
-    if console.is_terminal:
-        return _bar(namespace, kind, name, deadline, console)
-    return _lines(namespace, kind, name, deadline)
-
-
-def _look(namespace: Namespace, kind: str, name: str, deadline: float) -> Object:
-    item = namespace.get(kind, name)
-    if holds(item, "Stalled"):
-        failed = condition(item, "Stalled")
-        log = namespace.last_words(f"finetune.dev/name={name}")
-        hint = f"kubectl --namespace={namespace.name} describe {kind} {name}"
-        raise StepError(f"{kind} {name}: {failed['reason']}: {failed['message']}\n{log}\n  look closer: {hint}")
-    if time.monotonic() > deadline:
-        ready = condition(item, "Ready")
-        raise StepError(f"{kind} {name} is not ready in time: {ready.get('reason')}: {ready.get('message')}")
-    return item or {}
-
-
-def _bar(namespace: Namespace, kind: str, name: str, deadline: float, console: Console) -> Object:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<34}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[words]}"),
-    )
-    with Progress(*columns, console=console, transient=False) as progress:
-        task = progress.add_task(f"{kind} {name}", total=100, words="")
+    bars = [JobBar({}) if kind == "finetunejob" else _Line({}) for kind, _ in things]
+    lines = [Lines(lambda line: say(f"  {line}"), time.monotonic) for _ in things]
+    ready: dict[int, Object] = {}
+    live: AbstractContextManager[object] = Live(Group(*bars), console=console) if console.is_terminal else nullcontext()
+    with live:
         while True:
-            item = _look(namespace, kind, name, deadline)
-            done = holds(item, "Ready")
-            progress.update(task, completed=100 if done else percent_of(item), words=words_of(item))
-            if done:
-                return item
+            for at, (kind, name) in enumerate(things):
+                if at in ready:
+                    continue
+                item = _look(namespace, kind, name)
+                bars[at].update(item)
+                if not console.is_terminal:
+                    lines[at].show(item)
+                if facts.succeeded(item):
+                    ready[at] = item
+                elif time.monotonic() > deadline:
+                    raise _trouble(namespace, kind, name, f"not ready after {seconds:.0f} s", condition(item, "Ready"))
+            if len(ready) == len(things):
+                return [ready[at] for at in range(len(things))]
             time.sleep(POLL_SECONDS)
 
 
-def _lines(namespace: Namespace, kind: str, name: str, deadline: float) -> Object:
-    started = time.monotonic()
-    spoke, last = 0.0, ""
-    while True:
-        item = _look(namespace, kind, name, deadline)
-        now = time.monotonic()
-        phase = str((item.get("status") or {}).get("phase"))
-        if phase != last or now - spoke > SIGN_OF_LIFE_SECONDS:
-            say(f"  {now - started:4.0f} s  {kind} {name}: {words_of(item)}")
-            spoke, last = now, phase
-        if holds(item, "Ready"):
-            return item
-        time.sleep(POLL_SECONDS)
+def _look(namespace: Namespace, kind: str, name: str) -> Object:
+    """The object; raises StepError when it will never be ready by itself."""
+    item = namespace.get(kind, name) or {"metadata": {"name": name}}
+    if failed := facts.failure(item):
+        raise _trouble(namespace, kind, name, "failed", failed)
+    return item
 
 
-def percent_of(item: Object) -> int:
-    """Finished share of a job's steps."""
-    return int(((item.get("status") or {}).get("progress") or {}).get("percent", 0))
-
-
-def words_of(item: Object) -> str:
-    """One line on where an object is."""
-    status = item.get("status") or {}
-    ready = condition(item, "Ready")
-    if ready.get("status") == "True":
-        return f"{status.get('phase')}: {ready.get('message', '')}"
-    progress = status.get("progress")
-    if not progress:
-        return f"{status.get('phase', 'waiting')}: {ready.get('message', '')}"
-    parts = [f"{progress.get('phase')} step {progress.get('step')}/{progress.get('totalSteps')}"]
-    if progress.get("loss") is not None:
-        parts.append(f"loss {progress['loss']:.3f}")
-    if progress.get("tokensPerSecond"):
-        parts.append(f"{progress['tokensPerSecond']:,.0f} tokens/s")
-    if progress.get("resumedFromStep"):
-        parts.append(f"resumed from step {progress['resumedFromStep']}")
-    return "  ".join(parts)
+def _trouble(namespace: Namespace, kind: str, name: str, what: str, reason: Object) -> StepError:
+    """What the condition says, the last words of its pods, and what to run next."""
+    log = namespace.last_words(f"finetune.dev/name={name}")
+    return StepError(
+        f"{kind} {name} {what}: {reason.get('reason')}: {reason.get('message')}\n{log}\n"
+        f"  look closer:  kubectl --namespace={namespace.name} describe {kind} {name}\n"
+        f"  start afresh: kubectl delete namespace {namespace.name} && make demo"
+    )

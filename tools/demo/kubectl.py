@@ -47,9 +47,14 @@ class Namespace:
         return list(json.loads(self.kubectl("get", kind, f"--selector={selector}", "--output=json"))["items"])
 
     def last_words(self, selector: str, lines: int = 15) -> str:
-        """The last lines that the newest of some pods has written."""
-        command = ["kubectl", f"--namespace={self.name}", "logs", f"--selector={selector}", f"--tail={lines}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        """The last lines that each container of the newest of some pods has written; empty without a pod."""
+        pods = self.find("pods", selector)
+        if not pods:
+            return ""
+        newest = max(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))["metadata"]["name"]
+        command = ["kubectl", f"--namespace={self.name}", "logs", newest, f"--tail={lines}", "--all-containers"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        return "\n".join(["", f"  last lines of pod {newest}:", *(f"    {line}" for line in said.splitlines())])
 
 
 def condition(item: Object | None, type_: str) -> Object:

@@ -9,7 +9,18 @@ from rich.text import Text
 
 from finetune_cli import facts
 from finetune_cli.facts import Object, part
-from finetune_cli.view import clean, duration, evaluation_table, last_line, phase_text, plain_table, progress_line, text
+from finetune_cli.view import (
+    clean,
+    duration,
+    evaluation_table,
+    has_measurements,
+    last_line,
+    phase_text,
+    plain_table,
+    progress_line,
+    text,
+    waiting_for,
+)
 
 
 def jobs_table(jobs: list[Object], now: datetime) -> Table:
@@ -65,9 +76,11 @@ def _summary(job: Object, now: datetime) -> Table:
     if run:
         started = _age(run.get("startedAt"), now)
         table.add_row("Run", text(f"{run.get('number')}, started {started} ago, key {str(run.get('key'))[:16]}"))
-    if part(status, "progress"):
+    if has_measurements(job):
         line = progress_line(job, now).removeprefix(f"{facts.name_of(job)}  {facts.phase(job)}  ")
         table.add_row("Progress", text(line))
+    else:
+        table.add_row("Because", text(waiting_for(job)))
     if used := status.get("retriesUsed"):
         limit = part(spec, "retries").get("limit", used)
         table.add_row("Retries", text(f"{min(used, limit)} of {limit} used"))
@@ -118,13 +131,16 @@ def _conditions(job: Object, now: datetime) -> Table | None:
     if not conditions:
         return None
     table = plain_table("TYPE", "STATUS", "REASON", "AGE", "MESSAGE")
+    said: dict[str, str] = {}
     for one in conditions:
+        message, kind = last_line(one.get("message")), str(one.get("type"))
+        first = said.setdefault(message, kind)
         table.add_row(
-            text(one.get("type")),
+            text(kind),
             text(one.get("status")),
             text(one.get("reason")),
             _age(one.get("lastTransitionTime"), now),
-            text(last_line(one.get("message"))),
+            text(message if first == kind or not message else f"as {first}"),
         )
     return table
 

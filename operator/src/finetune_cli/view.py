@@ -89,8 +89,12 @@ def _steps(progress: Object) -> str:
 
 def _below(job: Object, now: datetime, spark: str = "") -> str:
     """What is measured while an attempt runs and when it has succeeded, else what is waited for."""
-    is_told = part(job, "status", "progress") and (facts.holds(job, "Running") or facts.succeeded(job))
-    return "  ".join(_measurements(job, now, spark)) if is_told else waiting_for(job)
+    return "  ".join(_measurements(job, now, spark)) if has_measurements(job) else waiting_for(job)
+
+
+def has_measurements(job: Object) -> bool:
+    """Whether the numbers in its progress are about now."""
+    return bool(part(job, "status", "progress")) and (facts.holds(job, "Running") or facts.succeeded(job))
 
 
 def _measurements(job: Object, now: datetime, spark: str) -> list[str]:

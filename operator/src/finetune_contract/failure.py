@@ -95,7 +95,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.POD_SECURITY_DENIED: Policy(None, False, False, "Ask the platform team: admission refused the pod."),
     FailureReason.QUOTA_EXCEEDED: Policy(None, False, False, "Lower spec.resources, or ask for more quota."),
-    FailureReason.TRAINER_CRASHED: Policy(1, True, True, "Read the log's last lines in the message."),
+    FailureReason.TRAINER_CRASHED: Policy(1, True, True, "The message holds the log's last lines: the cause is there."),
     FailureReason.NO_PROGRESS: Policy(
         None, False, True, "Five disruptions without a newer checkpoint: lower checkpoints.intervalMinutes."
     ),

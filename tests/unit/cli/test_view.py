@@ -200,8 +200,13 @@ class TestJobPage:
         assert "  1   TrainerCrashed   0      -              7s     -      ValueError: no rows left" in drawn
         assert drawn.endswith('Why it failed\n    File "train.py", line 1\n  ValueError: no rows left')
 
+    def test_a_message_is_written_once(self) -> None:
+        lines = shown(page.job_page(failed_job(), NOW)).splitlines()
+        assert "Because   ValueError: no rows left" in lines
+        assert "  Stalled   True     TrainerCrashed   1h    as Ready" in lines
+
     def test_new_job_has_only_a_summary(self) -> None:
-        assert shown(page.job_page(new_job(), NOW)).splitlines()[-1].startswith("Trains")
+        assert shown(page.job_page(new_job(), NOW)).splitlines()[-1] == ("Because   waiting for the operator to see it")
 
     def test_status_of_an_older_spec_says_so(self) -> None:
         assert "(of the spec before an edit)" in shown(page.job_page(make_job(generation=2), NOW))

@@ -281,6 +281,10 @@ def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, observed: Obse
     if run.generation != job.metadata.generation:
         run = run.model_copy(update={"generation": job.metadata.generation})
         draft.reopen(run)
+    if draft.progress:
+        # What the last attempt was doing is over; how far it came still stands.
+        over = {"phase": None, "tokens_per_second": None, "estimated_completion_time": None}
+        draft.progress = draft.progress.model_copy(update=over)
     draft.conditions.remove("Failed", "Complete")
     draft.conditions.set("Running", False, "Starting", f"attempt {number}")
     draft.conditions.waiting("Starting", f"starting attempt {number}")

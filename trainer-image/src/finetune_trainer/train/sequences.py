@@ -75,15 +75,18 @@ def build_training_data(
     random.Random(settings.seed).shuffle(pieces)
     kept = sum(len(piece.ids) for piece in pieces)
     total = int(lengths.sum())
+    _refuse_truncation(kept, total, lengths, piece_length, truncated_share)
+    supervised = sum(label != IGNORED for piece in pieces for label in piece.labels)
+    if not supervised:
+        raise FineTuneError(FailureReason.DATASET_INVALID, "no row of the train split has a token to learn from")
     data = TrainingData(
         dataset=_dataset(pieces, pack_length if settings.packing else None),
         sequence_length=pack_length if settings.packing else piece_length,
         tokens=kept,
-        supervised_tokens=sum(label != IGNORED for piece in pieces for label in piece.labels),
+        supervised_tokens=supervised,
         truncated_tokens=total - kept,
         truncated_rows=0 if split_long else int((lengths > piece_length).sum()),
     )
-    _refuse_truncation(data, piece_length, int(lengths.max()), total, truncated_share)
     log.info(
         "%d rows, %d tokens (%d supervised, %d cut from %d rows), %d sequences of at most %d tokens%s",
         len(rows), kept, data.supervised_tokens, data.truncated_tokens, data.truncated_rows,
@@ -139,17 +142,17 @@ def pieces_of(row: Tokens, length: int, *, split_long: bool) -> list[Piece]:
     return pieces
 
 
-def _refuse_truncation(data: TrainingData, length: int, longest: int, total: int, limit: float) -> None:
-    share = data.truncated_tokens / total
+def _refuse_truncation(
+    kept: int, total: int, lengths: "np.ndarray[Any, np.dtype[np.int64]]", length: int, limit: float
+) -> None:
+    share = (total - kept) / total
     if share > limit:
         raise FineTuneError(
             FailureReason.DATA_TRUNCATED,
-            f"spec.hyperparameters.maxLength: {length} tokens would cut {data.truncated_tokens} of {total} tokens "
-            f"({share:.1%}) in {data.truncated_rows} rows; limits.truncatedShare allows {limit:.1%}. "
-            f"The longest row has {longest} tokens",
+            f"spec.hyperparameters.maxLength: {length} tokens would cut {total - kept} of {total} tokens "
+            f"({share:.1%}) in {int((lengths > length).sum())} rows; limits.truncatedShare allows {limit:.1%}. "
+            f"The longest row has {int(lengths.max())} tokens",
         )
-    if not data.supervised_tokens:
-        raise FineTuneError(FailureReason.DATASET_INVALID, "no row of the train split has a token to learn from")
 
 
 def _dataset(pieces: list[Piece], pack_length: int | None) -> Any:  # noqa: ANN401 - datasets has no types
