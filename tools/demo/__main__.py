@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from tools.console import exit_on_failure, say
+from tools.console import StepError, exit_on_failure, say
 from tools.demo import ask, tables, timings
 from tools.demo.files import held_out_rows, make_files
 from tools.demo.follow import until_all_ready, until_ready
@@ -61,7 +61,7 @@ class Demo:
             _, tuned = until_all_ready(
                 self.namespace, [("finetunejob", BASE_JOB), ("finetunejob", TUNED_JOB)], 2 * JOB_SECONDS, self.console
             )
-        with self.step("A deployment that proves the adapter before it is ready", DEPLOYMENT, "apply to proven"):
+        with self.step("A deployment that proves the adapter before it is ready", DEPLOYMENT, "adapter made to proven"):
             until_ready(self.namespace, "modeldeployment", DEPLOYMENT, 300, self.console)
         return self._show(tuned)
 
@@ -79,13 +79,15 @@ class Demo:
         return None if found and found["metadata"].get("deletionTimestamp") else True
 
     def _show(self, tuned: Object) -> Object:
-        dataset = self.namespace.get("dataset", LABELLED) or {}
-        rows = held_out_rows(self.namespace, dataset["status"]["revision"])
+        rows = held_out_rows(self.namespace, self._get("dataset", LABELLED)["status"]["revision"])
         majority = max(Counter(row["label"] for row in rows).values()) / len(rows)
         self.console.rule("[bold]Before and after", align="left")
         self.console.print(tables.accuracy_table(tuned, majority))
-        questions = _questions(rows)
+        questions = questions_from(rows)
         with ask.address(self.namespace, DEPLOYMENT) as url:
+            self.seconds[DEPLOYMENT]["question to first token"] = ask.seconds_to_first_token(
+                url, TUNED_JOB, questions[0][0]
+            )
             started = time.monotonic()
             answers = ask.ask(url, DEPLOYMENT, TUNED_JOB, questions)
             self.seconds[DEPLOYMENT][f"{2 * len(questions)} answers"] = round(time.monotonic() - started, 1)
@@ -97,9 +99,16 @@ class Demo:
         return self._record(tuned, majority)
 
     def _add_job_times(self) -> None:
-        for name in (BASE_JOB, TUNED_JOB):
-            job = self.namespace.get("finetunejob", name) or {}
-            self.seconds[name] = timings.of_job(self.namespace, job)
+        base, tuned = (self._get("finetunejob", name) for name in (BASE_JOB, TUNED_JOB))
+        docstrings, labelled = (self._get("dataset", name) for name in (DOCSTRINGS, LABELLED))
+        self.seconds[BASE_JOB] = timings.of_job(self.namespace, base, [docstrings])
+        self.seconds[TUNED_JOB] = timings.of_job(self.namespace, tuned, [labelled, base])
+
+    def _get(self, kind: str, name: str) -> Object:
+        item = self.namespace.get(kind, name)
+        if item is None:
+            raise StepError(f"{kind} {name} was deleted while the demo ran; run `make demo` again")
+        return item
 
     def _say_how_to_go_on(self, curl: str) -> None:
         namespace = self.namespace.name
@@ -121,7 +130,7 @@ class Demo:
         }
 
 
-def _questions(rows: list[Object]) -> list[tuple[str, str]]:
+def questions_from(rows: list[Object]) -> list[tuple[str, str]]:
     """Held-out docstrings from different modules, short enough to be read."""
     chosen: dict[str, str] = {}
     for row in sorted(rows, key=lambda row: (len(row["text"]) < MIN_QUESTION, len(row["text"]), row["text"])):

@@ -55,19 +55,32 @@ def _until_open(port: int) -> None:
 
 def ask(url: str, base: str, adapter: str, questions: list[tuple[str, str]]) -> list[Answer]:
     """Ask base and adapter each question (text, expected answer)."""
-    client = OpenAI(base_url=url, api_key="unused", timeout=60)
+    client = _client(url)
 
     def reply(model: str, text: str) -> str:
-        messages = [{"role": "user", "content": text}]
         answer = client.chat.completions.create(
-            model=model,
-            messages=messages,  # type: ignore[arg-type] # a plain dict is what the documentation shows
-            temperature=0,
-            max_tokens=12,
+            model=model, messages=[{"role": "user", "content": text}], temperature=0, max_tokens=12
         )
         return (answer.choices[0].message.content or "").strip()
 
     return [Answer(text, expected, reply(base, text), reply(adapter, text)) for text, expected in questions]
+
+
+def seconds_to_first_token(url: str, model: str, text: str) -> float:
+    """How long one question waits for the beginning of its answer."""
+    started = time.monotonic()
+    answer = _client(url).chat.completions.create(
+        model=model, messages=[{"role": "user", "content": text}], temperature=0, max_tokens=12, stream=True
+    )
+    with answer:
+        for piece in answer:
+            if piece.choices and piece.choices[0].delta.content:
+                return round(time.monotonic() - started, 2)
+    raise StepError(f"{model} ended its answer without a token")
+
+
+def _client(url: str) -> OpenAI:
+    return OpenAI(base_url=url, api_key="unused", timeout=60)
 
 
 def curl_line(url: str, model: str, text: str) -> str:

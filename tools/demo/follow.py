@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from finetune_cli import facts
-from finetune_cli.view import JobBar, progress_line
-from finetune_cli.watch import Lines
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from finetune_cli import facts
+from finetune_cli.view import JobBar, progress_line
+from finetune_cli.watch import Lines
 from tools.console import StepError, say
 from tools.demo.kubectl import POLL_SECONDS, Namespace, Object, condition
 

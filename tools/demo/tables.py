@@ -60,5 +60,5 @@ def time_table(seconds: Mapping[str, Mapping[str, float]]) -> Table:
     table.add_column("seconds", justify="right")
     for thing, stages in seconds.items():
         for number, (stage, value) in enumerate(stages.items()):
-            table.add_row(thing if number == 0 else "", stage, f"{value:.1f}")
+            table.add_row(thing if number == 0 else "", stage, f"{value:.2f}" if value < 1 else f"{value:.1f}")
     return table
