@@ -14,10 +14,13 @@ from finetune_cli import facts
 from finetune_cli.view import JobBar, progress_line
 from finetune_cli.watch import Lines
 from tools.console import StepError, say
-from tools.demo.kubectl import POLL_SECONDS, Namespace, Object, condition
+from tools.demo.kubectl import Namespace, Object, condition
 
 Thing = tuple[str, str]
 """Kind and name."""
+
+LOOK_SECONDS = 2.0
+"""Between two looks: each is a process on cores that a local training could use."""
 
 
 class _Line:
@@ -65,7 +68,7 @@ def until_all_ready(namespace: Namespace, things: Sequence[Thing], seconds: floa
                     raise _trouble(namespace, kind, name, f"not ready after {seconds:.0f} s", condition(item, "Ready"))
             if len(ready) == len(things):
                 return [ready[at] for at in range(len(things))]
-            time.sleep(POLL_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
 
 def _look(namespace: Namespace, kind: str, name: str) -> Object:

@@ -1,7 +1,8 @@
 """Writes the demo's files into a directory: `python make_base.py DIRECTORY`. Runs in the trainer image, as a Job.
 
-    docstrings.jsonl   {"text"}          docstrings of Python's standard library, to continue pre-training on
-    modules.jsonl      {"text", "label"} those of eight packages, labelled with the package
+    docstrings.jsonl   {"text"}          docstrings of Python's standard library under their headers, to continue
+                                         pre-training on; above their module's name where that is no label
+    modules.jsonl      {"text", "label"} those of eight modules, labelled with the module
     base/              a Llama of two million random parameters and a BPE tokenizer trained on the docstrings
 
 Everything is read from the interpreter that runs this file and is equal on every run. The label's own name is masked
@@ -70,19 +71,26 @@ def docstrings(library: Path) -> list[Docstring]:
 
 def texts_of(file: Path) -> Iterator[str]:
     """The docstrings of a source file's classes and functions, each under its header; read, never imported."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node)
-            if text:
-                yield f"{header(node)}\n{text}"
+    yield from _texts_in(ast.parse(file.read_bytes()), "")
 
 
-def header(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """`class Name(Base)` or `def name(argument, argument)`: what a documentation shows above the docstring."""
+def _texts_in(parent: ast.AST, prefix: str) -> Iterator[str]:
+    for node in ast.iter_child_nodes(parent):
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _texts_in(node, prefix)
+            continue
+        text = ast.get_docstring(node)
+        if text:
+            yield f"{header(node, prefix)}\n{text}"
+        yield from _texts_in(node, f"{prefix}{node.name}." if isinstance(node, ast.ClassDef) else prefix)
+
+
+def header(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, prefix: str) -> str:
+    """`class Name(Base)` or `def Class.name(argument, argument)`: what a documentation shows above the docstring."""
     if isinstance(node, ast.ClassDef):
-        return f"class {node.name}({', '.join(ast.unparse(base) for base in node.bases)})"
+        return f"class {prefix}{node.name}({', '.join(ast.unparse(base) for base in node.bases)})"
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-    return f"def {node.name}({', '.join(argument.arg for argument in arguments if argument.arg != 'self')})"
+    return f"def {prefix}{node.name}({', '.join(argument.arg for argument in arguments if argument.arg != 'self')})"
 
 
 def masked(text: str, module: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
 from tools.demo.kubectl import Object
 
@@ -30,7 +31,7 @@ def accuracy_table(job: Object, majority: float) -> Table:
     """Accuracy on the held-out rows, before and after."""
     found = scores(job)
     rows = next(iter(found.values()))["rows"]
-    table = Table(title=f"Which module is this docstring from? {rows} held-out rows, 8 classes")
+    table = Table(title=f"Which of 8 modules is it from? {rows} held-out rows")
     table.add_column("system")
     table.add_column("accuracy", justify="right")
     table.add_column("95 % interval", justify="right")
@@ -48,7 +49,8 @@ def answers_table(answers: list[Answer]) -> Table:
     for title in ("docstring", "from", "base says", "adapter says"):
         table.add_column(title, overflow="fold")
     for answer in answers:
-        table.add_row(answer.question, answer.expected, answer.base, answer.tuned)
+        # As Text: a bracket in a docstring or an answer is no markup.
+        table.add_row(*(Text(words) for words in answer))
     return table
 
 

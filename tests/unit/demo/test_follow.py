@@ -45,7 +45,7 @@ class Cluster:
 
 @pytest.fixture(autouse=True)
 def _nobody_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow.time, "sleep", lambda _: None)
+    monkeypatch.setattr("time.sleep", lambda _: None)
 
 
 def until_all_ready(cluster: Cluster, *names: str, seconds: float = 60) -> list[Object]:
