@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 
 from pythonjsonlogger.json import JsonFormatter
 
-from finetune_operator.cache import Cache, Key
+from finetune_operator.cache import Cache
 from finetune_operator.cluster import OWN_KINDS, ApiServer
 from finetune_operator.engine import Engine
+from finetune_operator.entries import Key
 from finetune_operator.errors import ClusterError
 from finetune_operator.events import Recorder
 from finetune_operator.handlers import build_registry, connection

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator import metrics
-from finetune_operator.cache import Cache, Key, Place, digest
+from finetune_operator.cache import Cache
 from finetune_operator.cluster import OWN_KINDS, Cluster, controller_uid
+from finetune_operator.entries import Key, Place, digest
 from finetune_operator.errors import ClusterError, Conflict, Denied, NotFound, Unavailable
 from finetune_operator.events import Recorder
 from finetune_operator.manifests.naming import Manifest

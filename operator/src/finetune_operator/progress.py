@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from finetune_contract.paths import POD_PORT, PROGRESS_LIMIT
 from finetune_contract.results import Progress
 from finetune_operator import metrics
-from finetune_operator.cache import Cache, Key, TrainingPod
+from finetune_operator.cache import Cache
+from finetune_operator.entries import Key, TrainingPod
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 
 from finetune_operator import metrics
-from finetune_operator.cache import Cache, Key
+from finetune_operator.cache import Cache
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, Cluster
+from finetune_operator.entries import Key
 from finetune_operator.errors import ClusterError, NotFound
 from finetune_operator.manifests.naming import Manifest
 

@@ -2,7 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
-from finetune_operator.cache import Cache, Key, Place, slim
+from finetune_operator.cache import Cache
+from finetune_operator.entries import Key, Place, slim
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.observed import Reference
 from tests.unit.operator_runtime.fakes import NAMESPACE, FakeCluster, make_child, make_job, make_pod, make_resource

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.cache import Cache, Key
+from finetune_operator.cache import Cache
 from finetune_operator.engine import Engine
+from finetune_operator.entries import Key
 from finetune_operator.errors import Conflict, Denied, NotFound, Unavailable
 from finetune_operator.events import Recorder
 from finetune_operator.manifests.naming import Manifest

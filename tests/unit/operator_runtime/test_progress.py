@@ -6,7 +6,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from finetune_contract.paths import PROGRESS_LIMIT
-from finetune_operator.cache import Cache, Key
+from finetune_operator.cache import Cache
+from finetune_operator.entries import Key
 from finetune_operator.progress import Poller
 from tests.unit.operator_runtime.fakes import NAMESPACE, FakeCluster, make_job, make_pod, make_resource
 

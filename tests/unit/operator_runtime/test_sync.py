@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 import pytest
 
 from finetune_operator import sync
-from finetune_operator.cache import Cache, Key, Place
+from finetune_operator.cache import Cache
 from finetune_operator.cluster import Page
+from finetune_operator.entries import Key, Place
 from finetune_operator.errors import Unavailable
 from finetune_operator.sync import Synchroniser
 from tests.unit.operator_runtime.fakes import NAMESPACE, FakeCluster, make_job, make_resource

@@ -3,13 +3,10 @@
 An adapter that is not there yet does not keep the others from being served; one whose job was deleted stays served.
 """
 
-import hashlib
-import json
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from finetune_contract.plans import ServedAdapter, StoredReference
-from finetune_contract.results import ArtifactType, StageResult
+from finetune_contract.results import ArtifactType
 from finetune_operator.api.modeldeployment import (
     AdapterState,
     AdapterStatus,
@@ -18,27 +15,23 @@ from finetune_operator.api.modeldeployment import (
     ServedAdapterSpec,
     ServedBase,
 )
-from finetune_operator.manifests import jobs, serving, staging
+from finetune_operator.manifests import serving
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import oneshot, rollout
+from finetune_operator.reconcile import rollout
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import name_of
 from finetune_operator.reconcile.observed import Observed, Reference
-from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
+from finetune_operator.reconcile.outcome import Outcome
 from finetune_operator.reconcile.resources import (
     ACCEPTED,
     is_deleted,
-    missing_claim,
     note_denials,
     read,
-    seconds_until,
     stale_children,
-    to_create,
-    with_plan,
 )
+from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass, find_base, fits, pending_message
 from finetune_operator.settings import Settings
 
-ADAPTERS_VALID = "AdaptersValid"
 AVAILABLE = "Available"
 
 
@@ -53,32 +46,6 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     return (Reference("PersistentVolumeClaim", settings.claim_name), *jobs_)
 
 
-@dataclass
-class _Pass:
-    """What one pass has found out so far."""
-
-    deployment: ModelDeployment
-    observed: Observed
-    now: datetime
-    conditions: ConditionSet
-    adapters: list[AdapterStatus] = field(default_factory=list)
-    bases: dict[str, StoredReference] = field(default_factory=dict)
-    """Base digest -> base, of the adapters that are there."""
-    base: ServedBase | None = None
-    stage_key: str = ""
-    """Names the staging of spec.baseModel; empty where it is not needed or not known yet."""
-    stage_failure: object = None
-    create: tuple[Manifest, ...] = ()
-    apply: tuple[Manifest, ...] = ()
-    delete: tuple[ChildName, ...] = ()
-    events: list[Event] = field(default_factory=list)
-    wake_after: float | None = None
-
-    def is_present(self, role: str, run: str) -> bool:
-        """Whether a child is not left over from the staging of another base model."""
-        return role != staging.ROLE or run == self.stage_key[:16]
-
-
 def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     """Bring the ModelDeployment one pass further."""
     deployment = read(ModelDeployment, raw, now)
@@ -88,16 +55,16 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
         return Outcome()
     conditions = ConditionSet(deployment.status.conditions, deployment.metadata.generation, now)
     conditions.set(ACCEPTED, True, "Accepted")
-    this = _Pass(deployment, observed, now, conditions, base=deployment.status.base)
+    this = Pass(deployment, observed, now, conditions, base=deployment.status.base)
     this.stage_failure = deployment.status.stage_failure
     _find_adapters(this)
-    _find_base(this)
-    if this.base and _fits(this, this.base):
+    find_base(this)
+    if this.base and fits(this, this.base):
         _serve(this, this.base)
     return _outcome(this)
 
 
-def _find_adapters(this: _Pass) -> None:
+def _find_adapters(this: Pass) -> None:
     known = {(status.name, status.fine_tune_job): status for status in this.deployment.status.adapters}
     for wanted in this.deployment.spec.adapters:
         this.adapters.append(_find_adapter(this, wanted, known.get((wanted.name, wanted.fine_tune_job.name))))
@@ -109,7 +76,7 @@ def _find_adapters(this: _Pass) -> None:
         this.conditions.set(ADAPTERS_VALID, True, "Valid", f"{len(this.adapters)} adapters")
 
 
-def _find_adapter(this: _Pass, wanted: ServedAdapterSpec, known: AdapterStatus | None) -> AdapterStatus:
+def _find_adapter(this: Pass, wanted: ServedAdapterSpec, known: AdapterStatus | None) -> AdapterStatus:
     """The newest artifact of the adapter's job, or the one that is served already if the job is gone."""
     name = wanted.fine_tune_job.name
     job = this.observed.references.get(Reference("FineTuneJob", name))
@@ -142,122 +109,7 @@ def _why_pending(name: str, job: Manifest | None, artifact: Manifest | None) -> 
     return f"FineTuneJob {name!r} has no artifact yet ({phase})"
 
 
-def _find_base(this: _Pass) -> None:
-    """The base that spec.baseModel names, or the one that the adapters were trained from."""
-    if this.deployment.spec.base_model is not None:
-        _stage_base(this)
-        return
-    this.stage_failure = None
-    if len(this.bases) == 1:
-        base = next(iter(this.bases.values()))
-        this.base = ServedBase(digest=base.digest, uri=base.uri)
-    elif len(this.bases) > 1:
-        message = "the adapters were trained from different base models; deploy them apart: " + ", ".join(
-            sorted(this.bases)
-        )
-        this.conditions.set(ADAPTERS_VALID, False, "BaseMismatch", message)
-        this.conditions.stalled("BaseMismatch", message)
-        this.base = None
-    elif this.base is None:
-        this.conditions.waiting("AdapterPending", _pending_message(this))
-
-
-def _pending_message(this: _Pass) -> str:
-    return "; ".join(f"{adapter.name}: {adapter.message}" for adapter in this.adapters if adapter.message)
-
-
-def _stage_base(this: _Pass) -> None:
-    base_model = this.deployment.spec.base_model
-    assert base_model is not None
-    stored = None
-    if base_model.fine_tune_job:
-        name = base_model.fine_tune_job.name
-        job = this.observed.references.get(Reference("FineTuneJob", name))
-        artifact = ((job or {}).get("status") or {}).get("artifact")
-        if artifact and artifact["type"] == ArtifactType.MODEL.value:
-            stored = StoredReference(digest=artifact["digest"], uri=artifact["uri"])
-        elif this.base is None:
-            message = f"spec.baseModel.fineTuneJob.name: FineTuneJob {name!r} has no model artifact"
-            this.conditions.waiting("BaseNotReady", message)
-            return
-        else:
-            return
-    document = [base_model.model_dump(mode="json", by_alias=True, exclude_defaults=True), stored and stored.digest]
-    key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
-    this.stage_key = key
-    if this.base and this.base.stage == key:
-        return
-    this.base = None
-    _run_stage(this, key, stored)
-
-
-def _run_stage(this: _Pass, key: str, stored: StoredReference | None) -> None:
-    deployment = this.deployment
-    metadata = deployment.metadata
-    state = oneshot.state_of(
-        this.observed,
-        staging.ROLE,
-        key,
-        parse=StageResult.model_validate_json,
-        failure_in=lambda result: result.failure,
-        latched=deployment.status.stage_failure,
-        generation=metadata.generation,
-        now=this.now,
-    )
-    match state:
-        case oneshot.Done(result):
-            assert result.base is not None
-            this.base = ServedBase(digest=result.base.digest, uri=result.base.uri, stage=key)
-            this.stage_failure = None
-        case oneshot.GivenUp(failure):
-            if this.stage_failure != failure:
-                this.events.append(Event("Warning", failure.reason, failure.message))
-            this.stage_failure = failure
-            this.conditions.stalled(failure.reason, oneshot.explain(failure))
-        case oneshot.Outdated(job):
-            this.delete += with_plan(this.observed, job)
-            this.conditions.waiting("Staging", "starting again as the edited spec says")
-        case oneshot.Working(reason, message) as working:
-            this.stage_failure = working.failure
-            this.wake_after = seconds_until([working.until], this.now)
-            this.conditions.waiting("Staging", f"{reason}: {message}" if message else "staging the base model")
-        case oneshot.Wanted() as wanted:
-            this.stage_failure = wanted.failure
-            this.conditions.waiting("Staging", "staging the base model")
-            this.wake_after = oneshot.wait_for(wanted, this.now)
-            if oneshot.is_due(wanted, this.now):
-                wishes = missing_claim(this.observed, metadata.namespace) + _stage_job(this, key, wanted.number, stored)
-                this.create, delete = to_create(this.observed, wishes, metadata.generation)
-                this.delete += delete
-
-
-def _stage_job(this: _Pass, key: str, number: int, stored: StoredReference | None) -> tuple[Manifest, ...]:
-    deployment = this.deployment
-    assert deployment.spec.base_model is not None
-    return staging.build(
-        jobs.owner_of("ModelDeployment", deployment.metadata),
-        deployment.spec.base_model,
-        key=key,
-        number=number,
-        stored=stored,
-        run=None,
-        scheduling=deployment.spec.scheduling,
-        settings=this.observed.settings,
-    )
-
-
-def _fits(this: _Pass, base: ServedBase) -> bool:
-    """Whether the adapters were trained from the base."""
-    wrong = sorted(digest for digest in this.bases if digest != base.digest)
-    if not wrong:
-        return True
-    message = f"spec.baseModel is {base.digest}, but adapters were trained from {', '.join(wrong)}; leave baseModel out"
-    this.conditions.set(ADAPTERS_VALID, False, "BaseMismatch", message)
-    this.conditions.stalled("BaseMismatch", message)
-    return False
-
-
-def _serve(this: _Pass, base: ServedBase) -> None:
+def _serve(this: Pass, base: ServedBase) -> None:
     """Keep a Deployment with everything that is there, and say how far it is."""
     adapters = tuple(
         ServedAdapter(name=adapter.name, artifact=StoredReference(digest=adapter.digest, uri=adapter.uri))
@@ -275,7 +127,7 @@ def _serve(this: _Pass, base: ServedBase) -> None:
     _judge(this, config_map)
 
 
-def _judge(this: _Pass, config_map: str) -> None:
+def _judge(this: Pass, config_map: str) -> None:
     """Whether every wanted pod serves the present plan, proven."""
     child_deployment = rollout.child_of(this.deployment, this.observed)
     done = child_deployment is not None and rollout.is_done(child_deployment, config_map, this.deployment)
@@ -293,10 +145,10 @@ def _judge(this: _Pass, config_map: str) -> None:
         this.conditions.ready("Serving", f"{len(this.adapters)} adapters proven on {ready} pods")
         this.delete += rollout.old_plans(this.observed, config_map)
     else:
-        this.conditions.waiting("AdapterPending", _pending_message(this))
+        this.conditions.waiting("AdapterPending", pending_message(this))
 
 
-def _outcome(this: _Pass) -> Outcome:
+def _outcome(this: Pass) -> Outcome:
     item = rollout.child_of(this.deployment, this.observed)
     served = bool(this.apply)
     note_denials(this.conditions, this.observed)

@@ -1,0 +1,149 @@
+"""One cached object: what is kept of it, slimmed, and the facts that the cache's indexes are made of."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from finetune_operator.api.base import GROUP
+from finetune_operator.cluster import OWN_KINDS, controller_uid
+from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_ROLE, Manifest
+
+KUBECTL_COPY = "kubectl.kubernetes.io/last-applied-configuration"
+METADATA = (
+    "name", "namespace", "uid", "labels", "ownerReferences", "resourceVersion", "generation", "creationTimestamp",
+    "deletionTimestamp",
+)  # fmt: skip
+SPEC: Mapping[str, tuple[str, ...]] = {
+    "Pod": ("nodeName",),
+    "Job": ("suspend", "parallelism", "backoffLimit"),
+    "Deployment": ("replicas",),
+    "PersistentVolumeClaim": ("accessModes", "storageClassName", "volumeName"),
+}
+"""Fields of a child's spec that are kept."""
+
+
+class Key(NamedTuple):
+    """One of our resources: what the queue holds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+class Place(NamedTuple):
+    """Where an object is: at most one is there at a time."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(slots=True)
+class Entry:
+    """One cached object."""
+
+    place: Place
+    uid: str
+    version: int
+    owner: Key | None
+    """The resource that a child's labels name."""
+    controller: str | None
+    """Uid of the controlling owner: of our resource, or of the Job or ReplicaSet of a Pod."""
+    created: str
+    text: str
+    content: str = ""
+    """Digest of a child's spec as the server has it: changes when anybody edits the child."""
+    summary: tuple[str, str] | None = None
+    """Phase and reason of one of our resources, for metrics."""
+    address: str | None = None
+    """IP of a training pod that runs."""
+    gone: bool = False
+    """A tombstone: a deleted Pod whose termination message is still wanted."""
+
+    def load(self) -> Manifest:
+        """A copy of the object."""
+        return dict(json.loads(self.text))
+
+
+class TrainingPod(NamedTuple):
+    """A running training pod."""
+
+    uid: str
+    created: str
+    key: Key
+    address: str
+
+
+def to_json(value: Any) -> str:  # noqa: ANN401 - any JSON
+    """Compact JSON text."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def entry_of(manifest: Manifest, version: int) -> Entry:
+    """The entry of an object as a watch, a list or an answer to a write shows it."""
+    metadata = manifest["metadata"]
+    kind, namespace, labels = str(manifest["kind"]), str(metadata["namespace"]), metadata.get("labels") or {}
+    place = Place(kind, namespace, str(metadata["name"]))
+    is_ours = kind in OWN_KINDS
+    named = LABEL_KIND in labels and LABEL_NAME in labels
+    return Entry(
+        place=place,
+        uid=str(metadata["uid"]),
+        version=version,
+        owner=Key(labels[LABEL_KIND], namespace, labels[LABEL_NAME]) if named and not is_ours else None,
+        controller=controller_uid(manifest),
+        created=str(metadata.get("creationTimestamp", "")),
+        text=to_json(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
+        content="" if is_ours else digest({"spec": manifest.get("spec"), "data": manifest.get("data")}),
+        summary=_summary(manifest) if is_ours else None,
+        address=_training_address(manifest, labels) if kind == "Pod" else None,
+    )
+
+
+def _without_bookkeeping(manifest: Manifest) -> Manifest:
+    """One of our resources without what doubles its size: the history of its fields and kubectl's copy of it."""
+    metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
+    annotations = metadata.get("annotations") or {}
+    metadata["annotations"] = {name: value for name, value in annotations.items() if name != KUBECTL_COPY}
+    return {**manifest, "metadata": metadata}
+
+
+def slim(manifest: Manifest) -> Manifest:
+    """What a reconcile needs of a child."""
+    metadata = {name: manifest["metadata"][name] for name in METADATA if name in manifest["metadata"]}
+    annotations = manifest["metadata"].get("annotations") or {}
+    ours = {name: value for name, value in annotations.items() if name.startswith(f"{GROUP}/")}
+    if ours:
+        metadata["annotations"] = ours
+    kept: Manifest = {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
+    spec = {name: manifest["spec"][name] for name in SPEC.get(manifest["kind"], ()) if name in manifest["spec"]}
+    if spec:
+        kept["spec"] = spec
+    if "status" in manifest:
+        kept["status"] = manifest["status"]
+    return kept
+
+
+def digest(value: Any) -> str:  # noqa: ANN401 - any JSON
+    """A short digest of any JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def _summary(manifest: Manifest) -> tuple[str, str]:
+    status = manifest.get("status") or {}
+    conditions = status.get("conditions") or ()
+    reasons = (str(condition.get("reason", "")) for condition in conditions if condition.get("type") == "Ready")
+    return str(status.get("phase", "")), next(reasons, "")
+
+
+def _training_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:
+    status = pod.get("status") or {}
+    if (
+        labels.get(LABEL_ROLE) != "train"
+        or status.get("phase") != "Running"
+        or pod["metadata"].get("deletionTimestamp")
+    ):
+        return None
+    return status.get("podIP")

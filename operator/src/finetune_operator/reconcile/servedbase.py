@@ -1,0 +1,161 @@
+"""The base model that a ModelDeployment serves: staged from spec.baseModel, or what its adapters were trained from."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from finetune_contract.plans import StoredReference
+from finetune_contract.results import ArtifactType, StageResult
+from finetune_operator.api.modeldeployment import AdapterStatus, ModelDeployment, ServedBase
+from finetune_operator.manifests import jobs, staging
+from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile import oneshot
+from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.observed import Observed, Reference
+from finetune_operator.reconcile.outcome import ChildName, Event
+from finetune_operator.reconcile.resources import missing_claim, seconds_until, to_create, with_plan
+
+ADAPTERS_VALID = "AdaptersValid"
+
+
+@dataclass
+class Pass:
+    """What one pass has found out so far."""
+
+    deployment: ModelDeployment
+    observed: Observed
+    now: datetime
+    conditions: ConditionSet
+    adapters: list[AdapterStatus] = field(default_factory=list)
+    bases: dict[str, StoredReference] = field(default_factory=dict)
+    """Base digest -> base, of the adapters that are there."""
+    base: ServedBase | None = None
+    stage_key: str = ""
+    """Names the staging of spec.baseModel; empty where it is not needed or not known yet."""
+    stage_failure: object = None
+    create: tuple[Manifest, ...] = ()
+    apply: tuple[Manifest, ...] = ()
+    delete: tuple[ChildName, ...] = ()
+    events: list[Event] = field(default_factory=list)
+    wake_after: float | None = None
+
+    def is_present(self, role: str, run: str) -> bool:
+        """Whether a child is not left over from the staging of another base model."""
+        return role != staging.ROLE or run == self.stage_key[:16]
+
+
+def find_base(this: Pass) -> None:
+    """The base that spec.baseModel names, or the one that the adapters were trained from."""
+    if this.deployment.spec.base_model is not None:
+        _stage_base(this)
+        return
+    this.stage_failure = None
+    if len(this.bases) == 1:
+        base = next(iter(this.bases.values()))
+        this.base = ServedBase(digest=base.digest, uri=base.uri)
+    elif len(this.bases) > 1:
+        message = "the adapters were trained from different base models; deploy them apart: " + ", ".join(
+            sorted(this.bases)
+        )
+        this.conditions.set(ADAPTERS_VALID, False, "BaseMismatch", message)
+        this.conditions.stalled("BaseMismatch", message)
+        this.base = None
+    elif this.base is None:
+        this.conditions.waiting("AdapterPending", pending_message(this))
+
+
+def pending_message(this: Pass) -> str:
+    """What the adapters that are not there wait for."""
+    return "; ".join(f"{adapter.name}: {adapter.message}" for adapter in this.adapters if adapter.message)
+
+
+def _stage_base(this: Pass) -> None:
+    base_model = this.deployment.spec.base_model
+    assert base_model is not None
+    stored = None
+    if base_model.fine_tune_job:
+        name = base_model.fine_tune_job.name
+        job = this.observed.references.get(Reference("FineTuneJob", name))
+        artifact = ((job or {}).get("status") or {}).get("artifact")
+        if artifact and artifact["type"] == ArtifactType.MODEL.value:
+            stored = StoredReference(digest=artifact["digest"], uri=artifact["uri"])
+        elif this.base is None:
+            message = f"spec.baseModel.fineTuneJob.name: FineTuneJob {name!r} has no model artifact"
+            this.conditions.waiting("BaseNotReady", message)
+            return
+        else:
+            return
+    document = [base_model.model_dump(mode="json", by_alias=True, exclude_defaults=True), stored and stored.digest]
+    key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+    this.stage_key = key
+    if this.base and this.base.stage == key:
+        return
+    this.base = None
+    _run_stage(this, key, stored)
+
+
+def _run_stage(this: Pass, key: str, stored: StoredReference | None) -> None:
+    deployment = this.deployment
+    metadata = deployment.metadata
+    state = oneshot.state_of(
+        this.observed,
+        staging.ROLE,
+        key,
+        parse=StageResult.model_validate_json,
+        failure_in=lambda result: result.failure,
+        latched=deployment.status.stage_failure,
+        generation=metadata.generation,
+        now=this.now,
+    )
+    match state:
+        case oneshot.Done(result):
+            assert result.base is not None
+            this.base = ServedBase(digest=result.base.digest, uri=result.base.uri, stage=key)
+            this.stage_failure = None
+        case oneshot.GivenUp(failure):
+            if this.stage_failure != failure:
+                this.events.append(Event("Warning", failure.reason, failure.message))
+            this.stage_failure = failure
+            this.conditions.stalled(failure.reason, oneshot.explain(failure))
+        case oneshot.Outdated(job):
+            this.delete += with_plan(this.observed, job)
+            this.conditions.waiting("Staging", "starting again as the edited spec says")
+        case oneshot.Working(reason, message) as working:
+            this.stage_failure = working.failure
+            this.wake_after = seconds_until([working.until], this.now)
+            this.conditions.waiting("Staging", f"{reason}: {message}" if message else "staging the base model")
+        case oneshot.Wanted() as wanted:
+            this.stage_failure = wanted.failure
+            this.conditions.waiting("Staging", "staging the base model")
+            this.wake_after = oneshot.wait_for(wanted, this.now)
+            if oneshot.is_due(wanted, this.now):
+                wishes = missing_claim(this.observed, metadata.namespace) + _stage_job(this, key, wanted.number, stored)
+                this.create, delete = to_create(this.observed, wishes, metadata.generation)
+                this.delete += delete
+
+
+def _stage_job(this: Pass, key: str, number: int, stored: StoredReference | None) -> tuple[Manifest, ...]:
+    deployment = this.deployment
+    assert deployment.spec.base_model is not None
+    return staging.build(
+        jobs.owner_of("ModelDeployment", deployment.metadata),
+        deployment.spec.base_model,
+        key=key,
+        number=number,
+        stored=stored,
+        run=None,
+        scheduling=deployment.spec.scheduling,
+        settings=this.observed.settings,
+    )
+
+
+def fits(this: Pass, base: ServedBase) -> bool:
+    """Whether the adapters were trained from the base."""
+    wrong = sorted(digest for digest in this.bases if digest != base.digest)
+    if not wrong:
+        return True
+    message = f"spec.baseModel is {base.digest}, but adapters were trained from {', '.join(wrong)}; leave baseModel out"
+    this.conditions.set(ADAPTERS_VALID, False, "BaseMismatch", message)
+    this.conditions.stalled("BaseMismatch", message)
+    return False
