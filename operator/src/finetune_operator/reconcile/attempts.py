@@ -206,7 +206,7 @@ def _final_progress(result: TrainingResult) -> ProgressStatus:
         step=result.step,
         total_steps=result.total_steps,
         percent=100,
-        loss=result.train_loss,
+        loss=_shown(result.train_loss),
         checkpoint_step=result.checkpoint_step,
         resumed_from_step=result.resumed_from_step,
     )
@@ -252,15 +252,20 @@ def _tell(draft: Draft, current: Numbered, run: Run, said: Progress | None) -> N
         step=said.step,
         total_steps=said.total_steps,
         percent=said.percent,
-        loss=said.loss,
-        eval_loss=said.eval_loss,
-        tokens_per_second=said.tokens_per_second,
+        loss=_shown(said.loss),
+        eval_loss=_shown(said.eval_loss),
+        tokens_per_second=_shown(said.tokens_per_second),
         checkpoint_step=said.checkpoint_step,
         resumed_from_step=said.resumed_from_step,
         estimated_completion_time=said.estimated_completion_time,
         updated_at=said.updated_at.replace(microsecond=0),
     )
     _throttle(draft, shown, said.updated_at, draft.observed.settings.progress_write_seconds)
+
+
+def _shown(value: float | None) -> float | None:
+    """A figure as people read it: `kubectl get` prints all the digits that the status has."""
+    return None if value is None else round(value, 4)
 
 
 def _throttle(draft: Draft, shown: ProgressStatus, said_at: datetime, seconds: float) -> None:
