@@ -22,6 +22,9 @@ LABEL_ATTEMPT = f"{GROUP}/attempt"
 ANNOTATION_GENERATION = f"{GROUP}/generation"
 """On every child: the generation of the owner's spec that it was built from."""
 
+ANNOTATION_ACCELERATORS = f"{GROUP}/accelerators"
+"""On training Jobs: how many accelerators each second of theirs costs."""
+
 MAX_NAME = 63
 """A Job's name becomes a label value and a host name."""
 
