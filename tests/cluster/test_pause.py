@@ -44,6 +44,12 @@ def test_a_run_is_paused_limited_lost_and_cleaned_up_and_trains_once(lab: Kube) 
     assert status["attempts"][-1]["resumedFromStep"] >= second["checkpointStep"] > 0
     assert status["progress"]["step"] == status["progress"]["totalSteps"]
 
+    patch(lab, name, {"evaluation": {"metrics": ["EvalLoss"], "maxRows": 5, "split": "test"}})
+    lab.wait("the evaluation", lambda: lab.status("finetunejob", name)["phase"] == "Evaluating", 15)
+    again = lab.wait_ready("finetunejob", name, 90)
+    assert again["artifact"] == status["artifact"]
+    assert again["attempts"] == status["attempts"]
+
     patch(lab, name, {"ttlAfterFinished": "1s"})
     lab.wait("the clean-up", lambda: not training_jobs(lab, name) and not training_pods(lab, name), 30)
     assert lab.status("finetunejob", name)["phase"] == "Succeeded"
