@@ -19,8 +19,10 @@ def attempts(kube: Kube, name: str) -> list[Object]:
 
 def test_a_run_is_paused_limited_lost_and_cleaned_up_and_trains_once(lab: Kube) -> None:
     name = "stop-and-go"
-    lab.apply(text_dataset())
-    lab.apply(long_job(name, seed=11))
+    lab.apply(text_dataset("held-out", split={"test": 0.1}))
+    wanted = long_job(name, seed=11)
+    wanted["spec"]["dataset"] = {"name": "held-out"}
+    lab.apply(wanted)
     lab.wait("a first checkpoint", has_checkpoint(lab, name), 120)
 
     patch(lab, name, {"suspend": True})
@@ -48,6 +50,7 @@ def test_a_run_is_paused_limited_lost_and_cleaned_up_and_trains_once(lab: Kube) 
     lab.wait("the evaluation", lambda: lab.status("finetunejob", name)["phase"] == "Evaluating", 15)
     again = lab.wait_ready("finetunejob", name, 90)
     assert again["artifact"] == status["artifact"]
+    assert [(score["metric"], score["rows"]) for score in again["evaluation"]] == [("EvalLoss", 5)]
     assert again["attempts"] == status["attempts"]
 
     patch(lab, name, {"ttlAfterFinished": "1s"})
