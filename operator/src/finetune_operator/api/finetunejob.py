@@ -19,12 +19,12 @@ from finetune_operator.api.base import (
     PrinterColumn,
     ResourceMeta,
     Resources,
-    Scheduling,
     rule,
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
+from finetune_operator.api.queueing import JobScheduling
 
 
 class DatasetReference(ApiModel):
@@ -190,8 +190,8 @@ class FineTuneJobSpec(ApiModel):
     """Where a run is refused."""
     resources: Annotated[Resources, FieldClass.OPERATIONAL] = Resources()
     """What the training pod asks for; any resource name."""
-    scheduling: Annotated[Scheduling, FieldClass.OPERATIONAL] = Scheduling()
-    """Where the training pod may run."""
+    scheduling: Annotated[JobScheduling, FieldClass.OPERATIONAL] = JobScheduling()
+    """Where the training pod may run, and the queue that it waits in."""
 
     def train_fields(self) -> dict[str, Any]:
         """The Train fields that differ from their defaults, as JSON: what the run key hashes beside the inputs.
@@ -237,6 +237,8 @@ META = ResourceMeta(
         COMMON_REASON,
         PrinterColumn("Method", ".spec.method", wide=True),
         PrinterColumn("Dataset", ".spec.dataset.name", wide=True),
+        PrinterColumn("Queue", ".spec.scheduling.queueName", wide=True),
+        PrinterColumn("Position", ".status.queue.position", "integer", wide=True),
         PrinterColumn("Artifact", ".status.artifact.digest", wide=True),
         COMMON_MESSAGE,
         COMMON_AGE,

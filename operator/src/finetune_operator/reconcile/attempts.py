@@ -18,6 +18,7 @@ from finetune_operator.api.finetunejobstatus import (
     TimingStatus,
 )
 from finetune_operator.manifests import training
+from finetune_operator.reconcile import queueing
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.endings import (
     Ending,
@@ -81,21 +82,20 @@ def _latch(draft: Draft, job: FineTuneJob, run: Run, attempt: Numbered, ending: 
     result = _result_of(ending, run)
     failure = result if isinstance(result, Failure) else result.failure
     said = result if isinstance(result, TrainingResult) else None
-    before = max((entry.checkpoint_step or 0 for entry in draft.attempts), default=0)
+    before = queueing.best_checkpoint(draft)
     checkpoint = _checkpoint_step(draft, said)
-    draft.attempts.append(
-        Attempt(
-            number=number,
-            run=run.key[:12],
-            reason=failure.reason.value if failure else "Succeeded",
-            message=failure.message[:MESSAGE_LIMIT] if failure else "",
-            node=ending.node,
-            seconds=ending.seconds,
-            step=said.step if said else 0,
-            resumed_from_step=said.resumed_from_step if said else None,
-            checkpoint_step=checkpoint,
-        )
+    entry = Attempt(
+        number=number,
+        run=run.key[:12],
+        reason=failure.reason.value if failure else "Succeeded",
+        message=failure.message[:MESSAGE_LIMIT] if failure else "",
+        node=ending.node,
+        seconds=ending.seconds,
+        step=said.step if said else 0,
+        resumed_from_step=said.resumed_from_step if said else None,
+        checkpoint_step=checkpoint,
     )
+    draft.attempts.append(queueing.close(draft, entry, attempt.job))
     draft.attempts_total += 1
     if failure is None:
         assert said is not None
@@ -231,15 +231,35 @@ def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: 
     """Say how far the running attempt is."""
     trouble = trouble_of(current.job, observed.of("Pod"))
     draft.wake(seconds_until([last_word_at(current.job)], now))
-    if is_outdated(current.job, observed.of("Pod"), draft.job.metadata.generation):
+    is_queued = queueing.follow(draft, current.number, current.job, observed, now)
+    if draft.stalled_disruptions >= MAX_STALLED_DISRUPTIONS:
+        _give_up(draft, current, run, observed)
+    elif is_outdated(current.job, observed.of("Pod"), draft.job.metadata.generation) and not (
+        is_queued
+        and queueing.is_as_wanted(current.job, training.build(draft.job, run, current.number, observed.settings))
+    ):
         draft.delete += with_plan(observed, current.job)
         draft.conditions.set("Running", False, "Starting", f"attempt {current.number}")
         draft.conditions.waiting("Starting", f"starting attempt {current.number} again as the edited spec says")
+    elif is_queued:
+        pass
     elif trouble:
         draft.conditions.set("Running", False, trouble.reason, trouble.message)
         draft.conditions.waiting(trouble.reason, f"attempt {current.number}: {trouble.message}")
     else:
         _tell(draft, current, run, observed.progress)
+
+
+def _give_up(draft: Draft, current: Numbered, run: Run, observed: Observed) -> None:
+    """Kueue has stopped the attempt again and again before it could save anything: it leaves the queue."""
+    message = f"{draft.stalled_disruptions} disruptions in a row, the last: preempted by Kueue"
+    failure = Failure(reason=FailureReason.NO_PROGRESS, message=message)
+    entry = Attempt(number=current.number, run=run.key[:12], reason=failure.reason.value, message=message)
+    draft.attempts.append(queueing.close(draft, entry, current.job))
+    draft.attempts_total += 1
+    draft.delete += with_plan(observed, current.job)
+    draft.events.append(Event("Warning", failure.reason.value, f"attempt {current.number}: {message}"))
+    _fail(draft, run.model_copy(update={"generation": generation_of(current.job, run.generation)}), failure)
 
 
 def _tell(draft: Draft, current: Numbered, run: Run, said: Progress | None) -> None:
@@ -287,10 +307,9 @@ def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, observed: Obse
         run = run.model_copy(update={"generation": job.metadata.generation})
         draft.reopen(run)
     if draft.progress:
-        # What the last attempt was doing is over; how far it came still stands.
-        over = {"phase": None, "tokens_per_second": None, "estimated_completion_time": None}
-        draft.progress = draft.progress.model_copy(update=over)
-    draft.conditions.remove("Failed", "Complete")
+        draft.progress = draft.progress.at_rest()
+    draft.queue = None
+    draft.conditions.remove("Admitted", "Failed", "Complete")
     draft.conditions.set("Running", False, "Starting", f"attempt {number}")
     draft.conditions.waiting("Starting", f"starting attempt {number}")
     draft.make(training.build(job, run, number, observed.settings))

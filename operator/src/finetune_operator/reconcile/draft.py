@@ -16,6 +16,7 @@ from finetune_operator.api.finetunejobstatus import (
     ScoreStatus,
     TimingStatus,
 )
+from finetune_operator.api.queueing import QueueStatus
 from finetune_operator.manifests import staging, training
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.conditions import ConditionSet
@@ -44,6 +45,7 @@ class Draft:
     evaluation: list[ScoreStatus]
     timings: list[TimingStatus]
     artifact: ArtifactStatus | None
+    queue: QueueStatus | None = None
     stage_failure: JobFailure | None = None
     stage_run: str | None = None
     """The label of the resolution that goes on now; None keeps the finished one."""
@@ -70,6 +72,7 @@ class Draft:
             evaluation=list(status.evaluation),
             timings=list(status.timings),
             artifact=status.artifact,
+            queue=status.queue,
         )
 
     def wake(self, seconds: float | None) -> None:
@@ -104,8 +107,8 @@ class Draft:
         """Another run begins; artifact and scores of the last one stay until it has its own."""
         self.attempts = []
         self.attempts_total = self.retries_used = self.stalled_disruptions = 0
-        self.progress = None
-        self.conditions.remove("Running", "Evaluated", "Complete", "Failed")
+        self.progress = self.queue = None
+        self.conditions.remove("Admitted", "Running", "Evaluated", "Complete", "Failed")
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
@@ -120,6 +123,7 @@ class Draft:
             runs=self.runs[-HISTORY:],
             progress=self.progress,
             attempts=self.attempts[-HISTORY:],
+            queue=self.queue,
             attempts_total=self.attempts_total,
             retries_used=self.retries_used,
             stalled_disruptions=self.stalled_disruptions,
@@ -151,4 +155,6 @@ class Draft:
             return self.progress.phase or "Training" if self.progress else "Loading"
         if not conditions.holds("DatasetReady"):
             return "WaitingForDataset"
-        return "Staging" if not conditions.holds("Staged") else "Starting"
+        if not conditions.holds("Staged"):
+            return "Staging"
+        return "Queued" if conditions.denies("Admitted") else "Starting"
