@@ -223,6 +223,8 @@ def test_preemptions_that_never_leave_a_checkpoint_end_as_no_progress() -> None:
     preempt(here, admit(here), checkpoint=None)
     assert here.says("Failed").startswith("True NoProgress: 5 disruptions in a row, the last: preempted by Kueue")
     assert here.jobs("train") == [], "it leaves the queue"
+    assert here.says("Admitted").startswith("False")
+    assert here.status["phase"] == "Failed"
     (attempt,) = here.status["attempts"]
     assert (attempt["reason"], attempt["preemptions"], attempt["seconds"]) == ("NoProgress", 5, 200)
     here.edit(checkpoints={"intervalMinutes": 1})
@@ -319,6 +321,18 @@ def test_a_job_that_kueue_holds_back_unasked_says_so() -> None:
     here.settle()
     assert "names no queue" in here.says("Staged")
     assert "LocalQueue called 'default'" in here.says("Staged")
+
+
+def test_a_training_job_that_is_held_back_unasked_says_so_until_it_is_let_go() -> None:
+    here = staged()
+    here.newest("train")["spec"]["suspend"] = True
+    here.settle()
+    assert here.says("Admitted").startswith("False Suspended: Job triage-111111-1 is suspended and names no queue")
+    assert here.status["phase"] == "Queued"
+    assert "queue" not in here.status
+    admit(here)
+    assert here.condition("Admitted") is None
+    assert here.status["phase"] == "Loading"
 
 
 def test_a_stage_job_in_the_default_queue_tells_what_it_waits_for() -> None:

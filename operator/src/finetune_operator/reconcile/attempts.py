@@ -232,7 +232,7 @@ def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: 
     trouble = trouble_of(current.job, observed.of("Pod"))
     draft.wake(seconds_until([last_word_at(current.job)], now))
     is_queued = queueing.follow(draft, current.number, current.job, observed, now)
-    if draft.stalled_disruptions >= MAX_STALLED_DISRUPTIONS:
+    if is_queued and draft.stalled_disruptions >= MAX_STALLED_DISRUPTIONS:
         _give_up(draft, current, run, observed)
     elif is_outdated(current.job, observed.of("Pod"), draft.job.metadata.generation) and not (
         is_queued

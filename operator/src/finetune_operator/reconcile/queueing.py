@@ -45,10 +45,7 @@ def follow(draft: Draft, number: int, job: Manifest, observed: Observed, now: da
         draft.queue = None
         draft.conditions.remove(ADMITTED)
         return False
-    record = _record_of(draft, number, queue)
-    told = admission if trouble and admission else Admission()
-    place = {"position": told.position, "waiting": told.waiting}
-    draft.queue = _with_stops(draft, record.model_copy(update=place), job, observed)
+    draft.queue = _standing(draft, number, job, observed, admission if trouble else None) if queue else None
     if trouble is None:
         draft.conditions.set(ADMITTED, True, "Admitted", f"by queue {queue}")
         return False
@@ -65,7 +62,7 @@ def follow(draft: Draft, number: int, job: Manifest, observed: Observed, now: da
 def close(draft: Draft, attempt: Attempt, job: Manifest) -> Attempt:
     """The attempt has ended: what its earlier pods did is part of it."""
     record, draft.queue = draft.queue, None
-    if label_of(job, LABEL_QUEUE):
+    if label_of(job, LABEL_QUEUE) and finished_at(job):
         draft.conditions.set(ADMITTED, True, "Admitted", f"by queue {label_of(job, LABEL_QUEUE)}")
     if record is None or record.attempt != attempt.number or not record.preemptions:
         return attempt
@@ -84,10 +81,12 @@ def is_as_wanted(job: Manifest, wanted: tuple[Manifest, ...]) -> bool:
     return built is not None and (job["metadata"].get("annotations") or {}).get(ANNOTATION_CONTENT) == built
 
 
-def _record_of(draft: Draft, number: int, queue: str) -> QueueStatus:
-    if draft.queue and draft.queue.attempt == number:
-        return draft.queue.model_copy(update={"name": queue})
-    return QueueStatus(name=queue, attempt=number)
+def _standing(draft: Draft, number: int, job: Manifest, observed: Observed, admission: Admission | None) -> QueueStatus:
+    """The attempt's record in the queue, with its present place."""
+    queue, told = label_of(job, LABEL_QUEUE), admission or Admission()
+    known = draft.queue if draft.queue and draft.queue.attempt == number else QueueStatus(name=queue, attempt=number)
+    place = {"name": queue, "position": told.position, "waiting": told.waiting}
+    return _with_stops(draft, known.model_copy(update=place), job, observed)
 
 
 def _with_stops(draft: Draft, record: QueueStatus, job: Manifest, observed: Observed) -> QueueStatus:
