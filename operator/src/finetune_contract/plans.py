@@ -145,6 +145,16 @@ class StagePlan(Document):
     claim: str
 
 
+class ResolvePlan(Document):
+    """Look up in the store what became of a run whose attempt nobody saw end."""
+
+    version: Literal[1] = 1
+    name: str
+    namespace: str
+    run_key: str
+    claim: str
+
+
 # --- Training ------------------------------------------------------------------------------------------------------
 
 

@@ -110,6 +110,8 @@ class TrainingResult(Document):
     resumed_from_step: Count | None = None
     checkpoint_step: Count | None = None
     """Step of the newest checkpoint in the store, from any attempt."""
+    micro_batch_size: Count | None = None
+    """Sequences per forward pass that were trained with, or that did not fit."""
     train_loss: float | None = None
     supervised_tokens: Count = 0
     truncated_tokens: Count = 0
@@ -142,6 +144,20 @@ class StageResult(Document):
     def _complete(self) -> Self:
         if (self.failure is None) == (self.base is None):
             raise ValueError("a result has either a failure or a base")
+        if self.outcome is not None and self.outcome.failure is not None:
+            raise ValueError("only a success is an outcome")
+        return self
+
+
+class ResolveResult(Document):
+    """What a resolve pod leaves."""
+
+    outcome: TrainingResult | None = None
+    """The run's success, if it has succeeded."""
+    failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _only_a_success(self) -> Self:
         if self.outcome is not None and self.outcome.failure is not None:
             raise ValueError("only a success is an outcome")
         return self

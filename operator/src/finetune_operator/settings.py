@@ -44,6 +44,8 @@ class Settings(BaseModel):
     """Jobs that are looked at per second because of progress alone."""
     queue_poll_seconds: float = 3.0
     """How often Kueue is asked about jobs that wait in its queues."""
+    retry_seconds: float = 10.0
+    """Pause after an attempt that failed; doubled with each further failure of the run, up to five minutes."""
     reference_seconds: float = 3.0
     """How long a ConfigMap or claim that was read for one pass is used for others."""
     lease_duration_seconds: float = 15.0

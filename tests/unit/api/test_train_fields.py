@@ -42,6 +42,11 @@ CHANGES: dict[str, tuple[FieldClass, dict[str, Any]]] = {
     "limits": (FieldClass.OPERATIONAL, {"limits": {"truncatedShare": 0.5}}),
     "resources": (FieldClass.OPERATIONAL, {"resources": {"limits": {"nvidia.com/gpu": 1}}}),
     "scheduling": (FieldClass.OPERATIONAL, {"scheduling": {"nodeSelector": {"a": "b"}}}),
+    "podTemplate": (FieldClass.OPERATIONAL, {"podTemplate": {"serviceAccountName": "trainer"}}),
+    "suspend": (FieldClass.OPERATIONAL, {"suspend": True}),
+    "rerun": (FieldClass.INPUT, {"rerun": "again"}),
+    "reuse": (FieldClass.INPUT, {"reuse": "Never"}),
+    "ttlAfterFinished": (FieldClass.OPERATIONAL, {"ttlAfterFinished": "1h"}),
     **{
         f"hyperparameters.{name}": (class_, {"hyperparameters": {name: value}})
         for name, class_, value in (

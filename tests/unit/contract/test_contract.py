@@ -54,6 +54,7 @@ def test_the_order_of_fields_does_not_matter_and_every_part_does() -> None:
 def test_each_reason_has_a_policy_and_a_remedy(reason: FailureReason) -> None:
     policy = policy_of(reason)
     assert policy.remedy.endswith(".")
+    assert policy.detected.endswith(".")
     assert policy.exit_code is None or 0 < policy.exit_code < 256
     assert len(reason.value) <= 64
     assert reason_of(reason.value) is reason

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_contract.failure import FailureReason, policy_of
+from finetune_contract.results import ResolveResult
 from finetune_operator.reconcile.endings import pods_of
 from tests import factories
 from tests.factories import Object, dataset_result, failed_training, stage_result, training_result
@@ -28,6 +29,9 @@ def _result(here: World, job: Object) -> str:
         key = KEYS[method]
         outcome = training_result(key) if key in here.store else None
         return stage_result(key, outcome=outcome).to_json()
+    if marks["finetune.dev/role"] == "resolve":
+        key = here.status["run"]["key"]
+        return ResolveResult(outcome=training_result(key) if key in here.store else None).to_json()
     key = next(key for key in KEYS.values() if key.startswith(marks["finetune.dev/run"]))
     here.store.add(key)
     return training_result(key, int(marks["finetune.dev/attempt"])).to_json()
@@ -72,6 +76,22 @@ def edit_train(here: World) -> None:
 
 def edit_operational(here: World) -> None:
     here.edit(retries={"limit": here.raw["metadata"]["generation"] % 4})
+
+
+def pause(here: World) -> None:
+    here.edit(suspend=not here.raw["spec"].get("suspend", False))
+
+
+def ask_again(here: World) -> None:
+    here.edit(rerun=f"token-{here.raw['metadata']['generation'] % 3}")
+
+
+def edit_limits(here: World) -> None:
+    here.edit(limits={"duration": ("1m", "5m", "100h")[here.raw["metadata"]["generation"] % 3]})
+
+
+def tidy(here: World) -> None:
+    here.edit(ttlAfterFinished="60s")
 
 
 def delete_jobs(here: World) -> None:
@@ -126,9 +146,22 @@ def edit_no_queue(here: World) -> None:
 
 
 ACTIONS = [
-    succeed, succeed, fail(FailureReason.INVALID_PLAN), fail(FailureReason.TRAINER_CRASHED), evict, end_unseen, hinder,
-    edit_train, edit_operational, delete_jobs, delete_everything, wipe, wait, slow_deletions,
-]  # fmt: skip
+    succeed,
+    succeed,
+    fail(FailureReason.INVALID_PLAN),
+    fail(FailureReason.TRAINER_CRASHED),
+    evict,
+    end_unseen,
+    hinder,
+    edit_train,
+    edit_operational,
+    delete_jobs,
+    delete_everything,
+    wipe,
+    wait,
+    slow_deletions,
+]
+JOB_ACTIONS = [*ACTIONS, pause, ask_again, edit_limits, tidy]  # fmt: skip
 
 
 def live(here: World, actions: list[Callable[[World], None]]) -> None:
@@ -142,7 +175,8 @@ def finish(here: World) -> None:
     """Nothing bad happens any more, and somebody edits the spec: the resource gets ready."""
     if not here.deletions_happen:
         slow_deletions(here)
-    here.edit(resources={"requests": {"cpu": "1"}})
+    more = {"suspend": False, "limits": {}} if here.raw["kind"] == "FineTuneJob" else {}
+    here.edit(resources={"requests": {"cpu": "1"}}, **more)
     for _ in range(12):
         here.settle()
         here.later(61)
@@ -150,8 +184,8 @@ def finish(here: World) -> None:
     here.settle()
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.sampled_from(ACTIONS), max_size=12))
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(JOB_ACTIONS), max_size=12))
 def test_any_life_of_a_job_can_end_well(actions: list[Callable[[World], None]]) -> None:
     here = World(factories.make_job(), factories.ready_dataset())
     live(here, actions)
@@ -180,14 +214,18 @@ def test_any_life_of_a_dataset_can_end_well(actions: list[Callable[[World], None
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.sampled_from([action for action in ACTIONS if action is not edit_train]), max_size=12))
+@given(st.lists(st.sampled_from([action for action in JOB_ACTIONS if action is not edit_train]), max_size=12))
 def test_any_life_of_a_success_trains_no_more(actions: list[Callable[[World], None]]) -> None:
     here = World(factories.make_job(), factories.ready_dataset())
     live(here, [succeed, succeed])
     assert here.status["phase"] == "Succeeded"
-    trained = [name for name in here.created if "stage" not in name]
+    trained = _trained(here)
     for action in actions:
-        # A stage Job may run again, to look the run up; it does not fail here.
+        # A stage or resolve Job may run again, to look the run up; it does not fail here.
         (succeed if action in ACTIONS[2:7] else action)(here)
         here.settle()
-    assert [name for name in here.created if "stage" not in name] == trained
+    assert _trained(here) == trained
+
+
+def _trained(here: World) -> list[str]:
+    return [name for name in here.created if "stage" not in name and "resolve" not in name]

@@ -52,7 +52,8 @@ class World:
     def __init__(self, resource: Object, *others: Object, settings: Settings | None = None) -> None:
         self.raw = copy.deepcopy(resource)
         self.others = {Reference(other["kind"], other["metadata"]["name"]): copy.deepcopy(other) for other in others}
-        self.settings = settings or Settings()
+        # Without the pause after a failure, which has tests of its own.
+        self.settings = settings or Settings(retry_seconds=0)
         self.children: dict[str, list[Object]] = {}
         self.progress: Progress | None = None
         self.admissions: dict[str, Admission] = {}
@@ -60,6 +61,7 @@ class World:
         self.now = factories.NOW
         self.events: list[Event] = []
         self.created: list[str] = []
+        self.made: list[Object] = []
         self.deleted: list[ChildName] = []
         self.writes = 0
         self.deletions_happen = True
@@ -114,6 +116,7 @@ class World:
         if name in self.denials or self.find(kind, name) is not None:
             return
         self.created.append(name)
+        self.made.append(copy.deepcopy(manifest))
         if kind == "PersistentVolumeClaim":
             self.others[Reference(kind, name)] = factories.as_child(manifest, self.now)
             return

@@ -12,6 +12,7 @@ from finetune_operator.api.base import (
     COMMON_REASON,
     NAME_RULE,
     ApiModel,
+    Duration,
     FieldClass,
     Fraction,
     Metadata,
@@ -19,11 +20,13 @@ from finetune_operator.api.base import (
     PrinterColumn,
     ResourceMeta,
     Resources,
+    Token,
     rule,
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
+from finetune_operator.api.podtemplate import PodTemplate
 from finetune_operator.api.queueing import JobScheduling
 
 
@@ -153,18 +156,45 @@ class EvaluationSpec(ApiModel):
     """Length limit of an answer."""
 
 
+class OnOutOfMemory(StrEnum):
+    """What follows when the GPU's memory did not suffice."""
+
+    FAIL = "Fail"
+    SHRINK_MICRO_BATCH = "ShrinkMicroBatch"
+
+
 class RetriesSpec(ApiModel):
     """How failures are met."""
 
     limit: Annotated[int, Field(ge=0, le=20)] = 2
     """New attempts after failures that may pass; evictions and lost nodes do not count."""
+    on_out_of_memory: OnOutOfMemory = OnOutOfMemory.FAIL
+    """ShrinkMicroBatch tries again with half the sequences per forward pass when the GPU's memory did not suffice.
+
+    The global batch, and with it the result, stays the same.
+    """
 
 
 class LimitsSpec(ApiModel):
-    """Where a run is refused."""
+    """Where a run is stopped or refused."""
 
     truncated_share: Fraction = 0.01
     """Share of tokens that may be cut at maxLength; above it the run fails before its first step."""
+    duration: Duration | None = None
+    """How long the run's pods may run in all, for example `8h`; waiting, queues and pauses do not count.
+
+    At the limit training stops with a checkpoint and the job fails with DeadlineExceeded; a higher limit goes on from
+    there.
+    """
+    gpu_hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """GPU-hours that the run may use over all attempts; at the limit it stops with a checkpoint, as with duration."""
+
+
+class Reuse(StrEnum):
+    """Whether an earlier result may be used."""
+
+    ALWAYS = "Always"
+    NEVER = "Never"
 
 
 class FineTuneJobSpec(ApiModel):
@@ -187,11 +217,28 @@ class FineTuneJobSpec(ApiModel):
     retries: Annotated[RetriesSpec, FieldClass.OPERATIONAL] = RetriesSpec()
     """How failures are met."""
     limits: Annotated[LimitsSpec, FieldClass.OPERATIONAL] = LimitsSpec()
-    """Where a run is refused."""
+    """Where a run is stopped or refused."""
     resources: Annotated[Resources, FieldClass.OPERATIONAL] = Resources()
     """What the training pod asks for; any resource name."""
     scheduling: Annotated[JobScheduling, FieldClass.OPERATIONAL] = JobScheduling()
     """Where the training pod may run, and the queue that it waits in."""
+    pod_template: Annotated[PodTemplate, FieldClass.OPERATIONAL] = PodTemplate()
+    """What the job's pods get beside what the operator gives them."""
+    suspend: Annotated[bool, FieldClass.OPERATIONAL] = False
+    """True stops training with a checkpoint and frees the GPU; false goes on from there."""
+    rerun: Annotated[Token | None, FieldClass.INPUT] = None
+    """Any new word, such as a date: looks the inputs up again, and gives a failed run new attempts from its checkpoint.
+
+    A run that has succeeded with the same inputs is not trained again, unless reuse is Never. Removing the word does
+    nothing.
+    """
+    reuse: Annotated[Reuse, FieldClass.INPUT] = Reuse.ALWAYS
+    """Always adopts the result of an equal run of this namespace; Never trains anew, once for each word in rerun."""
+    ttl_after_finished: Annotated[Duration | None, FieldClass.OPERATIONAL] = None
+    """How long finished Jobs and their pods (with their logs) are kept, for example `24h`; unset: with the job.
+
+    What is stored, and this status, stay.
+    """
 
     def train_fields(self) -> dict[str, Any]:
         """The Train fields that differ from their defaults, as JSON: what the run key hashes beside the inputs.

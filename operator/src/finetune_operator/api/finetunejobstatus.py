@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints
 
 from finetune_contract.results import ArtifactType
-from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Uri, Word
+from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Token, Uri, Word
 from finetune_operator.api.queueing import QueueStatus
 
 
@@ -38,6 +38,10 @@ class Run(ApiModel):
     """The spec's generation when the run began or was reopened."""
     started_at: datetime
     """When it began."""
+    rerun: Token | None = None
+    """The word in spec.rerun that its inputs were looked up for."""
+    attempt: Annotated[int, Field(ge=0)] = 0
+    """The attempt that was started last."""
     inputs: ResolvedInputs
     """What the names in the spec stood for."""
 
@@ -47,8 +51,8 @@ class RunRecord(ApiModel):
 
     key: Word
     """The run."""
-    outcome: Literal["Succeeded", "Failed"]
-    """How it ended."""
+    outcome: Literal["Succeeded", "Failed", "Cancelled"]
+    """How it ended; Cancelled when an edit asked for another run before its end."""
     artifact_digest: Digest | None = None
     """What it made."""
 
@@ -97,10 +101,16 @@ class Attempt(ApiModel):
     """What happened."""
     node: Annotated[str, StringConstraints(max_length=253)] | None = None
     """Where it ran."""
+    finished_at: datetime | None = None
+    """When it ended."""
     seconds: Annotated[int, Field(ge=0)] = 0
     """How long its pods ran."""
     preemptions: Annotated[int, Field(ge=1)] | None = None
     """How often it lost its quota, was queued again and resumed."""
+    gpu_seconds: Annotated[int, Field(ge=0)] = 0
+    """Seconds of accelerators that it used."""
+    micro_batch_size: int | None = None
+    """Sequences per forward pass, where it mattered."""
     step: Annotated[int, Field(ge=0)] = 0
     """Last finished step."""
     resumed_from_step: int | None = None
@@ -175,6 +185,10 @@ class FineTuneJobStatus(ResourceStatus):
     """Attempts that counted against retries.limit."""
     stalled_disruptions: Annotated[int, Field(ge=0)] = 0
     """Disruptions in a row without a newer checkpoint."""
+    seconds_total: Annotated[int, Field(ge=0)] = 0
+    """How long the pods of the run's attempts ran in all."""
+    gpu_seconds_total: Annotated[int, Field(ge=0)] = 0
+    """Seconds of accelerators that the run's attempts used in all."""
     evaluation: Annotated[list[ScoreStatus], Field(max_length=40)] = []
     """What was measured on held-out rows."""
     timings: Annotated[list[TimingStatus], Field(max_length=8)] = []

@@ -55,7 +55,8 @@ def build(dataset: Dataset, key: str, number: int, settings: Settings) -> tuple[
         [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name), *volumes],
         dataset.spec.scheduling,
     )
-    return jobs.plan_config_map(name, plan(dataset, settings), marks, owner), jobs.job(name, pod, marks, owner)
+    wanted = jobs.job(name, pod, marks, owner, dataset.spec.pod_template)
+    return jobs.plan_config_map(name, plan(dataset, settings), marks, owner), wanted
 
 
 def _source(dataset: Dataset) -> SourcePlan:

@@ -26,6 +26,9 @@ LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 ANNOTATION_GENERATION = f"{GROUP}/generation"
 """On every child: the generation of the owner's spec that it was built from."""
 
+ANNOTATION_ACCELERATORS = f"{GROUP}/accelerators"
+"""On training Jobs: how many accelerators each second of theirs costs."""
+
 ANNOTATION_CONTENT = f"{GROUP}/content"
 """On a Job that is queued: digest of what it and its plan say, to tell whether an edit concerns it."""
 

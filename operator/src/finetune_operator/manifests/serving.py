@@ -16,6 +16,7 @@ from finetune_operator.manifests.naming import (
     labels,
     owner_reference,
 )
+from finetune_operator.manifests.podtemplate import pod_template
 from finetune_operator.settings import Settings
 
 ROLE = "serve"
@@ -94,7 +95,7 @@ def _deployment(deployment: ModelDeployment, config_map: str, settings: Settings
             "selector": {"matchLabels": marks},
             # A new pod proves itself before an old one goes.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": {"metadata": {"labels": marks}, "spec": pod},
+            "template": pod_template(pod, marks, deployment.spec.pod_template),
         },
     }
 

@@ -4,6 +4,7 @@ from finetune_contract.paths import ENV_HF_TOKEN
 from finetune_contract.plans import BaseSource, HubModel, RunIngredients, S3Model, StagePlan, StoredReference
 from finetune_operator.api.base import Resources, Scheduling
 from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.api.podtemplate import PodTemplate
 from finetune_operator.manifests import jobs, pods
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
@@ -40,6 +41,7 @@ def build(
     stored: StoredReference | None,
     run: RunIngredients | None,
     scheduling: Scheduling,
+    template: PodTemplate,
     settings: Settings,
 ) -> tuple[Manifest, Manifest]:
     """The plan's ConfigMap and the Job, in the order they are created."""
@@ -68,7 +70,7 @@ def build(
     # A stage pod needs no accelerator, so it does not carry the training pod's node selection, only its tolerations.
     place = Scheduling(tolerations=scheduling.tolerations)
     pod = pods.pod_spec([container], volumes, place)
-    return jobs.plan_config_map(name, plan, marks, owner), jobs.job(name, pod, marks, owner)
+    return jobs.plan_config_map(name, plan, marks, owner), jobs.job(name, pod, marks, owner, template)
 
 
 def _secrets(base: BaseModelSource) -> Manifest:

@@ -1,5 +1,7 @@
 """The Job of one training attempt."""
 
+from dataclasses import dataclass
+
 from finetune_contract.paths import POD_PORT
 from finetune_contract.plans import (
     CheckpointPlan,
@@ -14,13 +16,27 @@ from finetune_operator.api.finetunejobstatus import (
     Run,
 )
 from finetune_operator.manifests import jobs, pods, queues
-from finetune_operator.manifests.naming import Manifest, child_name, labels
+from finetune_operator.manifests.accelerators import accelerators
+from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
 ROLE = "train"
 
+DEADLINE_SLACK = 120
+"""Seconds past a limit after which the kubelet stops the pod by itself, should no operator be there to do it."""
 
-def plan(job: FineTuneJob, run: Run, number: int, settings: Settings) -> TrainingPlan:
+
+@dataclass(frozen=True)
+class Terms:
+    """What an attempt gets beside what the spec says, from what the attempts before it have shown."""
+
+    micro_batch_size: int | None = None
+    """Sequences per forward pass that may fit; None: as the spec says."""
+    seconds: float | None = None
+    """How long it may run before a limit is reached; None: no limit."""
+
+
+def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()) -> TrainingPlan:
     """What the pod is asked to do."""
     spec = job.spec
     return TrainingPlan(
@@ -32,7 +48,7 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings) -> Trainin
         base=StoredReference(digest=run.inputs.base, uri=run.inputs.base_uri),
         dataset=StoredReference(digest=run.inputs.dataset, uri=run.inputs.dataset_uri),
         adapter=_adapter(spec.adapter),
-        hyperparameters=_hyperparameters(job),
+        hyperparameters=_hyperparameters(job, terms),
         checkpoints=CheckpointPlan(interval_minutes=spec.checkpoints.interval_minutes, keep=spec.checkpoints.keep),
         evaluation=EvaluationPlan(
             metrics=tuple(spec.evaluation.metrics),
@@ -52,7 +68,9 @@ def job_name(job: FineTuneJob, run_key: str, number: int) -> str:
     return child_name(job.metadata.name, run_key[:6], str(number))
 
 
-def build(job: FineTuneJob, run: Run, number: int, settings: Settings) -> tuple[Manifest, Manifest]:
+def build(
+    job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()
+) -> tuple[Manifest, Manifest]:
     """The plan's ConfigMap and the Job, in the order they are created."""
     metadata = job.metadata
     name = job_name(job, run.key, number)
@@ -72,7 +90,7 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings) -> tuple[
         pods.plan_volume(name),
         pods.claim_volume("store", settings.claim_name),
         # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.spec.pod_template.shared_memory}},
     ]
     pod = pods.pod_spec(
         [container],
@@ -80,8 +98,12 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings) -> tuple[
         job.spec.scheduling,
         terminationGracePeriodSeconds=job.spec.checkpoints.grace_period_seconds,
     )
-    config_map = jobs.plan_config_map(name, plan(job, run, number, settings), marks, owner)
-    return config_map, queues.enqueue(jobs.job(name, pod, marks, owner), config_map, job.spec.scheduling)
+    if terms.seconds is not None:
+        pod["activeDeadlineSeconds"] = max(1, round(terms.seconds)) + DEADLINE_SLACK
+    wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
+    wanted["metadata"]["annotations"][ANNOTATION_ACCELERATORS] = str(accelerators(job.spec.resources))
+    config_map = jobs.plan_config_map(name, plan(job, run, number, settings, terms), marks, owner)
+    return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
 
 
 def _adapter(adapter: Adapter) -> LoraPlan | None:
@@ -96,13 +118,13 @@ def _adapter(adapter: Adapter) -> LoraPlan | None:
     )
 
 
-def _hyperparameters(job: FineTuneJob) -> Hyperparameters:
+def _hyperparameters(job: FineTuneJob, terms: Terms) -> Hyperparameters:
     spec = job.spec.hyperparameters
     return Hyperparameters(
         epochs=spec.epochs,
         learning_rate=spec.learning_rate or DEFAULT_LEARNING_RATE[job.spec.adapter.type],
         global_batch_size=spec.global_batch_size,
-        micro_batch_size=spec.micro_batch_size,
+        micro_batch_size=terms.micro_batch_size or spec.micro_batch_size,
         max_length=None if isinstance(spec.max_length, str) else spec.max_length,
         packing=spec.packing,
         warmup_steps=spec.warmup_steps,

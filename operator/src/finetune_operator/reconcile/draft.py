@@ -17,12 +17,16 @@ from finetune_operator.api.finetunejobstatus import (
     TimingStatus,
 )
 from finetune_operator.api.queueing import QueueStatus
-from finetune_operator.manifests import staging, training
+from finetune_operator.manifests import resolving, staging, training
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.endings import name_of
+from finetune_operator.reconcile.limits import Usage
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.resources import missing_claim, note_denials, stale_children, to_create
+
+SUSPENDED = "Suspended"
 
 HISTORY = 10
 """Entries that lists in status keep: a status that the API server refuses would be a wedge."""
@@ -41,6 +45,7 @@ class Draft:
     attempts_total: int
     retries_used: int
     stalled_disruptions: int
+    used: Usage
     progress: ProgressStatus | None
     evaluation: list[ScoreStatus]
     timings: list[TimingStatus]
@@ -49,6 +54,8 @@ class Draft:
     stage_failure: JobFailure | None = None
     stage_run: str | None = None
     """The label of the resolution that goes on now; None keeps the finished one."""
+    resolve_run: str | None = None
+    """The label of the look-up of a lost attempt that goes on now; finished ones go."""
     create: tuple[Manifest, ...] = ()
     delete: tuple[ChildName, ...] = ()
     events: list[Event] = field(default_factory=list)
@@ -68,6 +75,7 @@ class Draft:
             attempts_total=status.attempts_total,
             retries_used=status.retries_used,
             stalled_disruptions=status.stalled_disruptions,
+            used=Usage(status.seconds_total, status.gpu_seconds_total),
             progress=status.progress,
             evaluation=list(status.evaluation),
             timings=list(status.timings),
@@ -80,11 +88,28 @@ class Draft:
         wishes = [wish for wish in (self.wake_after, seconds) if wish is not None]
         self.wake_after = min(wishes, default=None)
 
-    def make(self, wanted: tuple[Manifest, ...]) -> None:
-        """Create a Job and what it needs, once nothing from before an edit is in the way."""
+    def make(self, wanted: tuple[Manifest, ...]) -> bool:
+        """Create a Job and what it needs, once nothing from before an edit is in the way; answers whether it is made.
+
+        What the API server has refused is asked for again, but not taken for made.
+        """
         wishes = missing_claim(self.observed, self.job.metadata.namespace) + wanted
         self.create, delete = to_create(self.observed, wishes, self.job.metadata.generation)
         self.delete += delete
+        return bool(self.create) and not any(name_of(manifest) in self.observed.denials for manifest in wishes)
+
+    def latched(self) -> int:
+        """The last attempt of the run whose end stands."""
+        return max((attempt.number for attempt in self.attempts), default=0)
+
+    def note(self, attempt: Attempt, used: Usage) -> None:
+        """An attempt is over: what it was, and what it has used."""
+        used_seconds = {"seconds": round(used.seconds), "gpu_seconds": round(used.gpu_seconds)}
+        self.attempts.append(attempt.model_copy(update=used_seconds))
+        self.attempts_total += 1
+        self.used = self.used.plus(used)
+        if self.run is not None and self.run.attempt < attempt.number:
+            self.run = self.run.model_copy(update={"attempt": attempt.number})
 
     def reopen(self, run: Run) -> None:
         """Try a run (again), unless its artifact is at hand: an earlier failure, or a lost success, counts no more."""
@@ -107,8 +132,9 @@ class Draft:
         """Another run begins; artifact and scores of the last one stay until it has its own."""
         self.attempts = []
         self.attempts_total = self.retries_used = self.stalled_disruptions = 0
+        self.used = Usage(0, 0)
         self.progress = self.queue = None
-        self.conditions.remove("Admitted", "Running", "Evaluated", "Complete", "Failed")
+        self.conditions.remove("Admitted", "Running", "Evaluated", "Complete", "Failed", SUSPENDED)
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
@@ -127,6 +153,8 @@ class Draft:
             attempts_total=self.attempts_total,
             retries_used=self.retries_used,
             stalled_disruptions=self.stalled_disruptions,
+            seconds_total=round(self.used.seconds),
+            gpu_seconds_total=round(self.used.gpu_seconds),
             evaluation=self.evaluation,
             timings=self.timings,
             artifact=self.artifact,
@@ -143,6 +171,8 @@ class Draft:
         """Whether a child belongs to the present run or resolution; what another edit left behind is stopped."""
         if role == training.ROLE:
             return self.run is None or run == self.run.key[:16]
+        if role == resolving.ROLE:
+            return run == self.resolve_run
         return role != staging.ROLE or self.stage_run is None or run == self.stage_run
 
     def _phase(self) -> str:
@@ -151,6 +181,8 @@ class Draft:
             return "Succeeded"
         if conditions.holds("Stalled"):
             return "Failed"
+        if conditions.holds(SUSPENDED):
+            return "Suspended"
         if conditions.holds("Running"):
             return self.progress.phase or "Training" if self.progress else "Loading"
         if not conditions.holds("DatasetReady"):

@@ -94,6 +94,12 @@ def pods_of(job: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
     return sorted(owned, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
 
+def node_of(job: Manifest, pods: Iterable[Manifest]) -> str | None:
+    """Where the Job's newest pod is."""
+    own = pods_of(job, pods)
+    return (own[-1].get("spec") or {}).get("nodeName") if own else None
+
+
 def finished_at(job: Manifest) -> datetime | None:
     """When the Job came to an end; None while it has not."""
     for condition in (job.get("status") or {}).get("conditions") or ():
@@ -227,6 +233,8 @@ def _disruption(pod: Manifest) -> Failure | None:
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             reason = _DISRUPTIONS.get(condition.get("reason", ""), FailureReason.EVICTED)
             return Failure(reason=reason, message=str(condition.get("message", ""))[:1000])
+    if status.get("reason") == "DeadlineExceeded":
+        return Failure(reason=FailureReason.DEADLINE_EXCEEDED, message=str(status.get("message", ""))[:1000])
     if status.get("reason") == "Evicted":
         return Failure(reason=FailureReason.EVICTED, message=str(status.get("message", ""))[:1000])
     if pod["metadata"].get("deletionTimestamp"):

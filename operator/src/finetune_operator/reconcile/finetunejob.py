@@ -14,11 +14,8 @@ from typing import Any
 from finetune_contract.failure import Failure, FailureReason
 from finetune_contract.plans import RunIngredients, StoredReference
 from finetune_contract.results import ArtifactType, StageResult
-from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.api.finetunejobstatus import (
-    ResolvedInputs,
-    Run,
-)
+from finetune_operator.api.finetunejob import FineTuneJob, Reuse
+from finetune_operator.api.finetunejobstatus import ResolvedInputs, Run, RunRecord
 from finetune_operator.manifests import jobs, staging
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import attempts, oneshot
@@ -55,6 +52,11 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     draft.conditions.set(ACCEPTED, True, "Accepted")
     run = job.status.run
     if run is None or run.stage != spec_key(job):
+        if job.spec.suspend:
+            if run is not None:
+                attempts.advance(draft, job, run, observed, now)
+            attempts.pause(draft, "its inputs are looked up when it goes on")
+            return draft.outcome()
         resolved = _resolve(job, observed, draft, now)
         if resolved is None:
             return draft.outcome()
@@ -72,7 +74,22 @@ def spec_key(job: FineTuneJob) -> str:
     for source in base.values():
         source.pop("tokenSecretRef", None)
         source.pop("credentialsSecretRef", None)
-    return _hash({"train": job.spec.train_fields(), "base": base, "dataset": job.spec.dataset.name})
+    document = {"train": _ingredients(job), "base": base, "dataset": job.spec.dataset.name}
+    token = _token(job)
+    return _hash({**document, "rerun": token} if token else document)
+
+
+def _token(job: FineTuneJob) -> str | None:
+    """The word in spec.rerun; one that was removed still stands for the run that it asked for."""
+    return job.spec.rerun or (job.status.run.rerun if job.status.run else None)
+
+
+def _ingredients(job: FineTuneJob) -> dict[str, Any]:
+    """What of the spec makes the run key; a run that may reuse nothing is this object's own, once for each token."""
+    fields = job.spec.train_fields()
+    if job.spec.reuse is Reuse.NEVER:
+        fields["reuse"] = f"{job.metadata.uid}/{_token(job) or ''}"
+    return fields
 
 
 @dataclass(frozen=True)
@@ -177,8 +194,9 @@ def _stage_job(
         key=key,
         number=number,
         stored=stored,
-        run=RunIngredients(train_fields=job.spec.train_fields(), dataset=dataset.digest),
+        run=RunIngredients(train_fields=_ingredients(job), dataset=dataset.digest),
         scheduling=job.spec.scheduling,
+        template=job.spec.pod_template,
         settings=observed.settings,
     )
 
@@ -274,6 +292,8 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
         stage=spec_key(job),
         generation=job.metadata.generation,
         started_at=now.replace(microsecond=0),
+        rerun=_token(job),
+        attempt=previous.attempt if previous and same else 0,
         inputs=ResolvedInputs(
             dataset=resolved.dataset.digest,
             dataset_uri=resolved.dataset.uri,
@@ -283,6 +303,9 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
         ),
     )
     if not same:
+        if previous is not None and draft.record_of(previous) is None:
+            draft.runs.append(RunRecord(key=previous.key, outcome="Cancelled"))
+            draft.events.append(Event("Normal", "Cancelled", f"run {previous.key[:12]} makes way for {run.key[:12]}"))
         draft.forget_attempts()
     draft.reopen(run)
     if result.outcome:

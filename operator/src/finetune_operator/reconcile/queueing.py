@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from finetune_contract.results import TrainingResult
 from finetune_operator.api.finetunejobstatus import Attempt
 from finetune_operator.api.queueing import QueueStatus
+from finetune_operator.manifests.accelerators import accelerators_of
 from finetune_operator.manifests.naming import ANNOTATION_CONTENT, LABEL_QUEUE, Manifest
 from finetune_operator.reconcile.admission import Admission, patience_ends, waits_for
 from finetune_operator.reconcile.draft import Draft
@@ -25,7 +26,8 @@ from finetune_operator.reconcile.endings import (
     seconds_of,
     terminated_of,
 )
-from finetune_operator.reconcile.observed import Observed
+from finetune_operator.reconcile.limits import Usage
+from finetune_operator.reconcile.limits import usage_of as usage_of_pods
 from finetune_operator.reconcile.outcome import Event
 from finetune_operator.reconcile.resources import seconds_until
 
@@ -37,15 +39,14 @@ _ORDINARY = {"Queued", "Pending", "QuotaReserved"}
 """Reasons that only say that it is not yet one's turn."""
 
 
-def follow(draft: Draft, number: int, job: Manifest, observed: Observed, now: datetime) -> bool:
+def follow(draft: Draft, number: int, job: Manifest, now: datetime) -> bool:
     """Tell where the attempt's Job is in its queue; True while it waits there."""
-    queue, admission = label_of(job, LABEL_QUEUE), observed.admissions.get(job["metadata"]["uid"])
+    queue, admission = label_of(job, LABEL_QUEUE), draft.observed.admissions.get(job["metadata"]["uid"])
     trouble = waits_for(job, admission, now)
     if not queue and trouble is None:
-        draft.queue = None
-        draft.conditions.remove(ADMITTED)
+        leave(draft)
         return False
-    draft.queue = _standing(draft, number, job, observed, admission if trouble else None) if queue else None
+    draft.queue = _standing(draft, number, job, admission if trouble else None) if queue else None
     if trouble is None:
         draft.conditions.set(ADMITTED, True, "Admitted", f"by queue {queue}")
         return False
@@ -60,13 +61,38 @@ def follow(draft: Draft, number: int, job: Manifest, observed: Observed, now: da
 
 
 def close(draft: Draft, attempt: Attempt, job: Manifest) -> Attempt:
-    """The attempt has ended: what its earlier pods did is part of it."""
-    record, draft.queue = draft.queue, None
-    if label_of(job, LABEL_QUEUE) and finished_at(job):
-        draft.conditions.set(ADMITTED, True, "Admitted", f"by queue {label_of(job, LABEL_QUEUE)}")
+    """The attempt is over: how often it was preempted is part of it, and its place in the queue is gone."""
+    record, queue = draft.queue, label_of(job, LABEL_QUEUE)
+    leave(draft)
+    if queue and finished_at(job):
+        draft.conditions.set(ADMITTED, True, "Admitted", f"by queue {queue}")
     if record is None or record.attempt != attempt.number or not record.preemptions:
         return attempt
-    return attempt.model_copy(update={"seconds": attempt.seconds + record.seconds, "preemptions": record.preemptions})
+    return attempt.model_copy(update={"preemptions": record.preemptions})
+
+
+def leave(draft: Draft) -> None:
+    """Nothing of the job is in a queue."""
+    draft.queue = None
+    draft.conditions.remove(ADMITTED)
+
+
+def usage_of(draft: Draft, number: int, job: Manifest, now: datetime) -> Usage:
+    """What the attempt has used: what is written down of pods that were stopped, and what is seen of the others.
+
+    Stopped pods are known only until the operator is started anew.
+    """
+    pods, record = draft.observed.of("Pod"), draft.queue
+    if record is None or record.attempt != number or record.preempted_at is None:
+        return usage_of_pods(job, pods, now)
+    newer = [pod for pod in pods if not _is_stopped_by(pod, record.preempted_at)]
+    past = Usage(record.seconds, record.seconds * accelerators_of(job))
+    return usage_of_pods(job, newer, now).plus(past)
+
+
+def _is_stopped_by(pod: Manifest, when: datetime) -> bool:
+    created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    return bool(pod["metadata"].get("deletionTimestamp")) and created <= when
 
 
 def best_checkpoint(draft: Draft) -> int:
@@ -81,17 +107,17 @@ def is_as_wanted(job: Manifest, wanted: tuple[Manifest, ...]) -> bool:
     return built is not None and (job["metadata"].get("annotations") or {}).get(ANNOTATION_CONTENT) == built
 
 
-def _standing(draft: Draft, number: int, job: Manifest, observed: Observed, admission: Admission | None) -> QueueStatus:
+def _standing(draft: Draft, number: int, job: Manifest, admission: Admission | None) -> QueueStatus:
     """The attempt's record in the queue, with its present place."""
     queue, told = label_of(job, LABEL_QUEUE), admission or Admission()
     known = draft.queue if draft.queue and draft.queue.attempt == number else QueueStatus(name=queue, attempt=number)
     place = {"name": queue, "position": told.position, "waiting": told.waiting}
-    return _with_stops(draft, known.model_copy(update=place), job, observed)
+    return _with_stops(draft, known.model_copy(update=place), job)
 
 
-def _with_stops(draft: Draft, record: QueueStatus, job: Manifest, observed: Observed) -> QueueStatus:
+def _with_stops(draft: Draft, record: QueueStatus, job: Manifest) -> QueueStatus:
     """Count the pods that Kueue stopped since the last pass. The first rank speaks for all."""
-    own = [pod for pod in pods_of(job, observed.of("Pod")) if label_of(pod, LABEL_RANK) in ("", "0")]
+    own = [pod for pod in pods_of(job, draft.observed.of("Pod")) if label_of(pod, LABEL_RANK) in ("", "0")]
     for pod in own:
         terminated = terminated_of(pod)
         # A pod that somebody deletes ends the Job; only after a suspension does the Job go on.
@@ -100,12 +126,14 @@ def _with_stops(draft: Draft, record: QueueStatus, job: Manifest, observed: Obse
             continue
         stopped = datetime.fromisoformat(terminated["finishedAt"])
         if record.preempted_at is None or stopped > record.preempted_at:
-            record = _with_stop(draft, record, terminated, stopped)
-            draft.queue = record
+            ranks = int((job.get("spec") or {}).get("parallelism") or 1)
+            record = draft.queue = _with_stop(draft, record, terminated, stopped, ranks)
     return record
 
 
-def _with_stop(draft: Draft, record: QueueStatus, terminated: Mapping[str, Any], stopped: datetime) -> QueueStatus:
+def _with_stop(
+    draft: Draft, record: QueueStatus, terminated: Mapping[str, Any], stopped: datetime, ranks: int
+) -> QueueStatus:
     checkpoint = _checkpoint_of(terminated)
     if checkpoint is None and draft.progress:
         checkpoint = draft.progress.checkpoint_step
@@ -117,7 +145,7 @@ def _with_stop(draft: Draft, record: QueueStatus, terminated: Mapping[str, Any],
         update={
             "preemptions": record.preemptions + 1,
             "preempted_at": stopped,
-            "seconds": record.seconds + seconds_of(terminated),
+            "seconds": record.seconds + seconds_of(terminated) * ranks,
             "checkpoint_step": checkpoint if advanced else record.checkpoint_step,
         }
     )

@@ -146,6 +146,7 @@ def _stage_job(this: Pass, key: str, number: int, stored: StoredReference | None
         stored=stored,
         run=None,
         scheduling=deployment.spec.scheduling,
+        template=deployment.spec.pod_template,
         settings=this.observed.settings,
     )
 
