@@ -213,6 +213,45 @@ def test_each_preemption_counts_once_though_its_pod_stays_known_or_is_forgotten(
     assert here.status["attempts"][0]["preemptions"] == 10
 
 
+def test_limits_count_the_pods_that_were_stopped_even_when_the_operator_was_started_anew() -> None:
+    here = queued()
+    here.raw["spec"]["limits"] = {"duration": "100s"}
+    preempt(here, admit(here), checkpoint=10, seconds=60)
+    here.children["Pod"].clear()
+    here.settle()
+    admit(here)
+    here.later(39)
+    here.settle()
+    assert here.condition("Failed") is None
+    here.later(1)
+    here.settle()
+    assert here.says("Failed").startswith("True DeadlineExceeded")
+    (attempt,) = here.status["attempts"]
+    assert (attempt["seconds"], attempt["preemptions"]) == (100, 1)
+    assert here.condition("Admitted") is None
+
+
+def test_suspending_a_queued_job_takes_it_out_of_the_queue() -> None:
+    here = queued()
+    here.edit(suspend=True)
+    here.settle()
+    assert here.status["phase"] == "Suspended"
+    assert here.jobs("train") == []
+    assert here.condition("Admitted") is None
+    assert "queue" not in here.status
+    here.edit(suspend=False)
+    here.settle()
+    assert here.status["phase"] == "Queued"
+
+
+def test_a_queued_job_that_somebody_deletes_is_no_longer_said_to_wait() -> None:
+    here = queued()
+    here.children["Job"].clear()
+    here.settle()
+    assert here.condition("Admitted") is None
+    assert here.status["phase"] != "Queued"
+
+
 def test_preemptions_that_never_leave_a_checkpoint_end_as_no_progress() -> None:
     here = queued()
     for _ in range(4):
