@@ -58,7 +58,7 @@ test-unit: venv ## tests without a cluster, under a minute
 test-trainer: venv ## tests of the training code on CPU
 	$(VENV)/python -m pytest tests/trainer
 
-test-cluster: venv cluster images install ## tests of the chart, and on the cluster with the chart installed
+test-cluster: venv cluster images install kueue ## tests of the chart, and on the cluster with the chart installed
 	@$(PYTHON) -m tools.binaries versitygw
 	$(ON_CLUSTER) $(VENV)/python -m pytest tests/chart tests/cluster
 

@@ -18,6 +18,7 @@ from finetune_operator.errors import ClusterError
 from finetune_operator.events import Recorder
 from finetune_operator.handlers import build_registry, connection
 from finetune_operator.health import Health
+from finetune_operator.kueue import QueuePoller
 from finetune_operator.leader import Elector, LeadershipLostError
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.progress import Poller
@@ -68,6 +69,9 @@ class Operator:
         self._poller = Poller(
             self._cache, self._queue.add_after, settings.progress_poll_seconds, settings.progress_per_second
         )
+        self._queue_poller = QueuePoller(
+            self._cluster, self._cache, self._queue.add_after, settings.queue_poll_seconds, settings.progress_per_second
+        )
         self._health = Health(
             self._cache,
             longest_pass=self._queue.longest_running,
@@ -109,9 +113,10 @@ class Operator:
             sweeping = tasks.create_task(self._sync.run(), name="sweep")
             await self._elector.campaign()
             polling = tasks.create_task(self._poller.run(), name="progress")
+            queueing = tasks.create_task(self._queue_poller.run(), name="queues")
             holding = tasks.create_task(self._hold(), name="lease")
             await self._engine.work()
-            for task in (sweeping, polling, holding):
+            for task in (sweeping, polling, queueing, holding):
                 task.cancel()
 
     async def _hold(self) -> None:

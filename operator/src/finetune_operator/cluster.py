@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +29,10 @@ LONGEST_PAUSE = 5.0
 """Seconds that a Retry-After is obeyed within a request; the queue's back-off does the rest."""
 MANAGED = f"{LABEL_MANAGED_BY}={MANAGER}"
 """Label selector of children."""
+
+
+JOB_UID = "kueue.x-k8s.io/job-uid"
+"""Label of a Workload: the uid of its Job."""
 
 
 class Resource(NamedTuple):
@@ -65,6 +69,8 @@ RESOURCES = {
     "Service": _resource("v1", "services", f"{WATCHED} create patch delete"),
     "ConfigMap": _resource("v1", "configmaps", f"{WATCHED} create delete"),
     "PersistentVolumeClaim": _resource("v1", "persistentvolumeclaims", f"{WATCHED} create"),
+    "Workload": _resource("kueue.x-k8s.io/v1beta2", "workloads", "list"),
+    "LocalQueue": _resource("visibility.kueue.x-k8s.io/v1beta2", "localqueues", "get/pendingworkloads"),
     "Event": _resource("events.k8s.io/v1", "events", "create patch"),
     "Lease": _resource("coordination.k8s.io/v1", "leases", "get create update"),
 }
@@ -122,6 +128,12 @@ class Cluster(Protocol):
 
     async def served_kinds(self) -> frozenset[str]:
         """Which of our kinds the API server knows."""
+
+    async def workloads(self, namespace: str, jobs: Iterable[str]) -> tuple[Manifest, ...]:
+        """Kueue's Workloads of the Jobs with these uids; NotFound where there is no Kueue."""
+
+    async def pending_workloads(self, namespace: str, queue: str) -> tuple[Manifest, ...]:
+        """What waits in a LocalQueue, in its order; NotFound where Kueue does not tell."""
 
 
 def controller_uid(manifest: Manifest) -> str | None:
@@ -223,6 +235,17 @@ class ApiServer:
         except NotFound:
             return frozenset()
         return frozenset(resource["kind"] for resource in found["resources"])
+
+    async def workloads(self, namespace: str, jobs: Iterable[str]) -> tuple[Manifest, ...]:
+        """See Cluster: by the label that Kueue puts on every Workload of a Job."""
+        params = {"labelSelector": f"{JOB_UID} in ({','.join(sorted(jobs))})"}
+        found = await self._request("list", _permitted("Workload", "list").path(namespace), params=params)
+        return tuple(found["items"])
+
+    async def pending_workloads(self, namespace: str, queue: str) -> tuple[Manifest, ...]:
+        """See Cluster: Kueue's visibility API."""
+        path = _permitted("LocalQueue", "get/pendingworkloads").path(namespace, queue, "pendingworkloads")
+        return tuple((await self._request("get", path))["items"] or ())
 
     async def _write(
         self,
@@ -327,5 +350,8 @@ def _result(what: str, status: int, text: bytes) -> Manifest:
     message = str(answer.get("message") or f"HTTP {status}")
     if status == HTTPStatus.CONFLICT and answer.get("reason") == "AlreadyExists":
         raise AlreadyExists(message)
+    if "failed calling webhook" in message:
+        # The API server itself is well: a webhook, such as Kueue's, stands in the way and should be named.
+        raise Denied(message)
     unnamed = Unavailable if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Denied
     raise ERRORS.get(status, unnamed)(message)

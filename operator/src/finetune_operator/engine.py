@@ -168,11 +168,14 @@ class Engine:
         return outcome.wake_after
 
     async def _observe(self, key: Key, resource: Manifest, references: tuple[Reference, ...]) -> Observed:
+        children = self._cache.children(key, resource["metadata"]["uid"])
+        jobs = [str(job["metadata"]["uid"]) for job in children.get("Job", ())]
         return Observed(
             settings=self._settings,
-            children=self._cache.children(key, resource["metadata"]["uid"]),
+            children=children,
             references={reference: await self._look_up(key.namespace, reference) for reference in references},
             progress=self._cache.progress.get(key),
+            admissions={uid: self._cache.admissions[uid] for uid in jobs if uid in self._cache.admissions},
             denials=dict(self._denials.get(key, {})),
         )
 

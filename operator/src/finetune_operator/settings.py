@@ -42,6 +42,8 @@ class Settings(BaseModel):
     """Progress is written to a job's status at most this often."""
     progress_per_second: float = 5.0
     """Jobs that are looked at per second because of progress alone."""
+    queue_poll_seconds: float = 3.0
+    """How often Kueue is asked about jobs that wait in its queues."""
     retry_seconds: float = 10.0
     """Pause after an attempt that failed; doubled with each further failure of the run, up to five minutes."""
     reference_seconds: float = 3.0

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from finetune_contract.failure import FailureReason, policy_of
 from finetune_contract.results import EvaluationResult, ResolveResult
+from finetune_operator.reconcile.endings import pods_of
 from tests import factories
-from tests.factories import Object, dataset_result, stage_result, training_result
+from tests.factories import Object, dataset_result, failed_training, stage_result, training_result
 from tests.unit.reconcile.world import World
 
 KEYS = {"SFT": "1" * 64, "CPT": "2" * 64}
@@ -122,6 +123,34 @@ def slow_deletions(here: World) -> None:
             here.children[kind] = [item for item in items if "deletionTimestamp" not in item["metadata"]]
 
 
+def admit(here: World) -> None:
+    """Kueue lets a Job go on."""
+    job = _unfinished(here)
+    if job and job["spec"].get("suspend"):
+        job["spec"]["suspend"] = False
+        here.pod(job)
+
+
+def preempt(here: World) -> None:
+    """Kueue suspends a Job, and its pod ends with or without a checkpoint."""
+    job = _unfinished(here)
+    if job and job["spec"].get("suspend") is False:
+        job["spec"]["suspend"] = True
+        pod = pods_of(job, here.children["Pod"])[-1]
+        pod["metadata"]["deletionTimestamp"] = factories.stamp(here.now)
+        step = int(here.now.timestamp()) % 50
+        result = failed_training(KEYS["SFT"], 1, FailureReason.PREEMPTED, step=step, checkpoint_step=step or None)
+        pod["status"] = factories.terminated(result.to_json(), code=78, now=here.now)
+
+
+def edit_queue(here: World) -> None:
+    here.edit(scheduling={"queueName": f"team-{here.raw['metadata']['generation'] % 3}"})
+
+
+def edit_no_queue(here: World) -> None:
+    here.edit(scheduling={})
+
+
 ACTIONS = [
     succeed,
     succeed,
@@ -169,6 +198,16 @@ def test_any_life_of_a_job_can_end_well(actions: list[Callable[[World], None]]) 
     finish(here)
     assert here.status["phase"] == "Succeeded"
     assert here.status["artifact"]["run"] == here.status["run"]["key"] == KEYS[here.raw["spec"].get("method", "SFT")]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([*ACTIONS, admit, admit, preempt, preempt, edit_queue, edit_no_queue]), max_size=16))
+def test_any_life_of_a_queued_job_can_end_well(actions: list[Callable[[World], None]]) -> None:
+    here = World(factories.make_job(scheduling={"queueName": "team"}), factories.ready_dataset())
+    live(here, actions)
+    finish(here)
+    assert here.status["phase"] == "Succeeded"
+    assert "queue" not in here.status
 
 
 @settings(max_examples=50, deadline=None)

@@ -12,6 +12,7 @@ from jsonschema import Draft4Validator
 
 from finetune_contract.results import Progress
 from finetune_operator.api.crd import RESOURCES, crd
+from finetune_operator.reconcile.admission import Admission
 from finetune_operator.reconcile.kinds import KINDS
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
@@ -55,6 +56,7 @@ class World:
         self.settings = settings or Settings(retry_seconds=0)
         self.children: dict[str, list[Object]] = {}
         self.progress: Progress | None = None
+        self.admissions: dict[str, Admission] = {}
         self.denials: dict[str, str] = {}
         self.now = factories.NOW
         self.events: list[Event] = []
@@ -76,6 +78,7 @@ class World:
                 name: copy.deepcopy(self.others.get(name)) for name in kind.references(self.raw, self.settings)
             },
             progress=self.progress,
+            admissions=dict(self.admissions),
             denials=dict(self.denials),
         )
 
@@ -182,9 +185,9 @@ class World:
         return pod
 
     def end(self, job: Object, message: str = "", **how: Any) -> None:
-        """The Job's pod runs to its end."""
+        """The Job's newest pod runs to its end."""
         status = how.pop("status", None) or factories.terminated(message, now=self.now, **how)
-        for pod in self.children.get("Pod", []):
+        for pod in reversed(self.children.get("Pod", [])):
             if pod["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]:
                 pod["status"] = status
                 break

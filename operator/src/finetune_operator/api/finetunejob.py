@@ -20,7 +20,6 @@ from finetune_operator.api.base import (
     PrinterColumn,
     ResourceMeta,
     Resources,
-    Scheduling,
     Token,
     rule,
     rules,
@@ -28,6 +27,7 @@ from finetune_operator.api.base import (
 from finetune_operator.api.basemodel import BaseModelSource
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
 from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.api.queueing import JobScheduling
 
 
 class DatasetReference(ApiModel):
@@ -220,8 +220,8 @@ class FineTuneJobSpec(ApiModel):
     """Where a run is stopped or refused."""
     resources: Annotated[Resources, FieldClass.OPERATIONAL] = Resources()
     """What the training pod asks for; any resource name."""
-    scheduling: Annotated[Scheduling, FieldClass.OPERATIONAL] = Scheduling()
-    """Where the training pod may run."""
+    scheduling: Annotated[JobScheduling, FieldClass.OPERATIONAL] = JobScheduling()
+    """Where the training pod may run, and the queue that it waits in."""
     pod_template: Annotated[PodTemplate, FieldClass.OPERATIONAL] = PodTemplate()
     """What the job's pods get beside what the operator gives them."""
     suspend: Annotated[bool, FieldClass.OPERATIONAL] = False
@@ -284,6 +284,8 @@ META = ResourceMeta(
         COMMON_REASON,
         PrinterColumn("Method", ".spec.method", wide=True),
         PrinterColumn("Dataset", ".spec.dataset.name", wide=True),
+        PrinterColumn("Queue", ".spec.scheduling.queueName", wide=True),
+        PrinterColumn("Position", ".status.queue.position", "integer", wide=True),
         PrinterColumn("Artifact", ".status.artifact.digest", wide=True),
         COMMON_MESSAGE,
         COMMON_AGE,

@@ -1,12 +1,13 @@
 """What becomes of a FineTuneJob: its status."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
 from finetune_contract.results import ArtifactType
 from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Token, Uri, Word
+from finetune_operator.api.queueing import QueueStatus
 
 
 class ResolvedInputs(ApiModel):
@@ -82,6 +83,10 @@ class ProgressStatus(ApiModel):
     updated_at: datetime | None = None
     """When the trainer said so."""
 
+    def at_rest(self) -> Self:
+        """How far it came still stands; what it was doing is over."""
+        return self.model_copy(update={"phase": None, "tokens_per_second": None, "estimated_completion_time": None})
+
 
 class Attempt(ApiModel):
     """One try of a run: one Job."""
@@ -100,6 +105,8 @@ class Attempt(ApiModel):
     """When it ended."""
     seconds: Annotated[int, Field(ge=0)] = 0
     """How long its pods ran."""
+    preemptions: Annotated[int, Field(ge=1)] | None = None
+    """How often it lost its quota, was queued again and resumed."""
     gpu_seconds: Annotated[int, Field(ge=0)] = 0
     """Seconds of accelerators that it used."""
     micro_batch_size: int | None = None
@@ -170,6 +177,8 @@ class FineTuneJobStatus(ResourceStatus):
     """How far training is."""
     attempts: Annotated[list[Attempt], Field(max_length=10)] = []
     """The run's last ten attempts that ended, newest last."""
+    queue: QueueStatus | None = None
+    """The present attempt's place in its Kueue queue."""
     attempts_total: Annotated[int, Field(ge=0)] = 0
     """Attempts of the run that ended."""
     retries_used: Annotated[int, Field(ge=0)] = 0

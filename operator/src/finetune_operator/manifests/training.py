@@ -18,7 +18,7 @@ from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, Ad
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests import jobs, pods, queues
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, Manifest, child_name, labels
 from finetune_operator.settings import Settings
@@ -91,7 +91,8 @@ def build(
         pod["activeDeadlineSeconds"] = max(1, round(terms.seconds)) + DEADLINE_SLACK
     wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
     wanted["metadata"]["annotations"][ANNOTATION_ACCELERATORS] = str(accelerators(job.spec.resources))
-    return jobs.plan_config_map(name, plan(job, run, number, settings, terms), marks, owner), wanted
+    config_map = jobs.plan_config_map(name, plan(job, run, number, settings, terms), marks, owner)
+    return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
 
 
 def training_pod(

@@ -19,7 +19,7 @@ from finetune_operator.api.finetunejobstatus import (
 from finetune_operator.manifests import training
 from finetune_operator.manifests.accelerators import accelerators, accelerators_of
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
-from finetune_operator.reconcile import evaluations, limits, pauses, vanished
+from finetune_operator.reconcile import evaluations, limits, pauses, queueing, vanished
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
 from finetune_operator.reconcile.endings import (
     Ending,
@@ -76,7 +76,7 @@ def advance(draft: Draft, job: FineTuneJob, run: Run, observed: Observed, now: d
     elif job.spec.suspend:
         pause(draft)
     elif draft.record_of(draft.run) is None or draft.run.generation != job.metadata.generation:
-        _start(draft, job, draft.run, latched + 1, observed, now)
+        _start(draft, job, draft.run, latched + 1, now)
     _clean_up(draft, job, all_attempts, now)
 
 
@@ -106,6 +106,7 @@ def _clean_up(draft: Draft, job: FineTuneJob, all_attempts: list[Numbered], now:
 
 def _settle(draft: Draft, job: FineTuneJob, now: datetime) -> None:
     """An attempt is gone and nobody saw its end: the store tells whether the run has succeeded."""
+    queueing.leave(draft)
     found = vanished.look_up(draft, now)
     if found is None:
         return
@@ -144,7 +145,7 @@ def _watch_over(draft: Draft, job: FineTuneJob, current: Numbered, observed: Obs
     assert run is not None
     if run.attempt != current.number:
         run = draft.run = run.model_copy(update={"attempt": current.number})
-    used = limits.usage_of(current.job, observed.of("Pod"), now)
+    used = queueing.usage_of(draft, current.number, current.job, now)
     left = limits.left(job.spec.limits, draft.used.plus(used), accelerators_of(current.job))
     if job.spec.suspend:
         _stop(draft, current, used, SUSPENDED, "spec.suspend: stopped with a checkpoint", now)
@@ -165,20 +166,18 @@ def _stop(draft: Draft, current: Numbered, used: limits.Usage, reason: str, mess
     if said is not None and said.attempt == current.number and draft.run and said.run_key == draft.run.key:
         progress = _shown_progress(said)
     draft.progress = progress
-    draft.note(
-        Attempt(
-            number=current.number,
-            run=draft.run.key[:12] if draft.run else "",
-            reason=reason,
-            message=message[:MESSAGE_LIMIT],
-            node=node_of(current.job, draft.observed.of("Pod")),
-            finished_at=now.replace(microsecond=0),
-            step=progress.step if progress else 0,
-            resumed_from_step=progress.resumed_from_step if progress else None,
-            checkpoint_step=progress.checkpoint_step if progress else None,
-        ),
-        used,
+    entry = Attempt(
+        number=current.number,
+        run=draft.run.key[:12] if draft.run else "",
+        reason=reason,
+        message=message[:MESSAGE_LIMIT],
+        node=node_of(current.job, draft.observed.of("Pod")),
+        finished_at=now.replace(microsecond=0),
+        step=progress.step if progress else 0,
+        resumed_from_step=progress.resumed_from_step if progress else None,
+        checkpoint_step=progress.checkpoint_step if progress else None,
     )
+    draft.note(queueing.close(draft, entry, current.job), used)
     draft.delete += with_plan(draft.observed, current.job)
 
 
@@ -203,28 +202,26 @@ def _latch(draft: Draft, job: FineTuneJob, run: Run, attempt: Numbered, ending: 
     result = _result_of(ending, run)
     failure = result if isinstance(result, Failure) else result.failure
     said = result if isinstance(result, TrainingResult) else None
-    used = limits.usage_of(attempt.job, draft.observed.of("Pod"), now)
+    used = queueing.usage_of(draft, number, attempt.job, now)
     if failure and ending.failure and ending.failure.reason is FailureReason.DEADLINE_EXCEEDED:
         # The kubelet stopped the pod at a limit while no operator was there; the pod only knows that it was stopped.
         left = limits.left(job.spec.limits, draft.used.plus(used), accelerators_of(attempt.job))
         failure = left.failure if left else ending.failure
-    before = max((entry.checkpoint_step or 0 for entry in draft.attempts), default=0)
+    before = queueing.best_checkpoint(draft)
     checkpoint = _checkpoint_step(draft, said)
-    draft.note(
-        Attempt(
-            number=number,
-            run=run.key[:12],
-            reason=failure.reason.value if failure else "Succeeded",
-            message=failure.message[:MESSAGE_LIMIT] if failure else "",
-            node=ending.node,
-            finished_at=finished_at(attempt.job),
-            step=said.step if said else 0,
-            resumed_from_step=said.resumed_from_step if said else None,
-            checkpoint_step=checkpoint,
-            micro_batch_size=said.micro_batch_size if said else None,
-        ),
-        used,
+    entry = Attempt(
+        number=number,
+        run=run.key[:12],
+        reason=failure.reason.value if failure else "Succeeded",
+        message=failure.message[:MESSAGE_LIMIT] if failure else "",
+        node=ending.node,
+        finished_at=finished_at(attempt.job),
+        step=said.step if said else 0,
+        resumed_from_step=said.resumed_from_step if said else None,
+        checkpoint_step=checkpoint,
+        micro_batch_size=said.micro_batch_size if said else None,
     )
+    draft.note(queueing.close(draft, entry, attempt.job), used)
     if failure is None:
         assert said is not None
         _keep(draft, run, said)
@@ -366,16 +363,35 @@ def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: 
     """Say how far the running attempt is."""
     trouble = trouble_of(current.job, observed.of("Pod"))
     draft.wake(seconds_until([last_word_at(current.job)], now))
-    if is_outdated(current.job, observed.of("Pod"), draft.job.metadata.generation):
+    is_queued = queueing.follow(draft, current.number, current.job, now)
+    if is_queued and draft.stalled_disruptions >= MAX_STALLED_DISRUPTIONS:
+        _give_up(draft, current, now)
+    elif is_outdated(current.job, observed.of("Pod"), draft.job.metadata.generation) and not (
+        is_queued and queueing.is_as_wanted(current.job, _build(draft, run, current.number))
+    ):
         draft.run = run.model_copy(update={"attempt": current.number - 1})
         draft.delete += with_plan(observed, current.job)
         draft.conditions.set("Running", False, "Starting", f"attempt {current.number}")
         draft.conditions.waiting("Starting", f"starting attempt {current.number} again as the edited spec says")
+    elif is_queued:
+        pass
     elif trouble:
         draft.conditions.set("Running", False, trouble.reason, trouble.message)
         draft.conditions.waiting(trouble.reason, f"attempt {current.number}: {trouble.message}")
     else:
         _tell(draft, current, run, observed.progress)
+
+
+def _give_up(draft: Draft, current: Numbered, now: datetime) -> None:
+    """Kueue has stopped the attempt again and again before it could save anything: it leaves the queue."""
+    message = f"{draft.stalled_disruptions} disruptions in a row, the last: preempted by Kueue"
+    failure = Failure(reason=FailureReason.NO_PROGRESS, message=message)
+    used = queueing.usage_of(draft, current.number, current.job, now)
+    _stop(draft, current, used, failure.reason.value, message, now)
+    draft.events.append(Event("Warning", failure.reason.value, f"attempt {current.number}: {message}"))
+    assert draft.run is not None
+    generation = generation_of(current.job, draft.job.metadata.generation)
+    _fail(draft, draft.run.model_copy(update={"generation": generation}), failure)
 
 
 def _shown_progress(said: Progress) -> ProgressStatus:
@@ -421,19 +437,18 @@ def _throttle(draft: Draft, shown: ProgressStatus, said_at: datetime, seconds: f
         draft.wake(wait)
 
 
-def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, observed: Observed, now: datetime) -> None:
+def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, now: datetime) -> None:
     """One more attempt: the first, after a failure that may pass, or because an edit reopened a failed run."""
     if run.generation != job.metadata.generation:
         run = run.model_copy(update={"generation": job.metadata.generation})
         draft.reopen(run)
-    left = limits.left(job.spec.limits, draft.used, accelerators(job.spec.resources))
+    left = _left(draft)
     if left is not None and left.seconds <= 0:
         _fail(draft, run, left.failure)
         return
     if draft.progress:
-        # What the last attempt was doing is over; how far it came still stands.
-        over = {"phase": None, "tokens_per_second": None, "estimated_completion_time": None}
-        draft.progress = draft.progress.model_copy(update=over)
+        draft.progress = draft.progress.at_rest()
+    queueing.leave(draft)
     draft.conditions.remove("Failed", "Complete")
     draft.conditions.set("Running", False, "Starting", f"attempt {number}")
     wait = pauses.before_next(draft, now)
@@ -442,6 +457,19 @@ def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, observed: Obse
         draft.wake(wait.seconds)
         return
     draft.conditions.waiting("Starting", f"starting attempt {number}")
-    terms = training.Terms(micro_batch_size=shrunk_micro_batch(draft, job), seconds=left.seconds if left else None)
-    if draft.make(training.build(job, run, number, observed.settings, terms)):
+    if draft.make(_build(draft, run, number)):
         draft.run = run.model_copy(update={"attempt": number})
+
+
+def _left(draft: Draft) -> limits.Left | None:
+    """What the attempts that are over leave for one more."""
+    return limits.left(draft.job.spec.limits, draft.used, accelerators(draft.job.spec.resources))
+
+
+def _build(draft: Draft, run: Run, number: int) -> tuple[Manifest, Manifest]:
+    """An attempt as the spec and the attempts before it ask for."""
+    left = _left(draft)
+    terms = training.Terms(
+        micro_batch_size=shrunk_micro_batch(draft, draft.job), seconds=left.seconds if left else None
+    )
+    return training.build(draft.job, run, number, draft.observed.settings, terms)

@@ -80,3 +80,8 @@ class ConditionSet:
         """Whether a condition is True."""
         condition = self._conditions.get(type_)
         return condition is not None and condition.status is ConditionStatus.TRUE
+
+    def denies(self, type_: str) -> bool:
+        """Whether a condition is said to be False."""
+        condition = self._conditions.get(type_)
+        return condition is not None and condition.status is ConditionStatus.FALSE

@@ -16,6 +16,7 @@ from finetune_operator.api.finetunejobstatus import (
     ScoreStatus,
     TimingStatus,
 )
+from finetune_operator.api.queueing import QueueStatus
 from finetune_operator.manifests import evaluating, resolving, staging, training
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.conditions import ConditionSet
@@ -54,6 +55,7 @@ class Draft:
     evaluation_failure: JobFailure | None = None
     evaluation_run: str | None = None
     """The label of the evaluation that goes on now; finished ones go."""
+    queue: QueueStatus | None = None
     stage_failure: JobFailure | None = None
     stage_run: str | None = None
     """The label of the resolution that goes on now; None keeps the finished one."""
@@ -84,6 +86,7 @@ class Draft:
             evaluation_key=status.evaluation_key,
             timings=list(status.timings),
             artifact=status.artifact,
+            queue=status.queue,
         )
 
     def wake(self, seconds: float | None) -> None:
@@ -136,8 +139,8 @@ class Draft:
         self.attempts = []
         self.attempts_total = self.retries_used = self.stalled_disruptions = 0
         self.used = Usage(0, 0)
-        self.progress = None
-        self.conditions.remove("Running", EVALUATED, "Complete", "Failed", SUSPENDED)
+        self.progress = self.queue = None
+        self.conditions.remove("Admitted", "Running", EVALUATED, "Complete", "Failed", SUSPENDED)
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
@@ -152,6 +155,7 @@ class Draft:
             runs=self.runs[-HISTORY:],
             progress=self.progress,
             attempts=self.attempts[-HISTORY:],
+            queue=self.queue,
             attempts_total=self.attempts_total,
             retries_used=self.retries_used,
             stalled_disruptions=self.stalled_disruptions,
@@ -195,4 +199,6 @@ class Draft:
             return self.progress.phase or "Training" if self.progress else "Loading"
         if not conditions.holds("DatasetReady"):
             return "WaitingForDataset"
-        return "Staging" if not conditions.holds("Staged") else "Starting"
+        if not conditions.holds("Staged"):
+            return "Staging"
+        return "Queued" if conditions.denies("Admitted") else "Starting"

@@ -1,6 +1,6 @@
 """How a Job of ours ended, or what keeps it from running, with a name for each cause."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -120,7 +120,7 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
         message = "its pod is gone and nobody saw how it ended"
         return Ending("", Failure(reason=FailureReason.UNKNOWN, message=message))
     pod = own[-1]
-    terminated = _terminated(pod)
+    terminated = terminated_of(pod)
     node = (pod.get("spec") or {}).get("nodeName")
     if terminated is None:
         return Ending("", _without_exit(pod), node)
@@ -128,12 +128,12 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
         message=str(terminated.get("message") or ""),
         failure=_cause(pod, terminated),
         node=node,
-        seconds=_seconds(terminated),
+        seconds=seconds_of(terminated),
     )
 
 
 def _has_ended(pod: Manifest) -> bool:
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or _terminated(pod) is not None
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or terminated_of(pod) is not None
 
 
 def last_word_at(job: Manifest) -> datetime | None:
@@ -146,10 +146,17 @@ def trouble_of(job: Manifest, pods: Sequence[Manifest]) -> Trouble | None:
     """What keeps the Job's newest pod from running; None when it runs."""
     if finished_at(job) is not None:
         return Trouble("Ending", "waiting for the pod's last word")
+    if is_suspended(job):
+        return Trouble("Suspended", "the Job is suspended")
     own = [pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")]
     if not own:
         return Trouble("PodPending", "waiting for the Job controller to create the pod")
     return pod_trouble(own[-1])
+
+
+def is_suspended(job: Manifest) -> bool:
+    """Whether the Job has, or is about to have, no pods until somebody lets it go on: Kueue."""
+    return bool((job.get("spec") or {}).get("suspend"))
 
 
 def is_outdated(job: Manifest, pods: Sequence[Manifest], generation: int) -> bool:
@@ -187,7 +194,8 @@ def _waiting(container: str, waiting: dict[str, Any]) -> Trouble | None:
     return None
 
 
-def _terminated(pod: Manifest) -> dict[str, Any] | None:
+def terminated_of(pod: Manifest) -> dict[str, Any] | None:
+    """How the pod's container ended; None while it has not, or nobody saw it."""
     for container in (pod.get("status") or {}).get("containerStatuses") or ():
         terminated = (container.get("state") or {}).get("terminated")
         if terminated:
@@ -234,7 +242,8 @@ def _disruption(pod: Manifest) -> Failure | None:
     return None
 
 
-def _seconds(terminated: dict[str, Any]) -> int:
+def seconds_of(terminated: Mapping[str, Any]) -> int:
+    """How long a container ran."""
     if not terminated.get("startedAt") or not terminated.get("finishedAt"):
         return 0
     start, end = (datetime.fromisoformat(terminated[key]) for key in ("startedAt", "finishedAt"))
