@@ -42,6 +42,18 @@ class Settings(BaseModel):
     """Progress is written to a job's status at most this often."""
     progress_per_second: float = 5.0
     """Jobs that are looked at per second because of progress alone."""
+    relist_seconds: float = 3.0
+    """Pause between Kopf's first object of a new list and the sweep after it, so that one sweep serves all kinds."""
+    watch_lag_seconds: float = 5.0
+    """How long the watches get to deliver what a sweep found missing, before it is read."""
+    watch_idle_seconds: float = 70.0
+    """A watch that says nothing for so long, not even a bookmark, is opened anew; bookmarks come every minute."""
+    request_seconds: float = 30.0
+    """Time-out of a request to the API server."""
+    retry_seconds: float = 30.0
+    """Longest back-off while the API server is away."""
+    refusal_retry_seconds: float = 300.0
+    """Longest back-off of what the API server refuses: quota, admission."""
     reference_seconds: float = 3.0
     """How long a ConfigMap or claim that was read for one pass is used for others."""
     lease_duration_seconds: float = 15.0
