@@ -83,6 +83,14 @@ class Laboratory:
         """Wait for a case; raises what it found."""
         self._futures[case].result()
 
+    def goldens(self) -> Goldens:
+        """What the fault-free run was like."""
+
+        async def wait() -> Goldens:
+            return await asyncio.shield(self._goldens)
+
+        return asyncio.run_coroutine_threadsafe(wait(), self._loop).result()
+
     def end(self) -> None:
         """Stop everything, also what was not asked for."""
         if self._thread.is_alive() and not self._stopped:
@@ -124,6 +132,7 @@ class Laboratory:
         operator = await stage.add_operator()
         operator.start()
         await operator.ready()
+        await operator.watching()
         try:
             await stage.train()
             await stage.settle()
@@ -142,7 +151,7 @@ class Laboratory:
         stage = self._stage()
         try:
             async with self._slots, asyncio.timeout(CASE_SECONDS):
-                goldens = await self._goldens
+                goldens = await asyncio.shield(self._goldens)
                 await stage.open()
                 try:
                     await case.play(stage, goldens)
@@ -161,7 +170,7 @@ class Laboratory:
 
 def cases_at_once() -> int:
     """A case waits more than it computes; each has an operator process of its own."""
-    return max(2, 2 * len(os.sched_getaffinity(0)))
+    return max(4, 4 * len(os.sched_getaffinity(0)))
 
 
 Play = Callable[[Stage, Goldens], Awaitable[Any]]

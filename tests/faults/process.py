@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
+from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS
 from tests.faults.controlplane import die_with_parent, free_port
 from tests.faults.proxy import Proxy
 
@@ -113,6 +114,15 @@ class Operator:
             if time.monotonic() > deadline:
                 raise AssertionError(f"{self.name} is not ready after {seconds:g} s:\n{self.log()[-3000:]}")
             await asyncio.sleep(0.1)
+
+    async def watching(self, seconds: float = 30.0) -> None:
+        """Wait until every kind is watched."""
+        kinds = {f"watch {kind}" for kind in (*OWN_KINDS, *CHILD_KINDS)}
+        deadline = time.monotonic() + seconds
+        while missing := kinds - set(self.proxy.requests):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.name} has not asked to {', '.join(sorted(missing))}")
+            await asyncio.sleep(0.05)
 
     def log(self) -> str:
         """All that it said, over all its starts."""

@@ -115,6 +115,8 @@ class Proxy:
     rules: list[Rule] = field(default_factory=list)
     stream_rules: list[StreamRule] = field(default_factory=list)
     token: str = "token-0"
+    is_silent: bool = False
+    """Watches that are open deliver nothing more; their connections stay."""
     is_down: bool = False
     """Every connection is refused, as while the API server is away."""
     injected: int = 0
@@ -227,6 +229,8 @@ class Proxy:
                     return
 
     async def _deliver(self, response: web.StreamResponse, line: bytes, kind: str, label: str) -> bool:
+        if self.is_silent:
+            return True
         for rule in self.stream_rules:
             if rule.times > 0 and rule.matches(kind, label):
                 rule.times -= 1
@@ -266,8 +270,11 @@ def state_of(item: Object) -> str:
     ready = next((entry for entry in status.get("conditions") or () if entry["type"] == "Ready"), None)
     if ready is None:
         return "New"
-    detail = re.search(r"Pod[A-Z]\w+|Ending", ready.get("message", ""))
-    words = [status.get("phase", ""), ready["reason"], detail[0] if detail else ""]
+    # PodPending comes and goes faster than two runs agree on.
+    detail = re.search(r"Pod(?!Pending)[A-Z]\w+|Ending", f"{ready['reason']}: {ready.get('message', '')}")
+    reason = "" if ready["reason"] == "PodPending" else ready["reason"]
+    is_about_another = reason == "DatasetNotReady"
+    words = [status.get("phase", ""), reason, detail[0] if detail and not is_about_another else ""]
     return " ".join(dict.fromkeys(word for word in words if word))
 
 

@@ -115,10 +115,23 @@ class Stage:
 
     async def train(self) -> None:
         """A Dataset and a FineTuneJob, to the artifact."""
-        await self.apply(life.dataset(self.namespace))
-        await self.until("Dataset looked at", lambda: self.resource("Dataset", life.DATASET).get("status"))
-        await self.apply(life.job(self.namespace))
+        await self.begin()
         await self.until_done()
+
+    async def begin(self, **spec: Any) -> None:
+        """The FineTuneJob first, so that it has to wait for its Dataset, then that."""
+        await self.apply(life.job(self.namespace, **spec))
+        await self.until_said("FineTuneJob", life.JOB, "DatasetNotFound")
+        await self.apply(life.dataset(self.namespace))
+
+    async def until_said(self, kind: str, name: str, words: str, seconds: float = 40.0) -> None:
+        """Until a resource's Ready condition has these words in its reason or message."""
+
+        def is_said() -> bool:
+            ready = life.condition(self.resource(kind, name), "Ready")
+            return words in f"{ready.get('reason')}: {ready.get('message')}"
+
+        await self.until(f"{kind} {name} says {words!r}", is_said, seconds)
 
     async def serve(self) -> None:
         """A ModelDeployment of that job, to a proven pod."""
