@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 PAGE_SIZE = 500
 """Objects per list request: large enough to be fast, small enough that a continuation never expires."""
-TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+CONNECT_SECONDS = 10.0
 PATIENCE = 3
 """How often a request is sent when the server asks to come back later (429)."""
 LONGEST_PAUSE = 5.0
@@ -145,9 +145,13 @@ def controller_uid(manifest: Manifest) -> str | None:
 class ApiServer:
     """`Cluster` over HTTP."""
 
-    def __init__(self, login: Callable[[], Connection]) -> None:
-        """`login` is called at first use and after each refused token: it reads what is on disk now."""
+    def __init__(self, login: Callable[[], Connection], seconds: float = 30.0) -> None:
+        """`login` is called at first use and after each refused token: it reads what is on disk now.
+
+        A request that takes longer than `seconds` has failed.
+        """
         self._login = login
+        self._timeout = aiohttp.ClientTimeout(total=seconds, connect=min(seconds, CONNECT_SECONDS))
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -300,7 +304,7 @@ class ApiServer:
                 raise Unavailable(f"cannot log in to the API server: {error}") from error
             headers = {"User-Agent": MANAGER, **connection.as_http_headers()}
             self._session = aiohttp.ClientSession(
-                connection.server, connector=connector, headers=headers, timeout=TIMEOUT, auto_decompress=True
+                connection.server, connector=connector, headers=headers, timeout=self._timeout, auto_decompress=True
             )
         return self._session
 

@@ -26,8 +26,6 @@ from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
-OUTAGE_DELAY = 30.0
-"""Longest back-off in seconds while the API server is away: it comes back for all keys at once."""
 LARGEST_MEMO = 2000
 """ConfigMaps and claims that are remembered between passes."""
 
@@ -115,13 +113,13 @@ class Engine:
     async def _recover(self, key: Key, error: Exception) -> None:
         where = f"{key.kind} {key.namespace}/{key.name}"
         if isinstance(error, Unavailable):
-            delay = self._queue.retry(key, OUTAGE_DELAY)
+            delay = self._queue.retry(key, self._settings.outage_retry_seconds)
             log.warning("%s: the API server is not available, again in %.1f s: %s", where, delay, error)
             return
         if isinstance(error, Conflict | NotFound):
             # The cache is behind, perhaps because a watch has lost something: ask, instead of waiting for it.
             await self._refresh(key)
-        delay = self._queue.retry(key)
+        delay = self._queue.retry(key, self._settings.refusal_retry_seconds)
         if isinstance(error, Conflict | NotFound):
             log.debug("%s: changed meanwhile, again in %.3f s: %s", where, delay, error)
         elif isinstance(error, ClusterError):

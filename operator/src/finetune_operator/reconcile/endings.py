@@ -20,6 +20,9 @@ _DISRUPTIONS = {
 _IMAGE_TROUBLE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _CONFIG_TROUBLE = {"CreateContainerConfigError", "CreateContainerError"}
 
+POD_STARTING = "PodStarting"
+"""Nothing is wrong with the pod, it only does not run yet."""
+
 _UNSEEN = {"ContainerStatusUnknown", "Unknown"}
 """Reasons of a terminated container whose end nobody saw: the kubelet's and containerd's words after a node's crash."""
 
@@ -179,7 +182,7 @@ def pod_trouble(pod: Manifest) -> Trouble | None:
             if trouble:
                 return trouble
     if status.get("phase") in (None, "Pending"):
-        return Trouble("PodStarting", "the pod is starting")
+        return Trouble(POD_STARTING, "the pod is starting")
     return None
 
 

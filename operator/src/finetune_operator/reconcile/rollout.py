@@ -3,7 +3,7 @@
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import serving
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
-from finetune_operator.reconcile.endings import Trouble, generation_of, label_of, name_of, pod_trouble
+from finetune_operator.reconcile.endings import POD_STARTING, Trouble, generation_of, label_of, name_of, pod_trouble
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName
 from finetune_operator.reconcile.resources import child
@@ -38,7 +38,8 @@ def hindrance(observed: Observed) -> Trouble:
     """What a roll-out waits for."""
     for pod in observed.of("Pod"):
         trouble = None if pod["metadata"].get("deletionTimestamp") else pod_trouble(pod)
-        if trouble:
+        # Old pods run while new ones start: naming that would have the reason go back and forth in every roll-out.
+        if trouble and trouble.reason != POD_STARTING:
             return Trouble(trouble.reason, f"pod {name_of(pod)}: {trouble.message}")
     return Trouble("Proving", "pods are loading the model and proving the adapters")
 
