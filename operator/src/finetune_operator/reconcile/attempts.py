@@ -229,7 +229,7 @@ def _scores(draft: Draft) -> str:
 
 def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: datetime) -> None:
     """Say how far the running attempt is."""
-    trouble = trouble_of(current.job, observed.of("Pod"))
+    trouble = trouble_of(current.job, observed.of("Pod"), observed.reports)
     draft.wake(seconds_until([last_word_at(current.job)], now))
     if is_outdated(current.job, observed.of("Pod"), draft.job.metadata.generation):
         draft.delete += with_plan(observed, current.job)
@@ -237,7 +237,7 @@ def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: 
         draft.conditions.waiting("Starting", f"starting attempt {current.number} again as the edited spec says")
     elif trouble:
         draft.conditions.set("Running", False, trouble.reason, trouble.message)
-        draft.conditions.waiting(trouble.reason, f"attempt {current.number}: {trouble.message}")
+        draft.conditions.waiting(trouble.reason, f"attempt {current.number}: {trouble.advice}")
     else:
         _tell(draft, current, run, observed.progress)
 

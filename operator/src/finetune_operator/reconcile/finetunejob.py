@@ -127,10 +127,10 @@ def _stage(
             draft.conditions.stalled(failure.reason, oneshot.explain(failure))
             if job.status.stage_failure != failure:
                 draft.events.append(Event("Warning", failure.reason, failure.message))
-        case oneshot.Working(reason, message) as working:
+        case oneshot.Working() as working:
             draft.stage_failure = working.failure
             draft.wake(seconds_until([working.until], now))
-            _staging(draft.conditions, f"{reason}: {message}" if message else "bringing the base model into the store")
+            _base_waits(draft.conditions, *working.condition("Staging", "bringing the base model into the store"))
         case oneshot.Outdated(outdated):
             draft.stage_failure = job.status.stage_failure
             draft.delete += with_plan(observed, outdated)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from finetune_contract.results import Progress
+from finetune_operator.reconcile.troubles import NO_REPORTS, Reports
 from finetune_operator.settings import Settings
 
 
@@ -35,6 +36,9 @@ class Observed:
 
     Go on asking for the object in `create` or `apply`: the engine tries again with back-off until it is let in.
     """
+
+    reports: Reports = NO_REPORTS
+    """What Events say about children and claims that do not get on and do not say why."""
 
     def of(self, kind: str) -> tuple[dict[str, Any], ...]:
         """The children of one kind, oldest first."""
