@@ -21,6 +21,7 @@ from finetune_operator.explanations import Explanations
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.queue import Closed, WorkQueue
 from finetune_operator.reconcile.kinds import Kind
+from finetune_operator.reconcile.lineage import ancestors
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Outcome
 from finetune_operator.reconcile.troubles import Doubt, in_doubt
@@ -176,7 +177,10 @@ class Engine:
         observed = Observed(
             settings=self._settings,
             children=self._cache.children(key, resource["metadata"]["uid"]),
-            references={reference: await self._look_up(key.namespace, reference) for reference in references},
+            references={
+                **ancestors(resource, lambda above: self._cache.get(Place(above.kind, key.namespace, above.name))),
+                **{reference: await self._look_up(key.namespace, reference) for reference in references},
+            },
             progress=self._cache.progress.get(key),
             denials=dict(self._denials.get(key, {})),
         )

@@ -28,7 +28,7 @@ class Observed:
     Pods that are gone stay among them, marked with `metadata.deletionTimestamp`, while a Job of theirs is there.
     """
     references: Mapping[Reference, dict[str, Any] | None] = field(default_factory=dict)
-    """What `references` asked for; None where there is no such object."""
+    """What `references` asked for, and the jobs above a job (see `lineage`); None where there is no such object."""
     progress: Progress | None = None
     """What the newest running training pod said last."""
     denials: Mapping[str, str] = field(default_factory=dict)
