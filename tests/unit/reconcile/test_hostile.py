@@ -41,16 +41,7 @@ def values(schema: Object) -> st.SearchStrategy[Any]:
         return st.sampled_from(schema["enum"])
     match schema["type"]:
         case "object" if "properties" in schema:
-            required = set(schema.get("required", ()))
-            fields = {name: values(child) for name, child in schema["properties"].items()}
-            for message in (rule["message"] for rule in schema.get("x-kubernetes-validations", ())):
-                if message.startswith(UNION):
-                    choices = message.removeprefix(UNION).split(", ")
-                    return st.one_of(st.fixed_dictionaries({name: fields[name]}) for name in choices)
-            return st.fixed_dictionaries(
-                {name: field for name, field in fields.items() if name in required},
-                optional={name: field for name, field in fields.items() if name not in required},
-            )
+            return _objects(schema)
         case "object":
             return st.dictionaries(st.text(max_size=20), values(schema["additionalProperties"]), max_size=MOST)
         case "array":
@@ -65,6 +56,19 @@ def values(schema: Object) -> st.SearchStrategy[Any]:
         case _:
             bounds = {ours: schema[theirs] for theirs, ours in NUMBERS.items() if theirs in schema}
             return st.floats(**bounds, allow_nan=False, allow_infinity=False)
+
+
+def _objects(schema: Object) -> st.SearchStrategy[Any]:
+    required = set(schema.get("required", ()))
+    fields = {name: values(child) for name, child in schema["properties"].items()}
+    for message in (rule["message"] for rule in schema.get("x-kubernetes-validations", ())):
+        if message.startswith(UNION):
+            choices = message.removeprefix(UNION).split(", ")
+            return st.one_of(st.fixed_dictionaries({name: fields[name]}) for name in choices)
+    return st.fixed_dictionaries(
+        {name: field for name, field in fields.items() if name in required},
+        optional={name: field for name, field in fields.items() if name not in required},
+    )
 
 
 def _strings(schema: Object) -> st.SearchStrategy[str]:
