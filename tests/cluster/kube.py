@@ -58,6 +58,10 @@ class Kube:
         done = self.kubectl("get", kind, "-l", selector, "-o", "json")
         return list(json.loads(done.stdout)["items"])
 
+    def find_everywhere(self, kind: str) -> list[Object]:
+        """Of all namespaces."""
+        return list(json.loads(self.kubectl("get", kind, "-A", "-o", "json").stdout)["items"])
+
     def status(self, kind: str, name: str) -> Object:
         return (self.get(kind, name) or {}).get("status") or {}
 

@@ -142,9 +142,7 @@ class Stage:
         """An edit of what decides the weights: another run, served in place of the first."""
         before = self.resource("ModelDeployment", life.DEPLOYMENT)["status"]["adapters"]
         await self.edit("FineTuneJob", life.JOB, life.EDIT)
-        await self.until(
-            "the second run", lambda: life.is_done(self.resource("FineTuneJob", life.JOB), 2)
-        )
+        await self.until("the second run", lambda: life.is_done(self.resource("FineTuneJob", life.JOB), 2))
 
         def follows() -> bool:
             served = self.resource("ModelDeployment", life.DEPLOYMENT)
@@ -222,7 +220,7 @@ class Stage:
                 await asyncio.sleep(0.05)
         await asyncio.sleep(SETTLED_SECONDS)
         return [
-            f"{operator.name} wrote although nothing was to do: {operator.proxy.writes[len(known):]}"
+            f"{operator.name} wrote although nothing was to do: {operator.proxy.writes[len(known) :]}"
             for operator, known in zip(self.operators, before, strict=True)
             if len(operator.proxy.writes) > len(known)
         ]

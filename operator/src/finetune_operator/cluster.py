@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 PAGE_SIZE = 500
 """Objects per list request: large enough to be fast, small enough that a continuation never expires."""
 CONNECT_SECONDS = 10.0
+EVENT_PAGES = 4
+"""Pages of Events that are read; each is kept for an hour by the API server, so that there can be many."""
 PATIENCE = 3
 """How often a request is sent when the server asks to come back later (429)."""
 LONGEST_PAUSE = 5.0
@@ -71,7 +73,7 @@ RESOURCES = {
     "PersistentVolumeClaim": _resource("v1", "persistentvolumeclaims", f"{WATCHED} create"),
     "Workload": _resource("kueue.x-k8s.io/v1beta2", "workloads", "list"),
     "LocalQueue": _resource("visibility.kueue.x-k8s.io/v1beta2", "localqueues", "get/pendingworkloads"),
-    "Event": _resource("events.k8s.io/v1", "events", "create patch"),
+    "Event": _resource("events.k8s.io/v1", "events", "list create patch"),
     "Lease": _resource("coordination.k8s.io/v1", "leases", "get create update"),
 }
 """Kind -> resource. `verb/subresource` is a verb on a subresource."""
@@ -125,6 +127,9 @@ class Cluster(Protocol):
 
     async def record(self, event: Manifest, count: int) -> None:
         """Post an Event; one that exists already becomes a series of `count`."""
+
+    async def events_about(self, namespace: str, kind: str, reason: str) -> tuple[Manifest, ...]:
+        """Events of one reason about objects of one kind; of very many, some."""
 
     async def served_kinds(self) -> frozenset[str]:
         """Which of our kinds the API server knows."""
@@ -231,6 +236,19 @@ class ApiServer:
             series = {"series": {"count": max(2, count), "lastObservedTime": event["eventTime"]}}
             path = _permitted(kind, "patch").path(namespace, name)
             await self._write("patch", path, series, content_type="application/merge-patch+json")
+
+    async def events_about(self, namespace: str, kind: str, reason: str) -> tuple[Manifest, ...]:
+        """See Cluster: by a field selector."""
+        path = _permitted("Event", "list").path(namespace)
+        params = {"limit": str(PAGE_SIZE), "fieldSelector": f"regarding.kind={kind},reason={reason}"}
+        found: tuple[Manifest, ...] = ()
+        for _ in range(EVENT_PAGES):
+            page = await self._request("list", path, params=params)
+            found += tuple(page["items"] or ())
+            if not page["metadata"].get("continue"):
+                break
+            params["continue"] = page["metadata"]["continue"]
+        return found
 
     async def served_kinds(self) -> frozenset[str]:
         """See Cluster: by discovery."""

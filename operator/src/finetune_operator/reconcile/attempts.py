@@ -361,7 +361,7 @@ def _scores(draft: Draft) -> str:
 
 def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: datetime) -> None:
     """Say how far the running attempt is."""
-    trouble = trouble_of(current.job, observed.of("Pod"))
+    trouble = trouble_of(current.job, observed.of("Pod"), observed.reports)
     draft.wake(seconds_until([last_word_at(current.job)], now))
     is_queued = queueing.follow(draft, current.number, current.job, now)
     if is_queued and draft.stalled_disruptions >= MAX_STALLED_DISRUPTIONS:
@@ -377,7 +377,7 @@ def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: 
         pass
     elif trouble:
         draft.conditions.set("Running", False, trouble.reason, trouble.message)
-        draft.conditions.waiting(trouble.reason, f"attempt {current.number}: {trouble.message}")
+        draft.conditions.waiting(trouble.reason, f"attempt {current.number}: {trouble.advice}")
     else:
         _tell(draft, current, run, observed.progress)
 

@@ -79,22 +79,22 @@ def _measure(draft: Draft, job: FineTuneJob, run: Run, wanted: str, now: datetim
             draft.conditions.stalled(failure.reason, f"spec.evaluation: {oneshot.explain(failure)}")
             if job.status.evaluation_failure != failure:
                 draft.events.append(Event("Warning", failure.reason, failure.message))
-        case oneshot.Working(reason, message) as working:
+        case oneshot.Working() as working:
             draft.evaluation_failure = working.failure
             draft.wake(seconds_until([working.until], now))
-            _waits(draft, f"{reason}: {message}" if message else "measuring as the edited spec.evaluation says")
+            _waits(draft, *working.condition("Evaluating", "measuring as the edited spec.evaluation says"))
         case oneshot.Outdated(outdated):
             draft.delete += with_plan(draft.observed, outdated)
-            _waits(draft, "starting again as the edited spec says")
+            _waits(draft, "Evaluating", "starting again as the edited spec says")
         case oneshot.Wanted() as wish:
             draft.evaluation_failure = wish.failure
             draft.wake(oneshot.wait_for(wish, now))
-            _waits(draft, "starting to measure as the edited spec.evaluation says")
+            _waits(draft, "Evaluating", "starting to measure as the edited spec.evaluation says")
             if oneshot.is_due(wish, now):
                 draft.make(evaluating.build(job, run, draft.artifact, key, wish.number, draft.observed.settings))
     return False
 
 
-def _waits(draft: Draft, message: str) -> None:
-    draft.conditions.set(EVALUATED, False, "Evaluating", message)
-    draft.conditions.waiting("Evaluating", message)
+def _waits(draft: Draft, reason: str, message: str) -> None:
+    draft.conditions.set(EVALUATED, False, reason, message)
+    draft.conditions.waiting(reason, message)
