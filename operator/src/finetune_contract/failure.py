@@ -27,6 +27,7 @@ class FailureReason(StrEnum):
     CHECKPOINT_CORRUPT = "CheckpointCorrupt"
     NON_FINITE_LOSS = "NonFiniteLoss"
     DATA_TRUNCATED = "DataTruncated"
+    NCCL_TIMEOUT = "NcclTimeout"
     PREEMPTED = "Preempted"
     EVICTED = "Evicted"
     NODE_LOST = "NodeLost"
@@ -84,6 +85,9 @@ _POLICIES: dict[FailureReason, Policy] = {
         77, False, True, "Raise hyperparameters.maxLength, or allow the loss with limits.truncatedShare."
     ),
     FailureReason.PREEMPTED: Policy(78, True, False, "Nothing: training resumes from its checkpoint."),
+    FailureReason.NCCL_TIMEOUT: Policy(
+        79, True, True, "Look for a lost peer or a blocked network; raise parallelism.timeoutSeconds if steps are long."
+    ),
     FailureReason.EVICTED: Policy(None, True, False, "Nothing: training resumes from its checkpoint."),
     FailureReason.NODE_LOST: Policy(None, True, False, "Nothing: training resumes from its checkpoint."),
     FailureReason.POD_DELETED: Policy(None, True, False, "Nothing: training resumes from its checkpoint."),

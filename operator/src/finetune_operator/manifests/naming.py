@@ -26,14 +26,14 @@ MAX_NAME = 63
 """A Job's name becomes a label value and a host name."""
 
 
-def child_name(owner: str, *parts: str) -> str:
-    """`owner-part-part`, cut and made unique by a hash where it would be longer than 63 characters."""
+def child_name(owner: str, *parts: str, limit: int = MAX_NAME) -> str:
+    """`owner-part-part`, cut and made unique by a hash where it would be longer than `limit` characters."""
     suffix = "-".join(parts)
     name = f"{owner}-{suffix}"
-    if len(name) <= MAX_NAME:
+    if len(name) <= limit:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{owner[: MAX_NAME - len(suffix) - 10].rstrip('-.')}-{digest}-{suffix}"
+    return f"{owner[: limit - len(suffix) - 10].rstrip('-.')}-{digest}-{suffix}"
 
 
 def labels(kind: str, name: str, role: str, **more: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from finetune_contract.plans import (
     EvaluationPlan,
     Hyperparameters,
     LoraPlan,
+    ParallelismPlan,
     StoredReference,
     TrainingPlan,
 )
@@ -13,8 +14,8 @@ from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, Ad
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
-from finetune_operator.manifests import jobs, pods
-from finetune_operator.manifests.naming import Manifest, child_name, labels
+from finetune_operator.manifests import jobs, multinode, pods
+from finetune_operator.manifests.naming import MAX_NAME, Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
 ROLE = "train"
@@ -33,6 +34,12 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings) -> Trainin
         dataset=StoredReference(digest=run.inputs.dataset, uri=run.inputs.dataset_uri),
         adapter=_adapter(spec.adapter),
         hyperparameters=_hyperparameters(job),
+        parallelism=ParallelismPlan(
+            nodes=spec.parallelism.nodes,
+            processes_per_node=multinode.processes(spec.resources),
+            strategy=spec.parallelism.strategy,
+            timeout_seconds=spec.parallelism.timeout_seconds,
+        ),
         checkpoints=CheckpointPlan(interval_minutes=spec.checkpoints.interval_minutes, keep=spec.checkpoints.keep),
         evaluation=EvaluationPlan(
             metrics=tuple(spec.evaluation.metrics),
@@ -49,12 +56,13 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings) -> Trainin
 
 def job_name(job: FineTuneJob, run_key: str, number: int) -> str:
     """Deterministic: the n-th attempt of one run."""
-    return child_name(job.metadata.name, run_key[:6], str(number))
+    limit = MAX_NAME if job.spec.parallelism.nodes == 1 else multinode.NAME_LIMIT
+    return child_name(job.metadata.name, run_key[:6], str(number), limit=limit)
 
 
-def build(job: FineTuneJob, run: Run, number: int, settings: Settings) -> tuple[Manifest, Manifest]:
-    """The plan's ConfigMap and the Job, in the order they are created."""
-    metadata = job.metadata
+def build(job: FineTuneJob, run: Run, number: int, settings: Settings) -> tuple[Manifest, ...]:
+    """The plan's ConfigMap, with several nodes a Service, and the Job, in the order they are created."""
+    metadata, nodes = job.metadata, job.spec.parallelism.nodes
     name = job_name(job, run.key, number)
     owner = jobs.owner_of("FineTuneJob", metadata)
     marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number))
@@ -65,6 +73,7 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings) -> tuple[
         pull_policy=settings.image_pull_policy,
         resources=job.spec.resources,
         env=pods.OFFLINE,
+        extra_env=multinode.environment(name) if nodes > 1 else (),
         mounts=(pods.PLAN_MOUNT, pods.STORE, {"name": "shm", "mountPath": "/dev/shm"}),  # noqa: S108 - the mount point
         ports=pods.ports(POD_PORT),
     )
@@ -80,7 +89,11 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings) -> tuple[
         job.spec.scheduling,
         terminationGracePeriodSeconds=job.spec.checkpoints.grace_period_seconds,
     )
-    return jobs.plan_config_map(name, plan(job, run, number, settings), marks, owner), jobs.job(name, pod, marks, owner)
+    config_map = jobs.plan_config_map(name, plan(job, run, number, settings), marks, owner)
+    attempt = jobs.job(name, pod, marks, owner)
+    if nodes == 1:
+        return config_map, attempt
+    return config_map, multinode.service(attempt), multinode.indexed(attempt, nodes)
 
 
 def _adapter(adapter: Adapter) -> LoraPlan | None:

@@ -18,6 +18,7 @@ from finetune_operator.api.finetunejobstatus import (
     TimingStatus,
 )
 from finetune_operator.manifests import training
+from finetune_operator.reconcile import multinode
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.endings import (
     Ending,
@@ -283,6 +284,10 @@ def _throttle(draft: Draft, shown: ProgressStatus, said_at: datetime, seconds: f
 
 def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, observed: Observed) -> None:
     """One more attempt: the first, after a failure that may pass, or because an edit reopened a failed run."""
+    if refused := multinode.refusal(job, observed):
+        draft.conditions.set("Running", False, refused.reason.value, refused.message)
+        draft.conditions.stalled(refused.reason.value, refused.message)
+        return
     if run.generation != job.metadata.generation:
         run = run.model_copy(update={"generation": job.metadata.generation})
         draft.reopen(run)

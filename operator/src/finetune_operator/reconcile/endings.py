@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from finetune_contract.failure import Failure, FailureReason, reason_of_exit_code
 from finetune_operator.manifests.naming import ANNOTATION_GENERATION, LABEL_ATTEMPT, LABEL_ROLE, LABEL_RUN, Manifest
+from finetune_operator.reconcile.multinode import are_missing, first_failed, newest_of_each
 
 _DISRUPTIONS = {
     "PreemptionByScheduler": FailureReason.PREEMPTED,
@@ -107,13 +108,14 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
     finished = finished_at(job)
     if finished is None:
         return None
-    own = pods_of(job, pods)
-    if not (own and _has_ended(own[-1])) and now < finished + LAST_WORD:
+    own = newest_of_each(pods_of(job, pods))
+    all_have_ended = not are_missing(job, own) and all(_has_ended(pod) for pod in own)
+    if not all_have_ended and now < finished + LAST_WORD:
         return None
     if not own:
         message = "its pod is gone and nobody saw how it ended"
         return Ending("", Failure(reason=FailureReason.UNKNOWN, message=message))
-    pod = own[-1]
+    pod = _deciding(own)
     terminated = _terminated(pod)
     node = (pod.get("spec") or {}).get("nodeName")
     if terminated is None:
@@ -124,6 +126,13 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
         node=node,
         seconds=_seconds(terminated),
     )
+
+
+def _deciding(pods: Sequence[Manifest]) -> Manifest:
+    """The pod that tells how the Job ended: of several ranks the one that failed first, else rank 0's."""
+    ends = [(pod, _terminated(pod)) for pod in pods]
+    causes = [(pod, end, _cause(pod, end) if end else _without_exit(pod)) for pod, end in ends]
+    return first_failed((pod, end, cause) for pod, end, cause in causes if cause) or pods[0]
 
 
 def _has_ended(pod: Manifest) -> bool:
@@ -140,10 +149,10 @@ def trouble_of(job: Manifest, pods: Sequence[Manifest]) -> Trouble | None:
     """What keeps the Job's newest pod from running; None when it runs."""
     if finished_at(job) is not None:
         return Trouble("Ending", "waiting for the pod's last word")
-    own = [pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")]
-    if not own:
+    own = newest_of_each([pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")])
+    if are_missing(job, own):
         return Trouble("PodPending", "waiting for the Job controller to create the pod")
-    return pod_trouble(own[-1])
+    return next(filter(None, map(pod_trouble, own)), None)
 
 
 def is_outdated(job: Manifest, pods: Sequence[Manifest], generation: int) -> bool:
