@@ -170,7 +170,7 @@ def as_child(manifest: Object, now: datetime = NOW) -> Object:
         "creationTimestamp": stamp(now),
         "generation": 1,
     }
-    kept = {"nodeName", "suspend", "parallelism", "backoffLimit", "replicas"}
+    kept = {"nodeName", "suspend", "parallelism", "backoffLimit", "replicas", "accessModes"}
     if "spec" in child:
         child["spec"] = {name: value for name, value in child["spec"].items() if name in kept}
     child.pop("data", None)

@@ -232,4 +232,4 @@ class Stage:
             operator.proxy.inject(rule)
 
 
-__all__ = ["Change", "Request", "RefusedError", "Stage"]
+__all__ = ["Change", "RefusedError", "Request", "Stage"]

@@ -230,6 +230,34 @@ class EvaluationPlan(Document):
     max_new_tokens: int = 64
 
 
+class ShardingStrategy(StrEnum):
+    """How several ranks share one training."""
+
+    AUTO = "Auto"
+    """DDP for adapters, FSDP for full fine-tuning."""
+    DDP = "DDP"
+    """Every rank holds the whole model and all of its optimiser's state."""
+    FSDP = "FSDP"
+    """Weights, gradients and optimiser state are divided among the ranks (FSDP2)."""
+
+
+class ParallelismPlan(Document):
+    """The ranks of one attempt: processes that train together, each on its share of every global batch."""
+
+    nodes: int = 1
+    """Pods."""
+    processes_per_node: int = 1
+    """Ranks in each pod: one per GPU."""
+    strategy: ShardingStrategy = ShardingStrategy.AUTO
+    timeout_seconds: int = 600
+    """How long a rank waits for the others before it gives up (NcclTimeout)."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes in all."""
+        return self.nodes * self.processes_per_node
+
+
 class TrainingPlan(Document):
     """Train one attempt of one run and publish its artifact."""
 
@@ -244,6 +272,7 @@ class TrainingPlan(Document):
     adapter: LoraPlan | None = None
     """None: full fine-tuning."""
     hyperparameters: Hyperparameters
+    parallelism: ParallelismPlan = ParallelismPlan()
     checkpoints: CheckpointPlan = CheckpointPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
     evaluation_key: str | None = None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from finetune_operator.api.base import GROUP
 from finetune_operator.cluster import OWN_KINDS, controller_uid
+from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_QUEUE, LABEL_ROLE, Manifest
 
 KUBECTL_COPY = "kubectl.kubernetes.io/last-applied-configuration"
@@ -155,6 +156,8 @@ def _training_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:
         labels.get(LABEL_ROLE) != "train"
         or status.get("phase") != "Running"
         or pod["metadata"].get("deletionTimestamp")
+        # Of several ranks the first knows how far all are.
+        or labels.get(multinode.INDEX, "0") != "0"
     ):
         return None
     return status.get("podIP")

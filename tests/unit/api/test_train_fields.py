@@ -36,6 +36,7 @@ CHANGES: dict[str, tuple[FieldClass, dict[str, Any]]] = {
     "adapter": (FieldClass.TRAIN, {"adapter": {"rank": 8}}),
     "baseModel": (FieldClass.INPUT, {"baseModel": {"s3": {"uri": "s3://bucket/x"}}}),
     "dataset": (FieldClass.INPUT, {"dataset": {"name": "others"}}),
+    "parallelism": (FieldClass.OPERATIONAL, {"parallelism": {"nodes": 2}}),
     "checkpoints": (FieldClass.OPERATIONAL, {"checkpoints": {"keep": 5}}),
     "evaluation": (FieldClass.EVALUATE, {"evaluation": {"maxRows": 5}}),
     "retries": (FieldClass.OPERATIONAL, {"retries": {"limit": 5}}),

@@ -72,7 +72,7 @@ def prepared(name: str = "tickets", number: int = 1, **spec: Any) -> tuple[Objec
     return dataset.build(resource, KEY, number, SETTINGS)
 
 
-def trained(name: str = "triage", number: int = 1, **spec: Any) -> tuple[Object, Object]:
+def trained(name: str = "triage", number: int = 1, **spec: Any) -> tuple[Object, ...]:
     job = FineTuneJob.model_validate(factories.make_job(name, resources=RESOURCES, scheduling=PLACE, **spec))
     base, data = stored("b"), stored("d", "datasets")
     inputs = ResolvedInputs(dataset=data.digest, dataset_uri=data.uri, base=base.digest, base_uri=base.uri)
@@ -124,6 +124,7 @@ def every_object() -> Iterator[tuple[str, Object]]:
         yield from ((f"train {name} {item['kind']}", item) for item in trained(adapter=adapter))
     yield from ((f"resolve {item['kind']}", item) for item in resolved())
     yield from ((f"evaluate {item['kind']}", item) for item in evaluated())
+    yield from ((f"train nodes {item['kind']}", item) for item in trained(parallelism={"nodes": 2}))
     yield from ((f"serve {item['kind']}", item) for item in served())
     for kind, item in {"prepare": prepared, "train": trained, "serve": served}.items():
         dressed = item(podTemplate=TEMPLATE)[1]

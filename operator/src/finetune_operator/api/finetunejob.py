@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.plans import Baseline, Method, Metric
+from finetune_contract.plans import Baseline, Method, Metric, ShardingStrategy
 from finetune_operator.api.base import (
     COMMON_AGE,
     COMMON_MESSAGE,
@@ -126,6 +126,17 @@ class HyperparametersSpec(ApiModel):
     """Seed of shuffling, dropout and new weights."""
 
 
+class ParallelismSpec(ApiModel):
+    """How many processes train together: one per GPU of each pod."""
+
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pods that train together, each with spec.resources; more than one needs storage that is ReadWriteMany."""
+    strategy: ShardingStrategy = ShardingStrategy.AUTO
+    """DDP copies the model to every GPU, FSDP divides it among them; Auto takes FSDP for full fine-tuning only."""
+    timeout_seconds: Annotated[int, Field(ge=30, le=86_400)] = 600
+    """How long a process waits for the others before the attempt fails as NcclTimeout."""
+
+
 class CheckpointsSpec(ApiModel):
     """When training state is saved."""
 
@@ -210,6 +221,8 @@ class FineTuneJobSpec(ApiModel):
     """What is trained: a LoRA adapter, or with type None every weight."""
     hyperparameters: HyperparametersSpec = HyperparametersSpec()
     """The optimiser's settings."""
+    parallelism: Annotated[ParallelismSpec, FieldClass.OPERATIONAL] = ParallelismSpec()
+    """How many processes train together; decides speed, not the result."""
     checkpoints: Annotated[CheckpointsSpec, FieldClass.OPERATIONAL] = CheckpointsSpec()
     """When training state is saved."""
     evaluation: Annotated[EvaluationSpec, FieldClass.EVALUATE] = EvaluationSpec()

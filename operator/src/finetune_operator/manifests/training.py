@@ -11,6 +11,7 @@ from finetune_contract.plans import (
     EvaluationPlan,
     Hyperparameters,
     LoraPlan,
+    ParallelismPlan,
     StoredReference,
     TrainingPlan,
 )
@@ -18,9 +19,9 @@ from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, Ad
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
-from finetune_operator.manifests import jobs, pods, queues
+from finetune_operator.manifests import jobs, multinode, pods, queues
 from finetune_operator.manifests.accelerators import accelerators
-from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, Manifest, child_name, labels
+from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, MAX_NAME, Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
 ROLE = "train"
@@ -52,6 +53,12 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
         dataset=StoredReference(digest=run.inputs.dataset, uri=run.inputs.dataset_uri),
         adapter=_adapter(spec.adapter),
         hyperparameters=_hyperparameters(job, terms),
+        parallelism=ParallelismPlan(
+            nodes=spec.parallelism.nodes,
+            processes_per_node=multinode.processes(spec.resources),
+            strategy=spec.parallelism.strategy,
+            timeout_seconds=spec.parallelism.timeout_seconds,
+        ),
         checkpoints=CheckpointPlan(interval_minutes=spec.checkpoints.interval_minutes, keep=spec.checkpoints.keep),
         evaluation=EvaluationPlan(
             metrics=tuple(spec.evaluation.metrics),
@@ -75,24 +82,33 @@ def evaluation_key(job: FineTuneJob) -> str:
 
 def job_name(job: FineTuneJob, run_key: str, number: int) -> str:
     """Deterministic: the n-th attempt of one run."""
-    return child_name(job.metadata.name, run_key[:6], str(number))
+    limit = MAX_NAME if job.spec.parallelism.nodes == 1 else multinode.NAME_LIMIT
+    return child_name(job.metadata.name, run_key[:6], str(number), limit=limit)
 
 
-def build(
-    job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()
-) -> tuple[Manifest, Manifest]:
-    """The plan's ConfigMap and the Job, in the order they are created."""
-    metadata = job.metadata
+def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()) -> tuple[Manifest, ...]:
+    """The plan's ConfigMap, with several nodes a Service, and the Job, in the order they are created."""
+    metadata, nodes = job.metadata, job.spec.parallelism.nodes
     name = job_name(job, run.key, number)
     owner = jobs.owner_of("FineTuneJob", metadata)
     marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number))
-    pod = training_pod(job, name, ["python", "-m", "finetune_trainer", "train"], settings, ports=pods.ports(POD_PORT))
+    pod = training_pod(
+        job,
+        name,
+        ["python", "-m", "finetune_trainer", "train"],
+        settings,
+        extra_env=multinode.environment(name) if nodes > 1 else (),
+        ports=pods.ports(POD_PORT),
+    )
     if terms.seconds is not None:
         pod["activeDeadlineSeconds"] = max(1, round(terms.seconds)) + DEADLINE_SLACK
     wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
     wanted["metadata"]["annotations"][ANNOTATION_ACCELERATORS] = str(accelerators(job.spec.resources))
     config_map = jobs.plan_config_map(name, plan(job, run, number, settings, terms), marks, owner)
-    return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
+    if nodes == 1:
+        return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
+    group = queues.enqueue(multinode.indexed(wanted, nodes), config_map, job.spec.scheduling)
+    return config_map, multinode.service(wanted), group
 
 
 def training_pod(

@@ -17,9 +17,9 @@ from finetune_operator.api.finetunejobstatus import (
     TimingStatus,
 )
 from finetune_operator.manifests import training
-from finetune_operator.manifests.accelerators import accelerators, accelerators_of
+from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
-from finetune_operator.reconcile import evaluations, limits, pauses, queueing, vanished
+from finetune_operator.reconcile import evaluations, limits, multinode, pauses, queueing, vanished
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
 from finetune_operator.reconcile.endings import (
     Ending,
@@ -146,7 +146,7 @@ def _watch_over(draft: Draft, job: FineTuneJob, current: Numbered, observed: Obs
     if run.attempt != current.number:
         run = draft.run = run.model_copy(update={"attempt": current.number})
     used = queueing.usage_of(draft, current.number, current.job, now)
-    left = limits.left(job.spec.limits, draft.used.plus(used), accelerators_of(current.job))
+    left = limits.left(job.spec.limits, draft.used.plus(used), limits.accelerators_of(current.job))
     if job.spec.suspend:
         _stop(draft, current, used, SUSPENDED, "spec.suspend: stopped with a checkpoint", now)
         pause(draft)
@@ -205,7 +205,7 @@ def _latch(draft: Draft, job: FineTuneJob, run: Run, attempt: Numbered, ending: 
     used = queueing.usage_of(draft, number, attempt.job, now)
     if failure and ending.failure and ending.failure.reason is FailureReason.DEADLINE_EXCEEDED:
         # The kubelet stopped the pod at a limit while no operator was there; the pod only knows that it was stopped.
-        left = limits.left(job.spec.limits, draft.used.plus(used), accelerators_of(attempt.job))
+        left = limits.left(job.spec.limits, draft.used.plus(used), limits.accelerators_of(attempt.job))
         failure = left.failure if left else ending.failure
     before = queueing.best_checkpoint(draft)
     checkpoint = _checkpoint_step(draft, said)
@@ -439,6 +439,10 @@ def _throttle(draft: Draft, shown: ProgressStatus, said_at: datetime, seconds: f
 
 def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, now: datetime) -> None:
     """One more attempt: the first, after a failure that may pass, or because an edit reopened a failed run."""
+    if refused := multinode.refusal(job, draft.observed):
+        draft.conditions.set("Running", False, refused.reason.value, refused.message)
+        draft.conditions.stalled(refused.reason.value, refused.message)
+        return
     if run.generation != job.metadata.generation:
         run = run.model_copy(update={"generation": job.metadata.generation})
         draft.reopen(run)
@@ -463,10 +467,11 @@ def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, now: datetime)
 
 def _left(draft: Draft) -> limits.Left | None:
     """What the attempts that are over leave for one more."""
-    return limits.left(draft.job.spec.limits, draft.used, accelerators(draft.job.spec.resources))
+    spec = draft.job.spec
+    return limits.left(spec.limits, draft.used, accelerators(spec.resources) * spec.parallelism.nodes)
 
 
-def _build(draft: Draft, run: Run, number: int) -> tuple[Manifest, Manifest]:
+def _build(draft: Draft, run: Run, number: int) -> tuple[Manifest, ...]:
     """An attempt as the spec and the attempts before it ask for."""
     left = _left(draft)
     terms = training.Terms(

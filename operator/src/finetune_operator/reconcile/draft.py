@@ -19,6 +19,7 @@ from finetune_operator.api.finetunejobstatus import (
 from finetune_operator.api.queueing import QueueStatus
 from finetune_operator.manifests import evaluating, resolving, staging, training
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile import multinode
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import name_of
 from finetune_operator.reconcile.limits import Usage
@@ -170,7 +171,9 @@ class Draft:
         return Outcome(
             create=self.create,
             status=status.to_dict(),
-            delete=self.delete + stale_children(self.observed, self._belongs),
+            delete=self.delete
+            + stale_children(self.observed, self._belongs)
+            + multinode.idle_services(self.observed, self.create),
             events=tuple(self.events),
             wake_after=self.wake_after,
         )

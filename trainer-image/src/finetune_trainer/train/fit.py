@@ -4,7 +4,6 @@ import gc
 import json
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,10 @@ from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
+from finetune_trainer.train.group import from_first, sums
 from finetune_trainer.train.model import add_adapter, load_model, refuse_foreign_tokenizer
-from finetune_trainer.train.sequences import TrainingData, build_training_data
+from finetune_trainer.train.order import GlobalBatches
+from finetune_trainer.train.sequences import TrainingData, build_training_data, with_blank
 from finetune_trainer.train.trainer import PackedTrainer, build_config
 from finetune_trainer.train.workbench import Workbench
 
@@ -55,7 +56,7 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
     with attempt.watch.stage("Loading"):
         model = _load(plan, bench)
         data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
-        newest = checkpoints.newest()
+        newest = from_first(attempt.ranks, checkpoints.newest() if attempt.ranks.is_first else None)
     total = _total_steps(plan, len(data.dataset))
     resumed_from = newest[0] if newest else None
     attempt.board.update(
@@ -116,33 +117,42 @@ def _train(
     checkpoints: Checkpoints,
 ) -> Path:
     """Run the loop to its end, or to the step in which the pod is told to stop; answers the last step's checkpoint."""
-    plan, clock = attempt.plan, TokenClock()
+    plan, ranks = attempt.plan, attempt.ranks
+    clock = TokenClock(ranks)
     reporting = Reporting(attempt.board, clock)
     recomputes = bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL
+    batches = _batches(attempt, bench, model, data, recomputes=recomputes)
     config = build_config(
         plan.hyperparameters,
         output_dir=str(checkpoints.directory),
         total_steps=total,
-        batches=_batches(plan, bench, model, data, recomputes=recomputes),
+        batches=batches,
         device=bench.device,
         packed_attention=_is_segmented(model),
         recomputes=recomputes,
     )
-    saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, attempt.stop, attempt.board)
+    saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, attempt.stop, attempt.board, ranks)
+    settings = plan.hyperparameters
     trainer = PackedTrainer(
         clock=clock,
+        order=GlobalBatches(len(data.dataset), settings.global_batch_size, batches, ranks, settings.seed),
+        ranks=ranks,
         model=model,
         args=config,
-        train_dataset=data.dataset,
+        train_dataset=with_blank(data.dataset) if ranks.are_several else data.dataset,
         processing_class=bench.tokenizer,
         # The guard before the one that saves.
         callbacks=[Guard(), reporting, saving],
     )
     trainer.remove_callback(PrinterCallback)
+    if ranks.are_several and resumed is None:
+        # Each rank drops out other things; a resumed one goes on with the random state that was saved.
+        set_seed(settings.seed + ranks.rank)
     attempt.stop.check()
     began = time.monotonic()
     with attempt.stop.deferred():
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        attempt.stop.requested = any(sums(ranks, [attempt.stop.requested]))
     attempt.stop.check()
     first = reporting.first_step_seconds or 0.0
     attempt.watch.add("FirstStep", first)
@@ -151,7 +161,7 @@ def _train(
 
 
 def _batches(
-    plan: TrainingPlan,
+    attempt: Attempt,
     bench: Workbench,
     model: Any,  # noqa: ANN401
     data: TrainingData,
@@ -170,7 +180,8 @@ def _batches(
         )
     else:
         most = most_on_cpu(data.sequence_length)
-    batches = plan_batches(plan.hyperparameters, int(os.environ.get("WORLD_SIZE", "1")), most)
+    # GPUs may differ in what is free: all ranks take what rank 0 takes.
+    batches = from_first(attempt.ranks, plan_batches(attempt.plan.hyperparameters, attempt.ranks.count, most))
     log.info("micro batch %d, accumulated %d times", batches.micro, batches.accumulation)
     return batches
 

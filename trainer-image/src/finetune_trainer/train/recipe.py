@@ -20,14 +20,17 @@ from finetune_trainer.export.publish import lineage_of, publish_outcome
 from finetune_trainer.timings import Stopwatch
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.fit import Trained, fit
+from finetune_trainer.train.group import from_first, joined
 from finetune_trainer.train.model import stored_dtype
 from finetune_trainer.train.workbench import Workbench, open_workbench
 
 log = logging.getLogger(__name__)
 
 
-def run(attempt: Attempt, root: Path) -> TrainingResult:
+def run(attempt: Attempt, root: Path) -> TrainingResult | None:
     """Train, evaluate and publish; or say what an earlier attempt has published.
+
+    Ranks but the first only train: they have no result.
 
     Args:
         attempt: What to do, and whom to tell.
@@ -36,15 +39,26 @@ def run(attempt: Attempt, root: Path) -> TrainingResult:
     Raises:
         FineTuneError: Any of the reasons a training pod can fail for.
     """
-    plan, board, watch = attempt.plan, attempt.board, attempt.watch
+    plan, ranks = attempt.plan, attempt.ranks
     store = Store(root, plan.claim)
-    if earlier := store.outcome(plan.run_key):
+    with joined(ranks, plan.parallelism.timeout_seconds, attempt.stop):
+        earlier = from_first(ranks, store.outcome(plan.run_key) if ranks.is_first else None)
+        if not earlier:
+            with attempt.watch.stage("Loading"):
+                bench = open_workbench(plan, store, ranks)
+            pod_uid = from_first(ranks, attempt.pod_uid)
+            trained = fit(attempt, bench, Checkpoints(store, plan.run_key, pod_uid, plan.checkpoints.keep))
+    if not ranks.is_first:
+        return None
+    if earlier:
         log.info("this run has succeeded before: its artifact is used again")
         return earlier.model_copy(update={"reused": True, "attempt": plan.attempt})
-    with watch.stage("Loading"):
-        bench = open_workbench(plan, store)
-    checkpoints = Checkpoints(store, plan.run_key, attempt.pod_uid, plan.checkpoints.keep)
-    trained = fit(attempt, bench, checkpoints)
+    return _finish(attempt, store, bench, trained)
+
+
+def _finish(attempt: Attempt, store: Store, bench: Workbench, trained: Trained) -> TrainingResult:
+    """Evaluate what was trained, and publish it."""
+    plan, board, watch = attempt.plan, attempt.board, attempt.watch
     with store.workspace(StoredKind.ARTIFACT) as directory:
         _write_artifact(plan, bench, trained, directory)
         with watch.stage("Evaluating"):

@@ -1,0 +1,60 @@
+"""Attempts of several ranks: what keeps one from being made, and what is left behind."""
+
+from collections.abc import Iterable
+
+from finetune_contract.failure import Failure, FailureReason
+from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.manifests import multinode
+from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile.observed import Observed, Reference
+from finetune_operator.reconcile.outcome import ChildName
+
+
+def refusal(job: FineTuneJob, observed: Observed) -> Failure | None:
+    """Why no attempt can be made with these ranks; the first of the checks that finds something."""
+    return batch_too_small(job) or storage_for_one_node(job, observed)
+
+
+def batch_too_small(job: FineTuneJob) -> Failure | None:
+    """Ranks that would have nothing to do."""
+    nodes, batch = job.spec.parallelism.nodes, job.spec.hyperparameters.global_batch_size
+    ranks = nodes * multinode.processes(job.spec.resources)
+    if batch >= ranks:
+        return None
+    return Failure(
+        reason=FailureReason.INVALID_PLAN,
+        message=f"spec.hyperparameters.globalBatchSize: {batch} sequences cannot be divided among {ranks} ranks; "
+        f"use at least {ranks}, or fewer spec.parallelism.nodes or GPUs",
+    )
+
+
+def storage_for_one_node(job: FineTuneJob, observed: Observed) -> Failure | None:
+    """A claim that only one node can mount."""
+    if job.spec.parallelism.nodes == 1:
+        return None
+    name = observed.settings.claim_name
+    claim = observed.references.get(Reference("PersistentVolumeClaim", name))
+    modes = ((claim or {}).get("spec") or {}).get("accessModes") or [observed.settings.claim_access_mode]
+    if "ReadWriteMany" in modes:
+        return None
+    return Failure(
+        reason=FailureReason.STORAGE_UNAVAILABLE,
+        message=f"spec.parallelism.nodes: {job.spec.parallelism.nodes} pods share the claim {name!r}, which is "
+        f"{', '.join(modes)}; use 1, or a claim that is ReadWriteMany (chart value storage.accessMode)",
+    )
+
+
+def idle_services(observed: Observed, wanted: Iterable[Manifest]) -> tuple[ChildName, ...]:
+    """Services of attempts that are over: neither is their Job still at work, nor is it about to be created."""
+    used = {str(manifest["metadata"]["name"]) for manifest in wanted}
+    used |= {str(job["metadata"]["name"]) for job in observed.of("Job") if not _is_finished(job)}
+    return tuple(
+        ChildName("Service", str(item["metadata"]["name"]), str(item["metadata"]["uid"]))
+        for item in observed.of("Service")
+        if item["metadata"]["name"] not in used and not item["metadata"].get("deletionTimestamp")
+    )
+
+
+def _is_finished(job: Manifest) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
