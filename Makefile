@@ -70,5 +70,6 @@ check: venv ## format, lint, types, import rules, generated files
 	@$(MAKE) --no-print-directory generate
 	git diff --exit-code -- crds charts docs/reference
 
-generate: venv ## everything that is made from code: CRDs
+generate: venv ## everything that is made from code: CRDs, reference pages
 	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
+	$(VENV)/python -m finetune_operator.api.reference docs/reference

@@ -246,9 +246,20 @@ class TrainingPlan(Document):
     hyperparameters: Hyperparameters
     checkpoints: CheckpointPlan = CheckpointPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
+    evaluation_key: str | None = None
+    """Names what `evaluation` asks for; stands in the result."""
     truncated_share: float = 0.01
     """Share of tokens that may be cut at max_length before the run is refused."""
     claim: str
+
+
+class ReevaluationPlan(Document):
+    """Measure a published artifact anew: only what is asked of the evaluation has changed."""
+
+    version: Literal[1] = 1
+    training: TrainingPlan
+    """How the artifact was trained, with the evaluation that is wanted now."""
+    artifact: StoredReference
 
 
 # --- Serving -------------------------------------------------------------------------------------------------------

@@ -117,6 +117,8 @@ class TrainingResult(Document):
     truncated_tokens: Count = 0
     truncated_rows: Count = 0
     evaluation: tuple[Score, ...] = ()
+    evaluation_key: Label | None = None
+    """What the plan named the evaluation."""
     timings: tuple[Timing, ...] = ()
     reused: bool = False
     """The run had succeeded before: nothing was trained now."""
@@ -127,6 +129,13 @@ class TrainingResult(Document):
         if (self.failure is None) == (self.artifact is None):
             raise ValueError("a result has either a failure or an artifact")
         return self
+
+
+class EvaluationResult(Document):
+    """What a pod leaves that measured a published artifact anew."""
+
+    evaluation: tuple[Score, ...] = ()
+    failure: Failure | None = None
 
 
 class StageResult(Document):

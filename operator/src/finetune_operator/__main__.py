@@ -45,7 +45,7 @@ class Operator:
         """Must be called in the event loop."""
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._cluster = ApiServer(connection)
+        self._cluster = ApiServer(connection, settings.request_seconds)
         self._cache = Cache()
         self._queue: WorkQueue[Key] = WorkQueue(self._loop)
         recorder = Recorder(self._cluster, settings.pod_name, _now)
@@ -53,10 +53,9 @@ class Operator:
             cluster=self._cluster, cache=self._cache, queue=self._queue, kinds=KINDS, settings=settings,
             recorder=recorder, now=_now,
         )  # fmt: skip
-        self._sync = Synchroniser(
-            self._cluster, self._cache, self._engine.notify, settings.namespaces, settings.resync_seconds
-        )
-        self._watches = Watches(build_registry(self._observe), settings.namespaces, self._kinds_are_served_there)
+        self._sync = Synchroniser(self._cluster, self._cache, self._engine.notify, settings)
+        registry = build_registry(self._observe, settings)
+        self._watches = Watches(registry, settings.namespaces, self._kinds_are_served_there)
         self._elector = Elector(
             self._cluster,
             namespace=settings.pod_namespace,

@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 
 PAGE_SIZE = 500
 """Objects per list request: large enough to be fast, small enough that a continuation never expires."""
-TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+CONNECT_SECONDS = 10.0
+EVENT_PAGES = 4
+"""Pages of Events that are read; each is kept for an hour by the API server, so that there can be many."""
 PATIENCE = 3
 """How often a request is sent when the server asks to come back later (429)."""
 LONGEST_PAUSE = 5.0
@@ -71,7 +73,7 @@ RESOURCES = {
     "PersistentVolumeClaim": _resource("v1", "persistentvolumeclaims", f"{WATCHED} create"),
     "Workload": _resource("kueue.x-k8s.io/v1beta2", "workloads", "list"),
     "LocalQueue": _resource("visibility.kueue.x-k8s.io/v1beta2", "localqueues", "get/pendingworkloads"),
-    "Event": _resource("events.k8s.io/v1", "events", "create patch"),
+    "Event": _resource("events.k8s.io/v1", "events", "list create patch"),
     "Lease": _resource("coordination.k8s.io/v1", "leases", "get create update"),
 }
 """Kind -> resource. `verb/subresource` is a verb on a subresource."""
@@ -126,6 +128,9 @@ class Cluster(Protocol):
     async def record(self, event: Manifest, count: int) -> None:
         """Post an Event; one that exists already becomes a series of `count`."""
 
+    async def events_about(self, namespace: str, kind: str, reason: str) -> tuple[Manifest, ...]:
+        """Events of one reason about objects of one kind; of very many, some."""
+
     async def served_kinds(self) -> frozenset[str]:
         """Which of our kinds the API server knows."""
 
@@ -145,9 +150,13 @@ def controller_uid(manifest: Manifest) -> str | None:
 class ApiServer:
     """`Cluster` over HTTP."""
 
-    def __init__(self, login: Callable[[], Connection]) -> None:
-        """`login` is called at first use and after each refused token: it reads what is on disk now."""
+    def __init__(self, login: Callable[[], Connection], seconds: float = 30.0) -> None:
+        """`login` is called at first use and after each refused token: it reads what is on disk now.
+
+        A request that takes longer than `seconds` has failed.
+        """
         self._login = login
+        self._timeout = aiohttp.ClientTimeout(total=seconds, connect=min(seconds, CONNECT_SECONDS))
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -229,6 +238,19 @@ class ApiServer:
             path = _permitted(kind, "patch").path(namespace, name)
             await self._write("patch", path, series, content_type="application/merge-patch+json")
 
+    async def events_about(self, namespace: str, kind: str, reason: str) -> tuple[Manifest, ...]:
+        """See Cluster: by a field selector."""
+        path = _permitted("Event", "list").path(namespace)
+        params = {"limit": str(PAGE_SIZE), "fieldSelector": f"regarding.kind={kind},reason={reason}"}
+        found: tuple[Manifest, ...] = ()
+        for _ in range(EVENT_PAGES):
+            page = await self._request("list", path, params=params)
+            found += tuple(page["items"] or ())
+            if not page["metadata"].get("continue"):
+                break
+            params["continue"] = page["metadata"]["continue"]
+        return found
+
     async def served_kinds(self) -> frozenset[str]:
         """See Cluster: by discovery."""
         try:
@@ -301,7 +323,7 @@ class ApiServer:
                 raise Unavailable(f"cannot log in to the API server: {error}") from error
             headers = {"User-Agent": MANAGER, **connection.as_http_headers()}
             self._session = aiohttp.ClientSession(
-                connection.server, connector=connector, headers=headers, timeout=TIMEOUT, auto_decompress=True
+                connection.server, connector=connector, headers=headers, timeout=self._timeout, auto_decompress=True
             )
         return self._session
 

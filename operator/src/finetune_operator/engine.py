@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from finetune_operator import metrics
@@ -17,17 +17,18 @@ from finetune_operator.cluster import OWN_KINDS, Cluster, controller_uid
 from finetune_operator.entries import Key, Place, digest
 from finetune_operator.errors import ClusterError, Conflict, Denied, NotFound, Unavailable
 from finetune_operator.events import Recorder
+from finetune_operator.explanations import Explanations
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.queue import Closed, WorkQueue
 from finetune_operator.reconcile.kinds import Kind
+from finetune_operator.reconcile.lineage import ancestors
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Outcome
+from finetune_operator.reconcile.troubles import Doubt, in_doubt
 from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
-OUTAGE_DELAY = 30.0
-"""Longest back-off in seconds while the API server is away: it comes back for all keys at once."""
 LARGEST_MEMO = 2000
 """ConfigMaps and claims that are remembered between passes."""
 
@@ -66,6 +67,7 @@ class Engine:
         self._settings = settings
         self._recorder = recorder
         self._now = now
+        self._explanations = Explanations(cluster, now)
         self._leads = False
         self._denials: dict[Key, dict[str, str]] = {}
         self._applied: dict[Key, dict[Place, Applied]] = {}
@@ -115,13 +117,13 @@ class Engine:
     async def _recover(self, key: Key, error: Exception) -> None:
         where = f"{key.kind} {key.namespace}/{key.name}"
         if isinstance(error, Unavailable):
-            delay = self._queue.retry(key, OUTAGE_DELAY)
+            delay = self._queue.retry(key, self._settings.outage_retry_seconds)
             log.warning("%s: the API server is not available, again in %.1f s: %s", where, delay, error)
             return
         if isinstance(error, Conflict | NotFound):
             # The cache is behind, perhaps because a watch has lost something: ask, instead of waiting for it.
             await self._refresh(key)
-        delay = self._queue.retry(key)
+        delay = self._queue.retry(key, self._settings.refusal_retry_seconds)
         if isinstance(error, Conflict | NotFound):
             log.debug("%s: changed meanwhile, again in %.3f s: %s", where, delay, error)
         elif isinstance(error, ClusterError):
@@ -165,19 +167,25 @@ class Engine:
             await self._recorder.post(resource, event)
         if denials:
             raise Denied("; ".join(f"{name}: {message}" for name, message in denials.items()))
-        return outcome.wake_after
+        # Events are not watched: while one is wanted, somebody has to look again.
+        wishes = (outcome.wake_after, self._explanations.next_look(_doubts(observed)))
+        return min((wish for wish in wishes if wish is not None), default=None)
 
     async def _observe(self, key: Key, resource: Manifest, references: tuple[Reference, ...]) -> Observed:
         children = self._cache.children(key, resource["metadata"]["uid"])
         jobs = [str(job["metadata"]["uid"]) for job in children.get("Job", ())]
-        return Observed(
+        observed = Observed(
             settings=self._settings,
             children=children,
-            references={reference: await self._look_up(key.namespace, reference) for reference in references},
+            references={
+                **ancestors(resource, lambda above: self._cache.get(Place(above.kind, key.namespace, above.name))),
+                **{reference: await self._look_up(key.namespace, reference) for reference in references},
+            },
             progress=self._cache.progress.get(key),
             admissions={uid: self._cache.admissions[uid] for uid in jobs if uid in self._cache.admissions},
             denials=dict(self._denials.get(key, {})),
         )
+        return replace(observed, reports=await self._explanations.about(key.namespace, _doubts(observed)))
 
     async def _look_up(self, namespace: str, reference: Reference) -> Manifest | None:
         place = Place(reference.kind, namespace, reference.name)
@@ -258,6 +266,11 @@ class Engine:
         self._denials.pop(key, None)
         self._applied.pop(key, None)
         self._cache.progress.pop(key, None)
+
+
+def _doubts(observed: Observed) -> list[Doubt]:
+    claims = [item for name, item in observed.references.items() if name.kind == "PersistentVolumeClaim" and item]
+    return in_doubt(observed.children, claims)
 
 
 def _place(manifest: Manifest) -> Place:

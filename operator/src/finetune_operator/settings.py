@@ -46,6 +46,18 @@ class Settings(BaseModel):
     """How often Kueue is asked about jobs that wait in its queues."""
     retry_seconds: float = 10.0
     """Pause after an attempt that failed; doubled with each further failure of the run, up to five minutes."""
+    relist_seconds: float = 3.0
+    """Pause between Kopf's first object of a new list and the sweep after it, so that one sweep serves all kinds."""
+    watch_lag_seconds: float = 5.0
+    """How long the watches get to deliver what a sweep found missing, before it is read."""
+    watch_idle_seconds: float = 70.0
+    """A watch that says nothing for so long, not even a bookmark, is opened anew; bookmarks come every minute."""
+    request_seconds: float = 30.0
+    """Time-out of a request to the API server."""
+    outage_retry_seconds: float = 30.0
+    """Longest back-off while the API server is away."""
+    refusal_retry_seconds: float = 300.0
+    """Longest back-off of what the API server refuses: quota, admission."""
     reference_seconds: float = 3.0
     """How long a ConfigMap or claim that was read for one pass is used for others."""
     lease_duration_seconds: float = 15.0

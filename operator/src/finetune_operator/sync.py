@@ -15,17 +15,13 @@ from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, Cluster
 from finetune_operator.entries import Key
 from finetune_operator.errors import ClusterError, NotFound
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
 KINDS = (*CHILD_KINDS, *OWN_KINDS)
 """Children first: a resource is never looked at before its children are known."""
 FIRST_RETRY = 1.0
-LONGEST_RETRY = 15.0
-RELIST_PAUSE = 3.0
-"""Seconds after the first object of a re-list until the sweep, so that one sweep serves all kinds."""
-LAG = 5.0
-"""Seconds that the watches get to deliver what a sweep found missing, before it is read."""
 
 
 class Synchroniser:
@@ -36,15 +32,13 @@ class Synchroniser:
         cluster: Cluster,
         cache: Cache,
         notify: Callable[[Iterable[Key]], None],
-        namespaces: tuple[str, ...],
-        period: float,
+        settings: Settings,
     ) -> None:
-        """`period` is the time between sweeps in seconds; no namespaces means all."""
         self._cluster = cluster
         self._cache = cache
         self._notify = notify
-        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
-        self._period = period
+        self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
+        self._settings = settings
         self._relisted = asyncio.Event()
         self._synced: set[str] = set()
 
@@ -73,9 +67,9 @@ class Synchroniser:
         """Sweep for ever: every period, and soon after Kopf has listed again."""
         while True:
             try:
-                async with asyncio.timeout(self._period):
+                async with asyncio.timeout(self._settings.resync_seconds):
                     await self._relisted.wait()
-                await asyncio.sleep(RELIST_PAUSE)
+                await asyncio.sleep(self._settings.relist_seconds)
             except TimeoutError:
                 log.debug("periodic sweep")
             self._relisted.clear()
@@ -105,7 +99,7 @@ class Synchroniser:
         """Read what is newer than in the cache, unless the watches deliver it by themselves."""
         if not self._behind(kind, listed):
             return
-        await asyncio.sleep(LAG)
+        await asyncio.sleep(self._settings.watch_lag_seconds)
         for metadata in self._behind(kind, listed):
             try:
                 found = await self._cluster.get(kind, metadata["namespace"], metadata["name"])
@@ -137,6 +131,6 @@ class Synchroniser:
             except ClusterError as error:
                 log.warning("%s could not be listed, again in %.0f s: %s", kind, delay, error)
                 await asyncio.sleep(delay)
-                delay = min(2 * delay, LONGEST_RETRY)
+                delay = min(2 * delay, self._settings.outage_retry_seconds)
             else:
                 return

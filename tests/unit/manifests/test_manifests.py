@@ -24,7 +24,7 @@ from finetune_operator.api.finetunejobstatus import (
     Run,
 )
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import dataset, jobs, resolving, serving, staging, storage, training
+from finetune_operator.manifests import dataset, evaluating, jobs, resolving, serving, staging, storage, training
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import child_name
 from finetune_operator.settings import Settings
@@ -100,6 +100,14 @@ def resolved() -> tuple[Object, Object]:
     return resolving.build(job, KEY, KEY, 1, SETTINGS)
 
 
+def evaluated() -> tuple[Object, Object]:
+    job = FineTuneJob.model_validate(factories.finished_job())
+    assert job.status.artifact is not None
+    inputs = ResolvedInputs(dataset=digest("d"), dataset_uri="x", base=digest("b"), base_uri="y")
+    run = Run(key=KEY, number=1, stage="s", started_at=NOW, inputs=inputs)
+    return evaluating.build(job, run, job.status.artifact, KEY, 1, SETTINGS)
+
+
 def served(name: str = "support", **spec: Any) -> tuple[Object, Object, Object]:
     deployment = ModelDeployment.model_validate(factories.make_deployment(name, resources=RESOURCES, **spec))
     adapter = ServedAdapter(name="triage", artifact=stored("a", "artifacts"))
@@ -115,6 +123,7 @@ def every_object() -> Iterator[tuple[str, Object]]:
     for name, adapter in {"adapter": {}, "full": {"type": "None"}}.items():
         yield from ((f"train {name} {item['kind']}", item) for item in trained(adapter=adapter))
     yield from ((f"resolve {item['kind']}", item) for item in resolved())
+    yield from ((f"evaluate {item['kind']}", item) for item in evaluated())
     yield from ((f"serve {item['kind']}", item) for item in served())
     for kind, item in {"prepare": prepared, "train": trained, "serve": served}.items():
         dressed = item(podTemplate=TEMPLATE)[1]

@@ -63,6 +63,8 @@ class FakeCluster:
         self.writes: list[str] = []
         self.reads: list[str] = []
         self.events: list[tuple[str, int]] = []
+        self.said: list[Manifest] = []
+        """Events of others."""
         self.denied: dict[str, Exception] = {}
         """Name of an object -> what creating or applying it raises."""
         self.fail: Callable[[str], None] = lambda _: None
@@ -153,6 +155,10 @@ class FakeCluster:
     async def record(self, event: Manifest, count: int) -> None:
         self.fail("record")
         self.events.append((event["reason"], count))
+
+    async def events_about(self, namespace: str, kind: str, reason: str) -> tuple[Manifest, ...]:
+        self._read(f"events {namespace} {kind} {reason}")
+        return tuple(e for e in self.said if (e["regarding"]["kind"], e["reason"]) == (kind, reason))
 
     async def served_kinds(self) -> frozenset[str]:
         return frozenset({"Dataset", "FineTuneJob", "ModelDeployment"})

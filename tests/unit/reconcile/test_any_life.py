@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_contract.failure import FailureReason, policy_of
-from finetune_contract.results import ResolveResult
+from finetune_contract.results import EvaluationResult, ResolveResult
 from finetune_operator.reconcile.endings import pods_of
 from tests import factories
 from tests.factories import Object, dataset_result, failed_training, stage_result, training_result
@@ -32,6 +32,8 @@ def _result(here: World, job: Object) -> str:
     if marks["finetune.dev/role"] == "resolve":
         key = here.status["run"]["key"]
         return ResolveResult(outcome=training_result(key) if key in here.store else None).to_json()
+    if marks["finetune.dev/role"] == "evaluate":
+        return EvaluationResult().to_json()
     key = next(key for key in KEYS.values() if key.startswith(marks["finetune.dev/run"]))
     here.store.add(key)
     return training_result(key, int(marks["finetune.dev/attempt"])).to_json()
@@ -88,6 +90,10 @@ def ask_again(here: World) -> None:
 
 def edit_limits(here: World) -> None:
     here.edit(limits={"duration": ("1m", "5m", "100h")[here.raw["metadata"]["generation"] % 3]})
+
+
+def edit_evaluation(here: World) -> None:
+    here.edit(evaluation={"maxRows": here.raw["metadata"]["generation"]})
 
 
 def tidy(here: World) -> None:
@@ -161,7 +167,7 @@ ACTIONS = [
     wait,
     slow_deletions,
 ]
-JOB_ACTIONS = [*ACTIONS, pause, ask_again, edit_limits, tidy]  # fmt: skip
+JOB_ACTIONS = [*ACTIONS, pause, ask_again, edit_limits, edit_evaluation, tidy]  # fmt: skip
 
 
 def live(here: World, actions: list[Callable[[World], None]]) -> None:
@@ -221,11 +227,11 @@ def test_any_life_of_a_success_trains_no_more(actions: list[Callable[[World], No
     assert here.status["phase"] == "Succeeded"
     trained = _trained(here)
     for action in actions:
-        # A stage or resolve Job may run again, to look the run up; it does not fail here.
+        # Other Jobs may run again, to look the run up or to measure it; they do not fail here.
         (succeed if action in ACTIONS[2:7] else action)(here)
         here.settle()
     assert _trained(here) == trained
 
 
 def _trained(here: World) -> list[str]:
-    return [name for name in here.created if "stage" not in name and "resolve" not in name]
+    return [name for name in here.created if not any(role in name for role in ("stage", "resolve", "evaluate"))]

@@ -318,7 +318,7 @@ def test_a_job_whose_pod_nobody_saw_is_judged_in_the_end() -> None:
     ("pod", "reason", "words"),
     [
         pytest.param(factories.unschedulable(), "Unschedulable", "Insufficient nvidia.com/gpu", id="unschedulable"),
-        pytest.param(factories.image_pull_error(), "ImagePullFailed", "Back-off pulling", id="image"),
+        pytest.param(factories.image_pull_error(), "ImagePullFailed", '"nope": not found', id="image"),
     ],
 )
 def test_what_keeps_a_pod_from_running_is_said(pod: Object, reason: str, words: str) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.failure import FailureReason
-from finetune_contract.results import Phase, Progress, ResolveResult
+from finetune_contract.failure import Failure, FailureReason
+from finetune_contract.plans import Metric
+from finetune_contract.results import EvaluationResult, Phase, Progress, ResolveResult, Score
 from finetune_operator.reconcile.observed import Reference
 from finetune_operator.settings import Settings
 from tests import factories
@@ -273,6 +274,82 @@ def test_a_run_that_makes_way_for_another_is_recorded_as_cancelled_and_can_come_
     staged(KEY, here=here)
     assert [record["key"] for record in here.status["runs"]] == [OTHER]
     assert here.status["run"]["key"] == KEY
+
+
+# --- an edit of spec.evaluation
+
+SCORES = (Score(metric=Metric.EVAL_LOSS, system="Tuned", value=1.5, rows=7),)
+
+
+def measured_anew(here: World) -> World:
+    here.edit(evaluation={"metrics": ["EvalLoss"], "maxRows": 7})
+    here.settle()
+    return here
+
+
+def test_an_edit_of_the_evaluation_measures_the_artifact_again_and_trains_nothing() -> None:
+    here = running()
+    succeed(here)
+    artifact = here.status["artifact"]
+    measured_anew(here)
+    assert here.status["phase"] == "Evaluating"
+    assert here.says("Evaluated").startswith("False Evaluating: ")
+    assert here.says("Ready").startswith("False Evaluating: ")
+    assert here.status["artifact"] == artifact
+    here.end(here.newest("evaluate"), EvaluationResult(evaluation=SCORES).to_json())
+    here.settle()
+    assert here.status["phase"] == "Succeeded"
+    assert here.status["evaluation"] == [{"metric": "EvalLoss", "system": "Tuned", "value": 1.5, "rows": 7}]
+    assert here.jobs("evaluate") == []
+    assert trainings(here) == ["triage-111111-1"]
+
+
+def test_an_evaluation_edited_while_training_ran_is_measured_afterwards() -> None:
+    here = running()
+    before = json.loads(here.made[-2]["data"]["plan.json"])["evaluationKey"]
+    here.edit(evaluation={"maxRows": 7})
+    here.settle()
+    assert here.jobs("evaluate") == []
+    here.end(here.newest("train"), training_result(KEY, evaluation_key=before).to_json())
+    here.settle()
+    assert len(here.jobs("evaluate")) == 1
+
+
+def test_an_evaluation_that_is_reverted_is_measured_no_more() -> None:
+    here = running()
+    succeed(here)
+    scores = here.status["evaluation"]
+    measured_anew(here)
+    here.edit(evaluation={})
+    here.settle()
+    assert here.jobs("evaluate") == []
+    assert here.status["phase"] == "Succeeded"
+    assert here.status["evaluation"] == scores
+
+
+def test_an_evaluation_that_cannot_be_measured_is_named_and_the_artifact_stays() -> None:
+    here = running()
+    succeed(here)
+    measured_anew(here)
+    failure = Failure(reason=FailureReason.DATASET_INVALID, message="no rows")
+    here.end(here.newest("evaluate"), EvaluationResult(failure=failure).to_json(), code=66)
+    here.settle()
+    assert here.says("Ready").startswith("False DatasetInvalid: spec.evaluation: no rows. ")
+    assert here.status["artifact"]["run"] == KEY
+    here.settle()
+    assert len(here.jobs("evaluate")) == 1
+
+
+def test_an_evaluation_waits_while_the_job_is_suspended() -> None:
+    here = running()
+    succeed(here)
+    here.edit(evaluation={"maxRows": 7}, suspend=True)
+    here.settle()
+    assert here.jobs("evaluate") == []
+    assert here.status["phase"] == "Suspended"
+    here.edit(suspend=False)
+    here.settle()
+    assert len(here.jobs("evaluate")) == 1
 
 
 # --- retries

@@ -14,6 +14,7 @@ from finetune_contract.results import Progress
 from finetune_operator.api.crd import RESOURCES, crd
 from finetune_operator.reconcile.admission import Admission
 from finetune_operator.reconcile.kinds import KINDS
+from finetune_operator.reconcile.lineage import ancestors
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.settings import Settings
@@ -75,7 +76,8 @@ class World:
             settings=self.settings,
             children={kind: tuple(copy.deepcopy(items)) for kind, items in self.children.items()},
             references={
-                name: copy.deepcopy(self.others.get(name)) for name in kind.references(self.raw, self.settings)
+                name: copy.deepcopy(self.others.get(name))
+                for name in (*ancestors(self.raw, self.others.get), *kind.references(self.raw, self.settings))
             },
             progress=self.progress,
             admissions=dict(self.admissions),

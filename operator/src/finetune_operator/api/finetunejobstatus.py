@@ -191,6 +191,10 @@ class FineTuneJobStatus(ResourceStatus):
     """Seconds of accelerators that the run's attempts used in all."""
     evaluation: Annotated[list[ScoreStatus], Field(max_length=40)] = []
     """What was measured on held-out rows."""
+    evaluation_key: Word | None = None
+    """Names the spec.evaluation that it was measured for."""
+    evaluation_failure: JobFailure | None = None
+    """Why it could not be measured anew."""
     timings: Annotated[list[TimingStatus], Field(max_length=8)] = []
     """Where the time of the last attempt went."""
     artifact: ArtifactStatus | None = None

@@ -1,6 +1,9 @@
 """The Job of one training attempt."""
 
+import hashlib
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from finetune_contract.paths import POD_PORT
 from finetune_contract.plans import (
@@ -58,9 +61,16 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
             few_shot_examples=spec.evaluation.few_shot_examples,
             max_new_tokens=spec.evaluation.max_new_tokens,
         ),
+        evaluation_key=evaluation_key(job),
         truncated_share=spec.limits.truncated_share,
         claim=settings.claim_name,
     )
+
+
+def evaluation_key(job: FineTuneJob) -> str:
+    """Names what is to be measured; defaults are left out, as in the run's key."""
+    wanted = job.spec.evaluation.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def job_name(job: FineTuneJob, run_key: str, number: int) -> str:
@@ -76,34 +86,45 @@ def build(
     name = job_name(job, run.key, number)
     owner = jobs.owner_of("FineTuneJob", metadata)
     marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number))
-    container = pods.container(
-        "train",
-        settings.trainer_image,
-        ["python", "-m", "finetune_trainer", "train"],
-        pull_policy=settings.image_pull_policy,
-        resources=job.spec.resources,
-        env=pods.OFFLINE,
-        mounts=(pods.PLAN_MOUNT, pods.STORE, {"name": "shm", "mountPath": "/dev/shm"}),  # noqa: S108 - the mount point
-        ports=pods.ports(POD_PORT),
-    )
-    volumes = [
-        pods.plan_volume(name),
-        pods.claim_volume("store", settings.claim_name),
-        # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.spec.pod_template.shared_memory}},
-    ]
-    pod = pods.pod_spec(
-        [container],
-        volumes,
-        job.spec.scheduling,
-        terminationGracePeriodSeconds=job.spec.checkpoints.grace_period_seconds,
-    )
+    pod = training_pod(job, name, ["python", "-m", "finetune_trainer", "train"], settings, ports=pods.ports(POD_PORT))
     if terms.seconds is not None:
         pod["activeDeadlineSeconds"] = max(1, round(terms.seconds)) + DEADLINE_SLACK
     wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
     wanted["metadata"]["annotations"][ANNOTATION_ACCELERATORS] = str(accelerators(job.spec.resources))
     config_map = jobs.plan_config_map(name, plan(job, run, number, settings, terms), marks, owner)
     return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
+
+
+def training_pod(
+    job: FineTuneJob,
+    plan_name: str,
+    command: list[str],
+    settings: Settings,
+    **more: Any,  # noqa: ANN401 - further fields of the container
+) -> Manifest:
+    """A pod with the trainer's image and the job's resources, that finds its plan, the store and shared memory."""
+    container = pods.container(
+        command[-1],
+        settings.trainer_image,
+        command,
+        pull_policy=settings.image_pull_policy,
+        resources=job.spec.resources,
+        env=pods.OFFLINE,
+        mounts=(pods.PLAN_MOUNT, pods.STORE, {"name": "shm", "mountPath": "/dev/shm"}),  # noqa: S108 - the mount point
+        **more,
+    )
+    volumes = [
+        pods.plan_volume(plan_name),
+        pods.claim_volume("store", settings.claim_name),
+        # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.spec.pod_template.shared_memory}},
+    ]
+    return pods.pod_spec(
+        [container],
+        volumes,
+        job.spec.scheduling,
+        terminationGracePeriodSeconds=job.spec.checkpoints.grace_period_seconds,
+    )
 
 
 def _adapter(adapter: Adapter) -> LoraPlan | None:

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from typing import Self
 
 from finetune_operator.manifests.naming import LABEL_QUEUE, LABEL_QUEUE_PRIORITY, Manifest
-from finetune_operator.reconcile.endings import Trouble, finished_at, is_suspended, label_of, name_of
+from finetune_operator.reconcile.endings import finished_at, is_suspended, label_of, name_of
+from finetune_operator.reconcile.troubles import Trouble
 
 PATIENCE = timedelta(seconds=10)
 """How long Kueue gets to make a Workload for a new Job before its absence is said to be a fault."""

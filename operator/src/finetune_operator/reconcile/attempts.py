@@ -14,14 +14,13 @@ from finetune_operator.api.finetunejobstatus import (
     ProgressStatus,
     Run,
     RunRecord,
-    ScoreStatus,
     TimingStatus,
 )
 from finetune_operator.manifests import training
 from finetune_operator.manifests.accelerators import accelerators, accelerators_of
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
-from finetune_operator.reconcile import limits, pauses, queueing, vanished
-from finetune_operator.reconcile.draft import SUSPENDED, Draft
+from finetune_operator.reconcile import evaluations, limits, pauses, queueing, vanished
+from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
 from finetune_operator.reconcile.endings import (
     Ending,
     Numbered,
@@ -45,9 +44,8 @@ MAX_STALLED_DISRUPTIONS = 5
 MESSAGE_LIMIT = 1024
 """Characters of a message that an attempt in status keeps."""
 
-MAX_SCORES = 40
 MAX_TIMINGS = 8
-"""Entries that the lists in status hold: a status that the API server refuses would be a wedge."""
+"""Entries that the list in status holds: a status that the API server refuses would be a wedge."""
 
 
 def advance(draft: Draft, job: FineTuneJob, run: Run, observed: Observed, now: datetime) -> None:
@@ -70,7 +68,7 @@ def advance(draft: Draft, job: FineTuneJob, run: Run, observed: Observed, now: d
         _latch(draft, job, run, attempt, ending, now)
         latched = attempt.number
     if draft.has_succeeded(run):
-        _succeeded(draft)
+        _succeeded(draft, run, now)
     elif current:
         _watch_over(draft, job, current, observed, now)
     elif vanished.is_lost(draft, latched):
@@ -129,7 +127,7 @@ def _settle(draft: Draft, job: FineTuneJob, now: datetime) -> None:
     )
     if found.outcome:
         adopt(draft, run, found.outcome)
-        _succeeded(draft)
+        _succeeded(draft, run, now)
         return
     _count(draft, failure, advanced=False)
     draft.events.append(Event("Warning", failure.reason.value, f"attempt {run.attempt}: {failure.message}"))
@@ -319,17 +317,7 @@ def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
         base=BaseStatus(digest=artifact.base.digest, uri=artifact.base.uri),
         run=run.key,
     )
-    draft.evaluation = [
-        ScoreStatus(
-            metric=score.metric.value,
-            system=score.system,
-            value=score.value,
-            low=score.low,
-            high=score.high,
-            rows=score.rows,
-        )
-        for score in result.evaluation[:MAX_SCORES]
-    ]
+    evaluations.keep(draft, result.evaluation, result.evaluation_key)
     timings = result.timings[:MAX_TIMINGS]
     draft.timings = [TimingStatus(stage=timing.stage, seconds=timing.seconds) for timing in timings]
     draft.runs = [*_others(draft, run), RunRecord(key=run.key, outcome="Succeeded", artifact_digest=artifact.digest)]
@@ -351,14 +339,19 @@ def _final_progress(result: TrainingResult) -> ProgressStatus:
     )
 
 
-def _succeeded(draft: Draft) -> None:
+def _succeeded(draft: Draft, run: Run, now: datetime) -> None:
+    """The run has its artifact; what is left is to measure it as the spec says now."""
     assert draft.artifact is not None
     message = f"{draft.artifact.type.value} {draft.artifact.digest}"
     draft.conditions.remove("Failed", SUSPENDED)
     draft.conditions.set("Running", False, "Succeeded")
-    if draft.evaluation:
-        draft.conditions.set("Evaluated", True, "Measured", _scores(draft))
     draft.conditions.set("Complete", True, "Succeeded", message)
+    if not evaluations.bring_up_to_date(draft, draft.job, run, now):
+        return
+    if draft.evaluation:
+        draft.conditions.set(EVALUATED, True, "Measured", _scores(draft))
+    else:
+        draft.conditions.remove(EVALUATED)
     draft.conditions.ready("Succeeded", message)
 
 
@@ -368,7 +361,7 @@ def _scores(draft: Draft) -> str:
 
 def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: datetime) -> None:
     """Say how far the running attempt is."""
-    trouble = trouble_of(current.job, observed.of("Pod"))
+    trouble = trouble_of(current.job, observed.of("Pod"), observed.reports)
     draft.wake(seconds_until([last_word_at(current.job)], now))
     is_queued = queueing.follow(draft, current.number, current.job, now)
     if is_queued and draft.stalled_disruptions >= MAX_STALLED_DISRUPTIONS:
@@ -384,7 +377,7 @@ def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: 
         pass
     elif trouble:
         draft.conditions.set("Running", False, trouble.reason, trouble.message)
-        draft.conditions.waiting(trouble.reason, f"attempt {current.number}: {trouble.message}")
+        draft.conditions.waiting(trouble.reason, f"attempt {current.number}: {trouble.advice}")
     else:
         _tell(draft, current, run, observed.progress)
 

@@ -118,8 +118,8 @@ def _prepare(dataset: Dataset, observed: Observed, conditions: ConditionSet, key
             conditions.stalled(failure.reason, oneshot.explain(failure))
             event = Event("Warning", failure.reason, failure.message)
             return finish(failure=failure, events=() if dataset.status.failure == failure else (event,))
-        case oneshot.Working(reason, message) as working:
-            conditions.waiting("Preparing", f"{reason}: {message}" if message else "reading the source")
+        case oneshot.Working() as working:
+            conditions.waiting(*working.condition("Preparing", "reading the source"))
             return finish(failure=working.failure, wake_after=seconds_until([working.until], now))
         case oneshot.Outdated(job):
             conditions.waiting("Preparing", "starting again as the edited spec says")

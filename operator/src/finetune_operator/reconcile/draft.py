@@ -17,7 +17,7 @@ from finetune_operator.api.finetunejobstatus import (
     TimingStatus,
 )
 from finetune_operator.api.queueing import QueueStatus
-from finetune_operator.manifests import resolving, staging, training
+from finetune_operator.manifests import evaluating, resolving, staging, training
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import name_of
@@ -27,6 +27,7 @@ from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.resources import missing_claim, note_denials, stale_children, to_create
 
 SUSPENDED = "Suspended"
+EVALUATED = "Evaluated"
 
 HISTORY = 10
 """Entries that lists in status keep: a status that the API server refuses would be a wedge."""
@@ -50,6 +51,10 @@ class Draft:
     evaluation: list[ScoreStatus]
     timings: list[TimingStatus]
     artifact: ArtifactStatus | None
+    evaluation_key: str | None = None
+    evaluation_failure: JobFailure | None = None
+    evaluation_run: str | None = None
+    """The label of the evaluation that goes on now; finished ones go."""
     queue: QueueStatus | None = None
     stage_failure: JobFailure | None = None
     stage_run: str | None = None
@@ -78,6 +83,7 @@ class Draft:
             used=Usage(status.seconds_total, status.gpu_seconds_total),
             progress=status.progress,
             evaluation=list(status.evaluation),
+            evaluation_key=status.evaluation_key,
             timings=list(status.timings),
             artifact=status.artifact,
             queue=status.queue,
@@ -134,7 +140,7 @@ class Draft:
         self.attempts_total = self.retries_used = self.stalled_disruptions = 0
         self.used = Usage(0, 0)
         self.progress = self.queue = None
-        self.conditions.remove("Admitted", "Running", "Evaluated", "Complete", "Failed", SUSPENDED)
+        self.conditions.remove("Admitted", "Running", EVALUATED, "Complete", "Failed", SUSPENDED)
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
@@ -156,6 +162,8 @@ class Draft:
             seconds_total=round(self.used.seconds),
             gpu_seconds_total=round(self.used.gpu_seconds),
             evaluation=self.evaluation,
+            evaluation_key=self.evaluation_key,
+            evaluation_failure=self.evaluation_failure,
             timings=self.timings,
             artifact=self.artifact,
         )
@@ -173,6 +181,8 @@ class Draft:
             return self.run is None or run == self.run.key[:16]
         if role == resolving.ROLE:
             return run == self.resolve_run
+        if role == evaluating.ROLE:
+            return run == self.evaluation_run
         return role != staging.ROLE or self.stage_run is None or run == self.stage_run
 
     def _phase(self) -> str:
@@ -183,6 +193,8 @@ class Draft:
             return "Failed"
         if conditions.holds(SUSPENDED):
             return "Suspended"
+        if conditions.holds("Complete"):
+            return "Evaluating"
         if conditions.holds("Running"):
             return self.progress.phase or "Training" if self.progress else "Loading"
         if not conditions.holds("DatasetReady"):

@@ -1,12 +1,13 @@
-"""How a Job of ours ended, or what keeps it from running, with a name for each cause."""
+"""How a Job of ours ended, or that it does not run, with a name for each cause."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from finetune_contract.failure import Failure, FailureReason, reason_of_exit_code
+from finetune_contract.failure import Failure, FailureReason
 from finetune_operator.manifests.naming import ANNOTATION_GENERATION, LABEL_ATTEMPT, LABEL_ROLE, LABEL_RUN, Manifest
+from finetune_operator.reconcile.troubles import NO_REPORTS, Reports, Trouble, failure_of_exit, pod_trouble
 
 _DISRUPTIONS = {
     "PreemptionByScheduler": FailureReason.PREEMPTED,
@@ -17,13 +18,11 @@ _DISRUPTIONS = {
 }
 """Reasons of the DisruptionTarget condition (Kubernetes documentation, "Pod disruption conditions")."""
 
-_IMAGE_TROUBLE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-_CONFIG_TROUBLE = {"CreateContainerConfigError", "CreateContainerError"}
-
 _UNSEEN = {"ContainerStatusUnknown", "Unknown"}
 """Reasons of a terminated container whose end nobody saw: the kubelet's and containerd's words after a node's crash."""
 
-_SIGKILL = 137
+_OWN_LIMIT = ("ephemeral storage limit", "ephemeral local storage usage", "Usage of EmptyDir volume")
+"""What the kubelet says of a pod that it evicts for what the pod itself has written; else the node was full."""
 
 LAST_WORD = timedelta(seconds=15)
 """How long after a Job's end its pod's last state may take to arrive: Jobs and Pods are watched apart."""
@@ -39,13 +38,6 @@ class Ending:
     """The cause as Kubernetes tells it; None after exit code 0."""
     node: str | None = None
     seconds: int = 0
-
-
-class Trouble(NamedTuple):
-    """What keeps a Job's pod from running, or says that it does not run yet."""
-
-    reason: str
-    message: str
 
 
 class Numbered(NamedTuple):
@@ -124,9 +116,12 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
     node = (pod.get("spec") or {}).get("nodeName")
     if terminated is None:
         return Ending("", _without_exit(pod), node)
+    failure = _cause(pod, terminated)
+    # Such a pod is told to stop like a preempted one, and can say no more than that.
+    is_own_disk = failure is not None and failure.reason is FailureReason.EPHEMERAL_STORAGE_FULL
     return Ending(
-        message=str(terminated.get("message") or ""),
-        failure=_cause(pod, terminated),
+        message="" if is_own_disk else str(terminated.get("message") or ""),
+        failure=failure,
         node=node,
         seconds=seconds_of(terminated),
     )
@@ -142,7 +137,7 @@ def last_word_at(job: Manifest) -> datetime | None:
     return finished + LAST_WORD if finished else None
 
 
-def trouble_of(job: Manifest, pods: Sequence[Manifest]) -> Trouble | None:
+def trouble_of(job: Manifest, pods: Sequence[Manifest], reports: Reports = NO_REPORTS) -> Trouble | None:
     """What keeps the Job's newest pod from running; None when it runs."""
     if finished_at(job) is not None:
         return Trouble("Ending", "waiting for the pod's last word")
@@ -150,8 +145,9 @@ def trouble_of(job: Manifest, pods: Sequence[Manifest]) -> Trouble | None:
         return Trouble("Suspended", "the Job is suspended")
     own = [pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")]
     if not own:
-        return Trouble("PodPending", "waiting for the Job controller to create the pod")
-    return pod_trouble(own[-1])
+        waiting = Trouble("PodPending", "waiting for the Job controller to create the pod")
+        return reports.by_uid.get(job["metadata"]["uid"], waiting)
+    return pod_trouble(own[-1], reports)
 
 
 def is_suspended(job: Manifest) -> bool:
@@ -163,35 +159,6 @@ def is_outdated(job: Manifest, pods: Sequence[Manifest], generation: int) -> boo
     """Whether the Job was built from another spec and does not run yet: one from the present spec may."""
     is_other = generation_of(job, generation) != generation
     return is_other and finished_at(job) is None and trouble_of(job, pods) is not None
-
-
-def pod_trouble(pod: Manifest) -> Trouble | None:
-    """What keeps a pod from running; None when it runs."""
-    status = pod.get("status") or {}
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return Trouble(FailureReason.UNSCHEDULABLE.value, str(condition.get("message", "")))
-    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        state = container.get("state") or {}
-        waiting = state.get("waiting")
-        if waiting:
-            trouble = _waiting(container["name"], waiting)
-            if trouble:
-                return trouble
-    if status.get("phase") in (None, "Pending"):
-        return Trouble("PodStarting", "the pod is starting")
-    return None
-
-
-def _waiting(container: str, waiting: dict[str, Any]) -> Trouble | None:
-    reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-    if reason in _IMAGE_TROUBLE:
-        return Trouble(FailureReason.IMAGE_PULL_FAILED.value, message or reason)
-    if reason in _CONFIG_TROUBLE:
-        return Trouble(reason, message)
-    if reason == "CrashLoopBackOff":
-        return Trouble(reason, f"container {container}: {message}")
-    return None
 
 
 def terminated_of(pod: Manifest) -> dict[str, Any] | None:
@@ -215,16 +182,13 @@ def _cause(pod: Manifest, terminated: dict[str, Any]) -> Failure | None:
     if code == 0:
         return None
     if terminated.get("reason") == "OOMKilled":
-        return Failure(reason=FailureReason.HOST_OUT_OF_MEMORY, message="the container exceeded its memory limit")
+        return failure_of_exit(terminated)
     disruption = _disruption(pod)
     if disruption:
         return disruption
     if terminated.get("reason") in _UNSEEN:
         return Failure(reason=FailureReason.NODE_LOST, message="the node restarted or lost the container")
-    tail = str(terminated.get("message") or f"exit code {code}")[-1000:]
-    # The kernel's memory killer is OOMKilled above; whoever else sent the signal, a new attempt can help.
-    reason = FailureReason.TRAINER_CRASHED if code == _SIGKILL else reason_of_exit_code(code)
-    return Failure(reason=reason, message=tail)
+    return failure_of_exit(terminated)
 
 
 def _disruption(pod: Manifest) -> Failure | None:
@@ -236,7 +200,9 @@ def _disruption(pod: Manifest) -> Failure | None:
     if status.get("reason") == "DeadlineExceeded":
         return Failure(reason=FailureReason.DEADLINE_EXCEEDED, message=str(status.get("message", ""))[:1000])
     if status.get("reason") == "Evicted":
-        return Failure(reason=FailureReason.EVICTED, message=str(status.get("message", ""))[:1000])
+        words = str(status.get("message", ""))[:1000]
+        own = any(sign in words for sign in _OWN_LIMIT)
+        return Failure(reason=FailureReason.EPHEMERAL_STORAGE_FULL if own else FailureReason.EVICTED, message=words)
     if pod["metadata"].get("deletionTimestamp"):
         return Failure(reason=FailureReason.POD_DELETED, message="the pod was deleted while it ran")
     return None

@@ -21,6 +21,7 @@ from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import attempts, oneshot
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import Draft
+from finetune_operator.reconcile.lineage import circle
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Event, Outcome
 from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, read, seconds_until, with_plan
@@ -144,10 +145,10 @@ def _stage(
             draft.conditions.stalled(failure.reason, oneshot.explain(failure))
             if job.status.stage_failure != failure:
                 draft.events.append(Event("Warning", failure.reason, failure.message))
-        case oneshot.Working(reason, message) as working:
+        case oneshot.Working() as working:
             draft.stage_failure = working.failure
             draft.wake(seconds_until([working.until], now))
-            _staging(draft.conditions, f"{reason}: {message}" if message else "bringing the base model into the store")
+            _base_waits(draft.conditions, *working.condition("Staging", "bringing the base model into the store"))
         case oneshot.Outdated(outdated):
             draft.stage_failure = job.status.stage_failure
             draft.delete += with_plan(observed, outdated)
@@ -243,6 +244,12 @@ def _upstream_model(job: FineTuneJob, observed: Observed, conditions: ConditionS
         _base_waits(conditions, "BaseNotFound", f"{path}: there is no FineTuneJob {name!r}; create it")
         return None
     artifact = (upstream.get("status") or {}).get("artifact")
+    jobs_around = circle(job.metadata.name, name, observed.references)
+    if jobs_around:
+        message = f"{path}: each waits for the result of the next: {' -> '.join(jobs_around)}; give one another base"
+        conditions.set("Staged", False, "ReferenceCycle", message)
+        conditions.stalled("ReferenceCycle", message)
+        return None
     if artifact is None:
         message = f"FineTuneJob {name!r} has no artifact yet: {_ready_message(upstream)}"
         _base_waits(conditions, "BaseNotReady", message)

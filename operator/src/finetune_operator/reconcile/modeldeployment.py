@@ -139,8 +139,8 @@ def _judge(this: Pass, config_map: str) -> None:
     ]
     this.conditions.set(AVAILABLE, ready > 0, "PodsReady" if ready else "NoPodReady", f"{ready} pods are ready")
     if not done:
-        reason, message = rollout.hindrance(this.observed)
-        this.conditions.waiting(reason, message)
+        hindrance = rollout.hindrance(this.observed)
+        this.conditions.waiting(hindrance.reason, hindrance.advice)
     elif all(adapter.digest for adapter in this.adapters):
         this.conditions.ready("Serving", f"{len(this.adapters)} adapters proven on {ready} pods")
         this.delete += rollout.old_plans(this.observed, config_map)

@@ -98,5 +98,6 @@ def _result(
         truncated_tokens=trained.data.truncated_tokens,
         truncated_rows=trained.data.truncated_rows,
         evaluation=evaluation.scores,
+        evaluation_key=plan.evaluation_key,
         timings=watch.timings(),
     )
