@@ -162,7 +162,7 @@ class TestOneGpuForFour:
 
 def test_two_trainers_of_one_run_at_a_time_do_no_harm(queue: Kube) -> None:
     """As when a node is cut off: the old pod trains on while the Job is drained, admitted again and resumes."""
-    queue.apply(queued_job("haunted", seed=15, epochs=60, queueName="team"))
+    queue.apply(queued_job("haunted", seed=15, epochs=100, queueName="team"))
     queue.wait("a checkpoint", lambda: checkpoint(queue, "haunted"), 120)
     (pod,) = training(queue, "pods", "haunted")
     queue.apply(ghost_of(pod))

@@ -122,8 +122,8 @@ class Cluster(Protocol):
     async def replace_status(self, manifest: Manifest) -> Manifest:
         """Replace an object's status if its resourceVersion is still the manifest's."""
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        """Delete this very object, and its dependents in the background; one that is gone counts as deleted."""
+    async def delete(self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool = False) -> None:
+        """Delete this very object, its dependents after or (`foreground`) before it; gone already counts as deleted."""
 
     async def record(self, event: Manifest, count: int) -> None:
         """Post an Event; one that exists already becomes a series of `count`."""
@@ -219,9 +219,10 @@ class ApiServer:
         path = _permitted(kind, "update/status").path(namespace, name, "status")
         return await self._write("update", path, manifest)
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool = False) -> None:
         """See Cluster: this very object."""
-        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        policy = "Foreground" if foreground else "Background"
+        options = {"propagationPolicy": policy, "preconditions": {"uid": uid}}
         try:
             await self._request("delete", _permitted(kind, "delete").path(namespace, name), body=options)
         except NotFound:

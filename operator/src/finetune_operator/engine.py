@@ -248,7 +248,7 @@ class Engine:
         self._take(written)
 
     async def _delete(self, namespace: str, child: ChildName) -> None:
-        await self._cluster.delete(child.kind, namespace, child.name, child.uid)
+        await self._cluster.delete(child.kind, namespace, child.name, child.uid, foreground=child.foreground)
         self._cache.doom(child.uid)
 
     def _take(self, manifest: Manifest) -> None:

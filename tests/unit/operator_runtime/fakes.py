@@ -142,7 +142,7 @@ class FakeCluster:
         self._check_version(manifest)
         return self._store("status", {**self.objects[_place(manifest)], "status": manifest["status"]})
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool = False) -> None:
         found = self.objects.get((kind, namespace, name))
         self.fail(f"delete {kind} {name}")
         if found is None:
@@ -150,7 +150,7 @@ class FakeCluster:
         if found["metadata"]["uid"] != uid:
             raise Conflict("re-created")
         del self.objects[(kind, namespace, name)]
-        self._written(f"delete {kind} {name}")
+        self._written(f"delete {kind} {name}{' in the foreground' if foreground else ''}")
 
     async def record(self, event: Manifest, count: int) -> None:
         self.fail("record")

@@ -260,3 +260,8 @@ async def test_an_empty_queue_has_no_items(client: ApiServer, server: Server, it
     assert await client.pending_workloads(NAMESPACE, "team") == ()
     path = f"/apis/visibility.kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/localqueues/team/pendingworkloads"
     assert server.requests[0][1] == path
+
+
+async def test_a_deletion_in_the_foreground_waits_for_dependents(client: ApiServer, server: Server) -> None:
+    await client.delete("Job", NAMESPACE, "x", "uid-1", foreground=True)
+    assert server.requests[0][2] == {"propagationPolicy": "Foreground", "preconditions": {"uid": "uid-1"}}

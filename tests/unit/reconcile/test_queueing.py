@@ -134,6 +134,12 @@ def test_a_waiting_job_has_its_place_and_kueues_words() -> None:
             id="taken out of the queue",
         ),
         pytest.param(
+            Admission(workload="w", reason="Finished", given_up="invalid admission check PodSetUpdate"),
+            "GivenUp",
+            ["invalid admission check PodSetUpdate", "kubectl delete job triage-111111-1"],
+            id="Kueue has given it up",
+        ),
+        pytest.param(
             Admission(workload="w", reason="QuotaReserved", message="waiting for admission checks"),
             "QuotaReserved",
             ["waiting for admission checks"],
@@ -181,7 +187,7 @@ def test_a_preempted_attempt_is_kept_and_resumes() -> None:
     tell(here, Admission(workload="w", reason="Pending", message="no quota", evicted=evicted, position=1, waiting=1))
     assert here.status["phase"] == "Queued"
     assert here.says("Admitted") == (
-        f"False Pending: preempted by Kueue ({evicted}), resumes from its checkpoint; 1st of 1 in queue team: no quota"
+        f"False Pending: 1st of 1 in queue team: no quota; preempted by Kueue, resumes from its checkpoint ({evicted})"
     )
     assert [event.reason for event in here.events] == ["Preempted"]
     assert "resumes from step 12" in here.events[0].message
@@ -332,6 +338,28 @@ def test_an_edit_while_it_waits(change: Object, kept: bool) -> None:
     assert (here.condition("Admitted") is None) is (queue is None)
 
 
+def test_an_edit_that_does_not_concern_the_job_is_no_reason_to_replace_it_when_it_is_admitted() -> None:
+    here = queued()
+    before = here.newest("train")["metadata"]["uid"]
+    here.edit(retries={"limit": 9})
+    here.settle()
+    here.newest("train")["spec"]["suspend"] = False
+    here.settle()
+    assert here.newest("train")["metadata"]["uid"] == before
+    assert here.status["phase"] == "Starting"
+
+
+def test_a_replaced_job_goes_with_its_workload_before_the_next_comes() -> None:
+    here = queued()
+    here.deletions_happen = False
+    here.edit(scheduling={"queueName": "other"})
+    here.settle()
+    (gone,) = [child for child in here.deleted if child.kind == "Job"]
+    assert gone.foreground
+    assert len(here.jobs("train")) == 1
+    assert not any(child.foreground for child in here.deleted if child.kind == "ConfigMap")
+
+
 def test_an_edit_of_the_queue_does_not_disturb_what_runs() -> None:
     here = queued()
     admit(here)
@@ -430,6 +458,12 @@ def pending(*names: str) -> list[Object]:
             [],
             Admission(workload="w"),
             id="preempted before",
+        ),
+        pytest.param(
+            workload(("QuotaReserved", "False", "Finished", "done"), ("Finished", "True", "FailedToStart", "conflict")),
+            [],
+            Admission(workload="w", reason="Finished", message="done", given_up="conflict"),
+            id="given up",
         ),
         pytest.param(workload(active=False), [], Admission(workload="w", active=False), id="deactivated"),
         pytest.param(

@@ -33,6 +33,8 @@ class Admission:
     """Kueue's reason for not having admitted it: Pending, Inadmissible, QuotaReserved (admission checks are open)."""
     message: str = ""
     """Kueue's words."""
+    given_up: str = ""
+    """Why Kueue will never admit it, in Kueue's words: the Workload has ended although the Job has not."""
     evicted: str = ""
     """Why it lost its quota, in Kueue's words; empty if it never had any since it was queued."""
     position: int | None = None
@@ -43,7 +45,7 @@ class Admission:
         """From a Workload, and from all that wait in its queue where that is known."""
         name = str(workload["metadata"]["name"])
         conditions = {item["type"]: item for item in (workload.get("status") or {}).get("conditions") or ()}
-        reserved, evicted = conditions.get("QuotaReserved", {}), conditions.get("Evicted", {})
+        reserved, evicted, finished = (conditions.get(type_, {}) for type_ in ("QuotaReserved", "Evicted", "Finished"))
         has_quota = reserved.get("status") == "True"
         word = conditions.get("Admitted", {}) if has_quota else reserved
         place = next((item for item in pending if item["metadata"]["name"] == name), None)
@@ -52,6 +54,7 @@ class Admission:
             active=(workload.get("spec") or {}).get("active", True) is not False,
             reason="QuotaReserved" if has_quota else str(word.get("reason", "")),
             message=str(word.get("message", "")),
+            given_up=str(finished.get("message", "")) if finished.get("status") == "True" else "",
             evicted=f"{evicted.get('reason')}: {evicted.get('message')}" if evicted.get("status") == "True" else "",
             position=_rounded(int(place["positionInLocalQueue"]) + 1) if place else None,
             waiting=_rounded(len(pending)) if place else None,
@@ -102,6 +105,9 @@ def _words(job: Manifest, queue: str, admission: Admission, now: datetime) -> Tr
             f'kubectl patch workload {admission.workload} --type=merge -p \'{{"spec":{{"active":true}}}}\''
         )
         return Trouble("Deactivated", message)
+    if admission.given_up:
+        words = f"Kueue has given up Workload {admission.workload}{_in_brackets(admission.given_up)}"
+        return Trouble("GivenUp", f"{words}; have the job queued anew: kubectl delete job {name_of(job)}")
     message = admission.message
     if admission.reason == "Inadmissible" and label_of(job, LABEL_QUEUE) in message:
         message = f"spec.scheduling.queueName: {message}; create it, or name another"
@@ -109,7 +115,8 @@ def _words(job: Manifest, queue: str, admission: Admission, now: datetime) -> Tr
         place = f"{ordinal(admission.position)} of {admission.waiting} in queue {queue}"
         message = f"{place}: {message}" if message else place
     if admission.evicted:
-        message = f"preempted by Kueue{_in_brackets(admission.evicted)}, resumes from its checkpoint; {message}"
+        # Last, as it is long.
+        message += f"; preempted by Kueue, resumes from its checkpoint{_in_brackets(admission.evicted)}"
     return Trouble(admission.reason or "Queued", message[:MESSAGE_LIMIT] or f"waiting in queue {queue}")
 
 

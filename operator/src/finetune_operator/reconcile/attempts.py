@@ -366,8 +366,8 @@ def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: 
     is_queued = queueing.follow(draft, current.number, current.job, now)
     if is_queued and draft.stalled_disruptions >= MAX_STALLED_DISRUPTIONS:
         _give_up(draft, current, now)
-    elif is_outdated(current.job, observed.of("Pod"), draft.job.metadata.generation) and not (
-        is_queued and queueing.is_as_wanted(current.job, _build(draft, run, current.number))
+    elif is_outdated(current.job, observed.of("Pod"), draft.job.metadata.generation) and not queueing.is_as_wanted(
+        current.job, _build(draft, run, current.number)
     ):
         draft.run = run.model_copy(update={"attempt": current.number - 1})
         draft.delete += with_plan(observed, current.job)

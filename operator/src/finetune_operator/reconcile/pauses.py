@@ -41,9 +41,11 @@ def _for_pods(draft: Draft, now: datetime) -> Wait | None:
 
 
 def _without_job(draft: Draft) -> Iterable[Manifest]:
-    """Training pods of the run that are being deleted and whose Job is gone already."""
+    """Training pods of the run that are being deleted and whose Job is gone already, or only waits for them."""
     assert draft.run is not None
-    jobs = {item["metadata"]["uid"] for item in draft.observed.of("Job")}
+    jobs = {
+        item["metadata"]["uid"] for item in draft.observed.of("Job") if not item["metadata"].get("deletionTimestamp")
+    }
     for pod in draft.observed.of("Pod"):
         owners = {owner.get("uid") for owner in pod["metadata"].get("ownerReferences") or ()}
         if (

@@ -100,7 +100,7 @@ def best_checkpoint(draft: Draft) -> int:
 
 
 def is_as_wanted(job: Manifest, wanted: tuple[Manifest, ...]) -> bool:
-    """Whether a waiting Job is the one that the present spec would make: then it keeps its place in the queue."""
+    """Whether a Job that does not run yet is the one that the present spec would make: then its place is kept."""
     built = wanted[-1]["metadata"]["annotations"].get(ANNOTATION_CONTENT)
     return built is not None and (job["metadata"].get("annotations") or {}).get(ANNOTATION_CONTENT) == built
 
