@@ -100,6 +100,40 @@ def test_sigterm_to_one_rank_saves_once_and_stops_all(workshop: Workshop, origin
     assert differences(weights(workshop, result), calm) == 0.0, "with dropout: every rank's random state is resumed"
 
 
+def sharded_plan(workshop: Workshop, ranks: int, strategy: str = "FSDP", **changes: Any) -> TrainingPlan:
+    """Full fine-tuning, packed."""
+    parallelism = {"nodes": ranks, "timeout_seconds": 20, "strategy": strategy}
+    settings = {"epochs": 6, "global_batch_size": 2, "micro_batch_size": 1}
+    return workshop.text_plan(hyperparameters=settings, parallelism=parallelism, **changes)
+
+
+@pytest.fixture(scope="module")
+def sharded(origin: Workshop, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights that two ranks arrive at that divide the model between them."""
+    workshop = copy_of(origin, tmp_path_factory.mktemp("sharded") / "store")
+    return weights(workshop, finished(workshop, sharded_plan(workshop, 2), "calm").result())
+
+
+def test_a_divided_model_learns_what_a_whole_one_does(workshop: Workshop, sharded: dict[str, torch.Tensor]) -> None:
+    whole = weights(workshop, finished(workshop, sharded_plan(workshop, 1), "whole").result())
+    assert differences(whole, sharded) == 0.0
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_divided_model_goes_on_with_any_number_of_ranks(
+    before: int, after: int, workshop: Workshop, sharded: dict[str, torch.Tensor]
+) -> None:
+    group = Group(workshop, sharded_plan(workshop, before, checkpoints=EVERY_STEP), "before")
+    group.first.wait_until(lambda: group.first.sealed_step() >= 5)
+    for pod in group.pods:
+        pod.signal(signal.SIGKILL)
+    group.exit_codes()
+    result = finished(workshop, sharded_plan(workshop, after, attempt=2), "after").result()
+    assert result.resumed_from_step is not None
+    assert 5 <= result.resumed_from_step < result.total_steps
+    assert differences(weights(workshop, result), sharded) == 0.0
+
+
 def test_the_loss_of_one_rank_ends_the_other_by_name(workshop: Workshop) -> None:
     group = Group(workshop, plan_of(workshop, 2, checkpoints=EVERY_STEP), "lost")
     group.first.wait_until(lambda: group.first.sealed_step() >= 3)

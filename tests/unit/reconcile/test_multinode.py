@@ -87,6 +87,7 @@ def test_one_node_has_no_service() -> None:
         pytest.param([(78, 5), (72, 4)], "GpuOutOfMemory", 1, id="out of memory, then told to stop"),
         pytest.param([(78, 5), (1, 5)], "TrainerCrashed", 1, id="a crash and a stop within one second"),
         pytest.param([(78, 5), (78, 4)], "Preempted", 1, id="told to stop"),
+        pytest.param([(79, 5), (78, 9)], "NcclTimeout", 0, id="one gave up, the other was told to stop"),
         pytest.param([(79, 5), (79, 4)], "NcclTimeout", 1, id="both lost each other"),
         pytest.param([(0, 1), (76, 9)], "NonFiniteLoss", 1, id="one was done"),
     ],
@@ -110,6 +111,25 @@ def test_a_pod_that_was_deleted_at_once_is_the_cause(code: int) -> None:
     assert found is not None
     assert found.failure is not None
     assert found.failure.reason is FailureReason.POD_DELETED
+
+
+def test_a_pod_that_never_ran_is_no_cause() -> None:
+    job = a_job()
+    pods = [rank(job, 0, seconds=60, **exited(79, 60)), rank(job, 1, deleted=True, seconds=1, phase="Pending")]
+    found = ending_of(job, pods, NOW + timedelta(seconds=60))
+    assert found is not None
+    assert found.failure is not None
+    assert found.failure.reason is FailureReason.NCCL_TIMEOUT
+
+
+def test_an_eviction_explains_whatever_the_others_say() -> None:
+    job = a_job()
+    evicted = {**factories.disrupted("EvictionByEvictionAPI"), "phase": "Running"}
+    pods = [rank(job, 0, **exited(79, 0)), rank(job, 1, seconds=5, **evicted)]
+    found = ending_of(job, pods, NOW)
+    assert found is not None
+    assert found.failure is not None
+    assert found.failure.reason is FailureReason.EVICTED
 
 
 def test_success_is_what_rank_0_says() -> None:
@@ -167,6 +187,8 @@ RWO = Settings(claim_access_mode="ReadWriteOnce")
                      "InvalidPlan: spec.hyperparameters.globalBatchSize: 16 sequences cannot be divided among 24 ranks"
                      "; use at least 24", id="more GPUs than sequences"),
         pytest.param({"hyperparameters": {"globalBatchSize": 1}}, [], None, "globalBatchSize: 1 ", id="a batch of one"),
+        pytest.param({"parallelism": {"nodes": 2, "strategy": "FSDP"}}, [], None,
+                     "InvalidPlan: spec.parallelism.strategy: FSDP divides", id="a divided adapter"),
         pytest.param({}, [ONE_NODE], None, "StorageUnavailable: spec.parallelism.nodes: 2 pods share", id="a claim"),
         pytest.param({}, [], RWO, "StorageUnavailable: spec.parallelism.nodes: 2 pods share", id="a claim to be"),
     ],

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from finetune_contract.failure import Failure, FailureReason
-from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_contract.plans import ShardingStrategy
+from finetune_operator.api.finetunejob import AdapterType, FineTuneJob
 from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.observed import Observed, Reference
@@ -12,7 +13,7 @@ from finetune_operator.reconcile.outcome import ChildName
 
 def refusal(job: FineTuneJob, observed: Observed) -> Failure | None:
     """Why no attempt can be made with these ranks; the first of the checks that finds something."""
-    return batch_too_small(job) or storage_for_one_node(job, observed)
+    return batch_too_small(job) or adapter_divided(job) or storage_for_one_node(job, observed)
 
 
 def batch_too_small(job: FineTuneJob) -> Failure | None:
@@ -25,6 +26,18 @@ def batch_too_small(job: FineTuneJob) -> Failure | None:
         reason=FailureReason.INVALID_PLAN,
         message=f"spec.hyperparameters.globalBatchSize: {batch} sequences cannot be divided among {ranks} ranks; "
         f"use at least {ranks}, or fewer spec.parallelism.nodes or GPUs",
+    )
+
+
+def adapter_divided(job: FineTuneJob) -> Failure | None:
+    """FSDP for an adapter, whose states are small."""
+    is_adapter = job.spec.adapter.type is not AdapterType.NONE
+    if not is_adapter or job.spec.parallelism.strategy is not ShardingStrategy.FSDP:
+        return None
+    return Failure(
+        reason=FailureReason.INVALID_PLAN,
+        message="spec.parallelism.strategy: FSDP divides a model that is trained as a whole; "
+        "use Auto or DDP, or spec.adapter.type None",
     )
 
 

@@ -21,20 +21,35 @@ def are_missing(job: Manifest, newest: Sequence[Manifest]) -> bool:
     return len(newest) < int((job.get("spec") or {}).get("parallelism") or 1)
 
 
-def first_failed(failed: Iterable[tuple[Manifest, dict[str, object] | None, Failure]]) -> Manifest | None:
-    """The pod whose end explains the others': the earliest that did not merely lose its peers.
+Failed = tuple[Manifest, dict[str, object] | None, Failure]
+"""A pod, how its container terminated if that was seen, and the cause as Kubernetes tells it."""
 
-    Args:
-        failed: Pods, how their container terminated if that was seen, and the cause.
-    """
 
-    def key(entry: tuple[Manifest, dict[str, object] | None, Failure]) -> tuple[bool, datetime, bool]:
-        pod, terminated, failure = entry
-        only_lost_peers = bool(terminated) and (terminated or {}).get("exitCode") == _PEER_LOST
-        # What is only a second apart, or less: a crash explains a pod that was told to stop, never the reverse.
-        return only_lost_peers, _ended_at(pod, terminated), not policy_of(failure.reason).counts
+def first_failed(failed: Iterable[Failed]) -> Manifest | None:
+    """The pod whose end explains the others': the earliest that is no mere consequence of another's."""
+
+    def key(entry: Failed) -> tuple[int, datetime, bool]:
+        pod, terminated, _ = entry
+        return _consequence(entry), _ended_at(pod, terminated), _exit_code(terminated) == _PEER_LOST
 
     return min(((key(entry), entry[0]) for entry in failed), key=lambda pair: pair[0], default=(None, None))[1]
+
+
+def _consequence(failed: Failed) -> int:
+    """How likely a pod only followed another: 0 by no means, 1 perhaps, 2 surely."""
+    pod, terminated, failure = failed
+    status = pod.get("status") or {}
+    if any(each["type"] == "DisruptionTarget" and each["status"] == "True" for each in status.get("conditions") or ()):
+        return 0
+    if status.get("phase") == "Pending":
+        return 2  # it never ran: it was deleted because the others gave up waiting for it
+    # A Job that fails tells its other pods to stop, and deletes them.
+    follows = failure.reason in (FailureReason.PREEMPTED, FailureReason.POD_DELETED)
+    return int(follows or _exit_code(terminated) == _PEER_LOST)
+
+
+def _exit_code(terminated: dict[str, object] | None) -> object:
+    return (terminated or {}).get("exitCode")
 
 
 def _ended_at(pod: Manifest, terminated: dict[str, object] | None) -> datetime:

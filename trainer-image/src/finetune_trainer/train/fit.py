@@ -19,9 +19,10 @@ from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
 from finetune_trainer.train.group import from_first, sums
-from finetune_trainer.train.model import add_adapter, load_model, refuse_foreign_tokenizer
+from finetune_trainer.train.model import CPU, add_adapter, load_model, refuse_foreign_tokenizer
 from finetune_trainer.train.order import GlobalBatches
 from finetune_trainer.train.sequences import TrainingData, build_training_data, with_blank
+from finetune_trainer.train.sharded import is_sharded
 from finetune_trainer.train.trainer import PackedTrainer, build_config
 from finetune_trainer.train.workbench import Workbench
 
@@ -77,7 +78,9 @@ def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transf
     register()
     # The adapter's first weights are random: the same in every attempt.
     set_seed(plan.hyperparameters.seed)
-    model = load_model(bench.base, bench.device.dtype(trained=plan.adapter is None), bench.device)
+    # One that is divided need not fit one GPU: FSDP moves each part there.
+    device = CPU if is_sharded(plan) else bench.device
+    model = load_model(bench.base, bench.device.dtype(trained=plan.adapter is None), device)
     refuse_foreign_tokenizer(model, bench.tokenizer)
     if is_segmentable(model):
         model.set_attn_implementation(SEGMENTED)
@@ -130,6 +133,7 @@ def _train(
         device=bench.device,
         packed_attention=_is_segmented(model),
         recomputes=recomputes,
+        sharded=is_sharded(plan),
     )
     saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, attempt.stop, attempt.board, ranks)
     settings = plan.hyperparameters

@@ -43,9 +43,17 @@ def joined(ranks: Ranks, timeout_seconds: float, stop: Stop) -> Iterator[None]:
     if not ranks.is_first:
         _wait_for_first(timeout_seconds, stop)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(
-        backend, timeout=timedelta(seconds=timeout_seconds), rank=ranks.rank, world_size=ranks.count
-    )
+    try:
+        dist.init_process_group(
+            backend, timeout=timedelta(seconds=timeout_seconds), rank=ranks.rank, world_size=ranks.count
+        )
+    except dist.DistError as error:
+        stop.check()
+        raise FineTuneError(
+            FailureReason.NCCL_TIMEOUT,
+            f"not all of {ranks.count} ranks were there within {timeout_seconds:.0f} s "
+            f"(spec.parallelism.timeoutSeconds): {error}"[:500],
+        ) from error
     log.info("rank %d of %d: connected", ranks.rank, ranks.count)
     yield
     # Not after a failure: there, the others are gone, and the end of this process tells the rest.

@@ -71,6 +71,8 @@ class _Group:
             if time.monotonic() > deadline:
                 log.info("the other ranks did not end within %.0f s: killed", PATIENCE)
                 self.tell(signal.SIGKILL)
+                for rank in self.ranks:
+                    rank.process.wait()
                 return
             time.sleep(_POLL_SECONDS)
         self.failed += [rank for rank in self.ranks if rank.code and rank not in self.failed]

@@ -70,6 +70,9 @@ class _Command:
         ranks = Ranks.from_environment()
         if ranks.local == 0:
             serve(board, arguments.port)
+        else:
+            # All ranks of a pod write to one log: what they have in common is said once.
+            logging.getLogger().setLevel(logging.WARNING)
         log.info("run %s, attempt %d: loading libraries", plan.run_key[:12], plan.attempt)
         with named(stop):
             with watch.stage("Loading"):

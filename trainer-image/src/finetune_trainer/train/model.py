@@ -33,6 +33,9 @@ class Device:
         return torch.bfloat16 if self.is_cuda and not trained else torch.float32
 
 
+CPU = Device("cpu")
+
+
 def find_device(plan: TrainingPlan) -> Device:
     """The GPU if there is one.
 
@@ -40,7 +43,7 @@ def find_device(plan: TrainingPlan) -> Device:
         FineTuneError: InvalidPlan when there are not as many GPUs as ranks in this pod.
     """
     if not torch.cuda.is_available():
-        return Device("cpu")
+        return CPU
     wanted, found = plan.parallelism.processes_per_node, torch.cuda.device_count()
     if wanted != found:
         raise FineTuneError(

@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import set_seed
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from trl import SFTConfig, SFTTrainer
 
 from finetune_contract.failure import FailureReason, FineTuneError
@@ -19,6 +20,7 @@ from finetune_trainer.train.model import Device
 from finetune_trainer.train.order import GlobalBatches
 from finetune_trainer.train.ranks import Ranks
 from finetune_trainer.train.sequences import IGNORED
+from finetune_trainer.train.sharded import load_optimizer, load_weights, save_optimizer
 
 _MOST_LOGGED_STEPS = 1000
 """Log entries per run: they are part of every checkpoint."""
@@ -93,6 +95,32 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc] # trl has no types
         # Ranks' gradients are averaged, and the count is that of all of them.
         return loss / max(int(count), 1) * self._ranks.count
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ANN401
+        """Weights of one rank's files, also into a divided model."""
+        if self.is_fsdp_enabled:
+            load_weights(model, Path(resume_from_checkpoint), reads=self._ranks.is_first)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """As one rank does, also of a divided model."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        path, writes = Path(output_dir), self._ranks.is_first
+        save_optimizer(self.model, self.optimizer.optimizer, path / OPTIMIZER_NAME, writes=writes)
+        if writes:
+            torch.save(self.lr_scheduler.state_dict(), path / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As one rank does, also into a divided model."""
+        if not self.is_fsdp_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        path = Path(checkpoint)
+        load_optimizer(self.model, self.optimizer.optimizer, path / OPTIMIZER_NAME, reads=self._ranks.is_first)
+        self.lr_scheduler.load_state_dict(torch.load(path / SCHEDULER_NAME, weights_only=True))
+
     def _save_rng_state(self, output_dir: str) -> None:
         """Let rank 0 write the random state of all: a file that another node writes may not be seen when it seals."""
         if not self._ranks.are_several:
@@ -122,6 +150,7 @@ def build_config(
     device: Device,
     packed_attention: bool,
     recomputes: bool,
+    sharded: bool = False,
 ) -> Any:  # noqa: ANN401
     """SFTConfig for one run; every default of TRL that docs/developing/library-traps.md names is set.
 
@@ -150,6 +179,7 @@ def build_config(
             use_cpu=not device.is_cuda,
             bf16=device.is_cuda,
             activation_checkpointing=recomputes,
+            fsdp=sharded,
             dataloader_pin_memory=device.is_cuda,
             # Every weight has a gradient in every pass, also in a blank one; buffers are constants.
             ddp_find_unused_parameters=False,
