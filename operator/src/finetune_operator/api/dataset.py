@@ -198,9 +198,9 @@ class DroppedRows(ApiModel):
     """Rows that were left out."""
 
     reason: Word
-    """Why."""
+    """Why they were left out, such as ExactDuplicate."""
     rows: int
-    """How many."""
+    """How many were."""
 
 
 class SplitCount(ApiModel):

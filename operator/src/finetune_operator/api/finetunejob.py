@@ -117,7 +117,7 @@ class HyperparametersSpec(ApiModel):
     warmup_steps: Annotated[float, Field(ge=0, le=100_000), FieldClass.TRAIN] = 0.03
     """Steps of rising learning rate: a fraction of all when under 1, else a number."""
     scheduler: Annotated[Scheduler, FieldClass.TRAIN] = Scheduler.COSINE
-    """How the learning rate falls."""
+    """How the learning rate changes after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0, le=1), FieldClass.TRAIN] = 0.0
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0, le=1000), FieldClass.TRAIN] = 1.0
@@ -143,7 +143,7 @@ class CheckpointsSpec(ApiModel):
     interval_minutes: Annotated[float, Field(gt=0, le=1440)] = 10
     """Minutes between checkpoints; what a crash can lose at most."""
     keep: Annotated[int, Field(ge=1, le=10)] = 2
-    """How many are kept."""
+    """How many of the newest checkpoints are kept."""
     grace_period_seconds: Annotated[int, Field(ge=5, le=3600)] = 120
     """Time a pod gets to finish its step and save when it is told to stop."""
 
@@ -224,15 +224,15 @@ class FineTuneJobSpec(ApiModel):
     parallelism: Annotated[ParallelismSpec, FieldClass.OPERATIONAL] = ParallelismSpec()
     """How many processes train together; decides speed, not the result."""
     checkpoints: Annotated[CheckpointsSpec, FieldClass.OPERATIONAL] = CheckpointsSpec()
-    """When training state is saved."""
+    """How often training state is saved, and how long a pod gets to save it when it is told to stop."""
     evaluation: Annotated[EvaluationSpec, FieldClass.EVALUATE] = EvaluationSpec()
     """What is measured on held-out rows after training."""
     retries: Annotated[RetriesSpec, FieldClass.OPERATIONAL] = RetriesSpec()
-    """How failures are met."""
+    """How often failures that may pass are tried again, each time from the newest checkpoint."""
     limits: Annotated[LimitsSpec, FieldClass.OPERATIONAL] = LimitsSpec()
     """Where a run is stopped or refused."""
     resources: Annotated[Resources, FieldClass.OPERATIONAL] = Resources()
-    """What the training pod asks for; any resource name."""
+    """What the training pod asks for, such as `limits: {nvidia.com/gpu: 1}`; any resource name of the cluster."""
     scheduling: Annotated[JobScheduling, FieldClass.OPERATIONAL] = JobScheduling()
     """Where the training pod may run, and the queue that it waits in."""
     pod_template: Annotated[PodTemplate, FieldClass.OPERATIONAL] = PodTemplate()

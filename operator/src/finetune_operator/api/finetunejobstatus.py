@@ -127,7 +127,7 @@ class ScoreStatus(ApiModel):
     system: Word
     """Tuned, or the baseline."""
     value: float
-    """The result."""
+    """The measured value."""
     low: float | None = None
     """Lower end of the 95 % interval."""
     high: float | None = None
@@ -142,7 +142,7 @@ class TimingStatus(ApiModel):
     stage: Word
     """Loading, FirstStep, Training, Evaluating or Publishing."""
     seconds: float
-    """Wall time."""
+    """Wall-clock seconds that it took."""
 
 
 class ArtifactStatus(ApiModel):
