@@ -22,6 +22,7 @@ from finetune_operator.queue import Closed, WorkQueue
 from finetune_operator.reconcile.kinds import Kind
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Outcome
+from finetune_operator.reconcile.storage import claim_among, settings_for
 from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -168,10 +169,11 @@ class Engine:
         return outcome.wake_after
 
     async def _observe(self, key: Key, resource: Manifest, references: tuple[Reference, ...]) -> Observed:
+        found = {reference: await self._look_up(key.namespace, reference) for reference in references}
         return Observed(
-            settings=self._settings,
+            settings=settings_for(self._settings, claim_among(found, self._settings)),
             children=self._cache.children(key, resource["metadata"]["uid"]),
-            references={reference: await self._look_up(key.namespace, reference) for reference in references},
+            references=found,
             progress=self._cache.progress.get(key),
             denials=dict(self._denials.get(key, {})),
         )

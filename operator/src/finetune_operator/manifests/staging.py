@@ -4,7 +4,7 @@ from finetune_contract.paths import ENV_HF_TOKEN
 from finetune_contract.plans import BaseSource, HubModel, RunIngredients, S3Model, StagePlan, StoredReference
 from finetune_operator.api.base import Resources, Scheduling
 from finetune_operator.api.basemodel import BaseModelSource
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
@@ -67,7 +67,7 @@ def build(
         volumes.append(pods.claim_volume("source", claim, read_only=True))
     # A stage pod needs no accelerator, so it does not carry the training pod's node selection, only its tolerations.
     place = Scheduling(tolerations=scheduling.tolerations)
-    pod = pods.pod_spec([container], volumes, place)
+    pod = pods.pod_spec([container], volumes, place, **storage.kept_together(settings))
     return jobs.plan_config_map(name, plan, marks, owner), jobs.job(name, pod, marks, owner)
 
 

@@ -13,7 +13,7 @@ from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, Ad
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
@@ -78,6 +78,7 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings) -> tuple[
         [container],
         volumes,
         job.spec.scheduling,
+        **storage.kept_together(settings),
         terminationGracePeriodSeconds=job.spec.checkpoints.grace_period_seconds,
     )
     return jobs.plan_config_map(name, plan(job, run, number, settings), marks, owner), jobs.job(name, pod, marks, owner)
