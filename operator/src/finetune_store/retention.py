@@ -22,15 +22,16 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def use(root: Path, directory: Path) -> None:
-    """Say that a directory is used, now; brings it back if it has been set aside. Nothing if there is none.
+    """Say that a directory, or the entry of the store it is part of, is used now; nothing if there is none.
 
-    Must come before the directory is read by its path.
+    Brings it back if it has been set aside. Must come before the directory is read by its path.
     """
+    entry = root.joinpath(*directory.relative_to(root).parts[:2])
     try:
-        os.utime(directory)
+        os.utime(entry)
     except FileNotFoundError:
-        if bring_back(root, directory):
-            use(root, directory)
+        if bring_back(root, entry):
+            use(root, entry)
     except OSError as error:
         if error.errno not in _READ_ONLY:
             raise

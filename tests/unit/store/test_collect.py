@@ -1,5 +1,6 @@
 """What the collector deletes and, above all, what it leaves."""
 
+import errno
 import json
 import os
 from datetime import UTC, datetime, timedelta
@@ -254,6 +255,42 @@ def test_a_reader_brings_back_what_was_set_aside(store: Store, publish: Publish)
     ref = publish()
     retention.set_aside(store.root, store.path(ref))
     assert store.holds(ref)
+
+
+def test_adopting_a_run_uses_it_and_its_artifact(store: Store, publish: Publish) -> None:
+    artifact = publish({"adapter.safetensors": "weights"}, StoredKind.ARTIFACT)
+    result = training_result(RUN)
+    assert result.artifact is not None
+    found = result.artifact.model_copy(update={"digest": artifact.digest, "uri": artifact.uri})
+    store.publish_outcome(result.model_copy(update={"artifact": found}))
+    paths = [store.root / "runs" / RUN, store.path(artifact)]
+    for path in paths:
+        os.utime(path, (1e9, 1e9))
+    retention.set_aside(store.root, paths[1])
+    assert store.outcome(RUN) is not None
+    assert all(retention.last_use(path) > 1e9 for path in paths)
+
+
+def test_using_a_part_uses_the_whole(store: Store, publish: Publish) -> None:
+    path = store.path(publish())
+    os.utime(path, (1e9, 1e9))
+    retention.use(store.root, path / "weights")
+    assert retention.last_use(path) > 1e9
+
+
+def test_a_volume_that_is_mounted_read_only_can_be_read(
+    store: Store, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = publish()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    store.verify(ref)
+    monkeypatch.setattr(os, "utime", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output"):
+        store.verify(ref)
 
 
 def test_a_run_that_was_set_aside_is_found(store: Store) -> None:
