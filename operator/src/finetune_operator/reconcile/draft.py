@@ -22,6 +22,7 @@ from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.resources import missing_claim, note_denials, stale_children, to_create
+from finetune_operator.reconcile.storage import note_one_node
 
 HISTORY = 10
 """Entries that lists in status keep: a status that the API server refuses would be a wedge."""
@@ -110,6 +111,7 @@ class Draft:
     def outcome(self) -> Outcome:
         """The effects of the pass."""
         note_denials(self.conditions, self.observed)
+        note_one_node(self.conditions, self.observed)
         status = FineTuneJobStatus(
             observed_generation=self.job.metadata.generation,
             conditions=self.conditions.to_list(),

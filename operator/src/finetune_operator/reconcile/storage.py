@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.manifests.storage import MANY_NODES
-from finetune_operator.reconcile.observed import Reference
+from finetune_operator.reconcile.conditions import READY, ConditionSet
+from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.settings import Settings
 
 
@@ -29,3 +30,16 @@ def refuses_many_nodes(claim: Manifest | None, settings: Settings) -> str | None
         f"claim {settings.claim_name} is {mode}: only pods on one node can use it; ask for one node, or give the "
         f"namespace a {MANY_NODES} claim of that name (chart value storage.accessMode)"
     )
+
+
+_AFFINITY = "didn't match pod affinity rules"
+"""The scheduler's words (interpodaffinity's ErrReasonAffinityRulesNotMatch)."""
+
+
+def note_one_node(conditions: ConditionSet, observed: Observed) -> None:
+    """Say why a pod may run on one node only, where the scheduler has found no room there."""
+    settings = observed.settings
+    reason, message = conditions.said(READY)
+    hint = f"(claim {settings.claim_name} is {settings.claim_access_mode}: pods run on the node where it is in use)"
+    if settings.claim_access_mode != MANY_NODES and _AFFINITY in message and hint not in message:
+        conditions.waiting(reason, f"{message} {hint}")
