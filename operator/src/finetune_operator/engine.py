@@ -24,6 +24,7 @@ from finetune_operator.reconcile.kinds import Kind
 from finetune_operator.reconcile.lineage import ancestors
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Outcome
+from finetune_operator.reconcile.storage import claim_among, settings_for
 from finetune_operator.reconcile.troubles import Doubt, in_doubt
 from finetune_operator.settings import Settings
 
@@ -174,13 +175,14 @@ class Engine:
     async def _observe(self, key: Key, resource: Manifest, references: tuple[Reference, ...]) -> Observed:
         children = self._cache.children(key, resource["metadata"]["uid"])
         jobs = [str(job["metadata"]["uid"]) for job in children.get("Job", ())]
+        found = {
+            **ancestors(resource, lambda above: self._cache.get(Place(above.kind, key.namespace, above.name))),
+            **{reference: await self._look_up(key.namespace, reference) for reference in references},
+        }
         observed = Observed(
-            settings=self._settings,
+            settings=settings_for(self._settings, claim_among(found, self._settings)),
             children=children,
-            references={
-                **ancestors(resource, lambda above: self._cache.get(Place(above.kind, key.namespace, above.name))),
-                **{reference: await self._look_up(key.namespace, reference) for reference in references},
-            },
+            references=found,
             progress=self._cache.progress.get(key),
             admissions={uid: self._cache.admissions[uid] for uid in jobs if uid in self._cache.admissions},
             denials=dict(self._denials.get(key, {})),

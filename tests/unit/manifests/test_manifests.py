@@ -24,7 +24,17 @@ from finetune_operator.api.finetunejobstatus import (
     Run,
 )
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import dataset, evaluating, jobs, resolving, serving, staging, storage, training
+from finetune_operator.manifests import (
+    collection,
+    dataset,
+    evaluating,
+    jobs,
+    resolving,
+    serving,
+    staging,
+    storage,
+    training,
+)
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import child_name
 from finetune_operator.settings import Settings
@@ -115,6 +125,12 @@ def served(name: str = "support", **spec: Any) -> tuple[Object, Object, Object]:
     return (plan, *serving.build(deployment, plan["metadata"]["name"], SETTINGS))
 
 
+def collected() -> tuple[Object, Object]:
+    claim = storage.claim("team-a", SETTINGS)
+    claim["metadata"]["uid"] = "uid-claim"
+    return collection.build(claim, 1, ["0" * 12], NOW, 7200.0, SETTINGS)
+
+
 def every_object() -> Iterator[tuple[str, Object]]:
     for name, rows in ROWS.items():
         yield from ((f"prepare {name} {item['kind']}", item) for item in prepared(source=rows))
@@ -129,6 +145,7 @@ def every_object() -> Iterator[tuple[str, Object]]:
     for kind, item in {"prepare": prepared, "train": trained, "serve": served}.items():
         dressed = item(podTemplate=TEMPLATE)[1]
         yield f"{kind} with a pod template {dressed['kind']}", dressed
+    yield from ((f"collect {item['kind']}", item) for item in collected())
     yield "claim", storage.claim("team-a", SETTINGS)
     yield "claim with class", storage.claim("team-a", SETTINGS.model_copy(update={"claim_storage_class": "fast"}))
 
@@ -208,6 +225,21 @@ def test_every_mount_has_its_volume_and_every_volume_is_mounted(item: Object) ->
     assert len(volumes) == len(set(volumes))
 
 
+@pytest.mark.parametrize("build", [prepared, staged, trained, served, collected])
+def test_pods_stay_together_where_the_claim_is_on_one_node(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pods() -> list[Object]:
+        return [item["spec"]["template"] for item in build() if item["kind"] in ("Job", "Deployment")]
+
+    assert all("affinity" not in pod["spec"] for pod in pods())
+    one_node = SETTINGS.model_copy(update={"claim_access_mode": "ReadWriteOnce"})
+    monkeypatch.setitem(globals(), "SETTINGS", one_node)
+    for pod in pods():
+        (term,) = pod["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+        # The first pod is let in because it matches its own term.
+        assert term["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+
+
 def test_secrets_are_named_never_copied() -> None:
     env = {entry["name"]: entry for entry in staged("hub")[1]["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert env["HF_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "hf", "key": "token"}}
@@ -226,7 +258,8 @@ def test_children_have_their_owner_and_the_claim_has_none(item: Object) -> None:
     (owner,) = owners
     assert owner["controller"] is True
     assert owner["kind"] == item["metadata"]["labels"]["finetune.dev/kind"]
-    assert item["metadata"]["annotations"]["finetune.dev/generation"] == "1"
+    generation = "0" if owner["kind"] == "PersistentVolumeClaim" else "1"  # claims have none
+    assert item["metadata"]["annotations"]["finetune.dev/generation"] == generation
 
 
 @pytest.mark.parametrize("item", [staged()[1], trained()[1], prepared()[1]], ids=["stage", "train", "prepare"])

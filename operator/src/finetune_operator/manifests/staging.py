@@ -5,7 +5,7 @@ from finetune_contract.plans import BaseSource, HubModel, RunIngredients, S3Mode
 from finetune_operator.api.base import Resources, Scheduling
 from finetune_operator.api.basemodel import BaseModelSource
 from finetune_operator.api.podtemplate import PodTemplate
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
@@ -69,7 +69,7 @@ def build(
         volumes.append(pods.claim_volume("source", claim, read_only=True))
     # A stage pod needs no accelerator, so it does not carry the training pod's node selection, only its tolerations.
     place = Scheduling(tolerations=scheduling.tolerations)
-    pod = pods.pod_spec([container], volumes, place)
+    pod = pods.pod_spec([container], volumes, place, **storage.kept_together(settings))
     return jobs.plan_config_map(name, plan, marks, owner), jobs.job(name, pod, marks, owner, template)
 
 

@@ -19,7 +19,7 @@ from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, Ad
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
-from finetune_operator.manifests import jobs, multinode, pods, queues
+from finetune_operator.manifests import jobs, multinode, pods, queues, storage
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, MAX_NAME, Manifest, child_name, labels
 from finetune_operator.settings import Settings
@@ -139,6 +139,7 @@ def training_pod(
         [container],
         volumes,
         job.spec.scheduling,
+        **storage.kept_together(settings),
         terminationGracePeriodSeconds=job.spec.checkpoints.grace_period_seconds,
     )
 

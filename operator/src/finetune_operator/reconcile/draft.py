@@ -26,6 +26,7 @@ from finetune_operator.reconcile.limits import Usage
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.resources import missing_claim, note_denials, stale_children, to_create
+from finetune_operator.reconcile.storage import note_one_node
 
 SUSPENDED = "Suspended"
 EVALUATED = "Evaluated"
@@ -146,6 +147,7 @@ class Draft:
     def outcome(self) -> Outcome:
         """The effects of the pass."""
         note_denials(self.conditions, self.observed)
+        note_one_node(self.conditions, self.observed)
         status = FineTuneJobStatus(
             observed_generation=self.job.metadata.generation,
             conditions=self.conditions.to_list(),

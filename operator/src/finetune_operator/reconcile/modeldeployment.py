@@ -30,6 +30,7 @@ from finetune_operator.reconcile.resources import (
     stale_children,
 )
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass, find_base, fits, pending_message
+from finetune_operator.reconcile.storage import note_one_node
 from finetune_operator.settings import Settings
 
 AVAILABLE = "Available"
@@ -152,6 +153,7 @@ def _outcome(this: Pass) -> Outcome:
     item = rollout.child_of(this.deployment, this.observed)
     served = bool(this.apply)
     note_denials(this.conditions, this.observed)
+    note_one_node(this.conditions, this.observed)
     status = ModelDeploymentStatus.model_validate(
         {
             "observed_generation": this.deployment.metadata.generation,

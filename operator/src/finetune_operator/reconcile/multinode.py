@@ -7,8 +7,9 @@ from finetune_contract.plans import ShardingStrategy
 from finetune_operator.api.finetunejob import AdapterType, FineTuneJob
 from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile.observed import Observed, Reference
+from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName
+from finetune_operator.reconcile.storage import claim_among, refuses_many_nodes
 
 
 def refusal(job: FineTuneJob, observed: Observed) -> Failure | None:
@@ -45,16 +46,11 @@ def storage_for_one_node(job: FineTuneJob, observed: Observed) -> Failure | None
     """A claim that only one node can mount."""
     if job.spec.parallelism.nodes == 1:
         return None
-    name = observed.settings.claim_name
-    claim = observed.references.get(Reference("PersistentVolumeClaim", name))
-    modes = ((claim or {}).get("spec") or {}).get("accessModes") or [observed.settings.claim_access_mode]
-    if "ReadWriteMany" in modes:
+    refused = refuses_many_nodes(claim_among(observed.references, observed.settings), observed.settings)
+    if refused is None:
         return None
-    return Failure(
-        reason=FailureReason.STORAGE_UNAVAILABLE,
-        message=f"spec.parallelism.nodes: {job.spec.parallelism.nodes} pods share the claim {name!r}, which is "
-        f"{', '.join(modes)}; use 1, or a claim that is ReadWriteMany (chart value storage.accessMode)",
-    )
+    message = f"spec.parallelism.nodes: {job.spec.parallelism.nodes} pods share a claim: {refused}"
+    return Failure(reason=FailureReason.STORAGE_UNAVAILABLE, message=message)
 
 
 def idle_services(observed: Observed, wanted: Iterable[Manifest]) -> tuple[ChildName, ...]:
