@@ -2,6 +2,7 @@
 
 from finetune_contract.paths import POD_PORT
 from finetune_contract.plans import (
+    AdapterVariant,
     CheckpointPlan,
     EvaluationPlan,
     Hyperparameters,
@@ -9,11 +10,11 @@ from finetune_contract.plans import (
     StoredReference,
     TrainingPlan,
 )
-from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, AdapterType, FineTuneJob
+from finetune_operator.api.finetunejob import Adapter, AdapterType, FineTuneJob, default_learning_rate
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests import jobs, methods, pods
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
@@ -32,6 +33,7 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings) -> Trainin
         base=StoredReference(digest=run.inputs.base, uri=run.inputs.base_uri),
         dataset=StoredReference(digest=run.inputs.dataset, uri=run.inputs.dataset_uri),
         adapter=_adapter(spec.adapter),
+        **methods.settings(spec, run.inputs),
         hyperparameters=_hyperparameters(job),
         checkpoints=CheckpointPlan(interval_minutes=spec.checkpoints.interval_minutes, keep=spec.checkpoints.keep),
         evaluation=EvaluationPlan(
@@ -88,6 +90,7 @@ def _adapter(adapter: Adapter) -> LoraPlan | None:
         return None
     modules = adapter.target_modules
     return LoraPlan(
+        variant=AdapterVariant(adapter.type.value),
         rank=adapter.rank,
         alpha=adapter.alpha,
         dropout=adapter.dropout,
@@ -99,7 +102,7 @@ def _hyperparameters(job: FineTuneJob) -> Hyperparameters:
     spec = job.spec.hyperparameters
     return Hyperparameters(
         epochs=spec.epochs,
-        learning_rate=spec.learning_rate or DEFAULT_LEARNING_RATE[job.spec.adapter.type],
+        learning_rate=spec.learning_rate or default_learning_rate(job.spec.method, job.spec.adapter.type),
         global_batch_size=spec.global_batch_size,
         micro_batch_size=spec.micro_batch_size,
         max_length=None if isinstance(spec.max_length, str) else spec.max_length,

@@ -15,11 +15,12 @@ from transformers import PrinterCallback, set_seed
 
 from finetune_contract.plans import Method, TrainingPlan
 from finetune_store.checkpoints import Checkpoints
+from finetune_trainer.train.adapters import attach, quantization
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
-from finetune_trainer.train.model import add_adapter, load_model, refuse_foreign_tokenizer
+from finetune_trainer.train.model import load_model, refuse_foreign_tokenizer
 from finetune_trainer.train.sequences import TrainingData, build_training_data
 from finetune_trainer.train.trainer import PackedTrainer, build_config
 from finetune_trainer.train.workbench import Workbench
@@ -76,13 +77,14 @@ def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transf
     register()
     # The adapter's first weights are random: the same in every attempt.
     set_seed(plan.hyperparameters.seed)
-    model = load_model(bench.base, bench.device.dtype(trained=plan.adapter is None), bench.device)
+    dtype = bench.device.dtype(trained=plan.adapter is None)
+    model = load_model(bench.base, dtype, bench.device, quantization(plan.adapter, bench.device))
     refuse_foreign_tokenizer(model, bench.tokenizer)
     if is_segmentable(model):
         model.set_attn_implementation(SEGMENTED)
     else:
         log.info("%s cannot keep packed documents apart: rows are padded, not packed", type(model).__name__)
-    return model if plan.adapter is None else add_adapter(model, plan.adapter)
+    return model if plan.adapter is None else attach(model, plan.adapter, bench.start)
 
 
 def _is_segmented(model: Any) -> bool:  # noqa: ANN401

@@ -14,10 +14,11 @@ from finetune_store.checkpoints import Checkpoints
 from finetune_store.store import Store
 from finetune_trainer.evaluate.evaluation import Evaluation, evaluate
 from finetune_trainer.evaluate.systems import Systems
-from finetune_trainer.export.artifact import size_of, write_adapter, write_model
+from finetune_trainer.export.artifact import size_of, write_adapter, write_merged_model, write_model
 from finetune_trainer.export.probe import write_probe
 from finetune_trainer.export.publish import lineage_of, publish_outcome
 from finetune_trainer.timings import Stopwatch
+from finetune_trainer.train.adapters import makes_whole_model
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.fit import Trained, fit
 from finetune_trainer.train.model import stored_dtype
@@ -63,7 +64,9 @@ def run(attempt: Attempt, root: Path) -> TrainingResult:
 
 
 def _write_artifact(plan: TrainingPlan, bench: Workbench, trained: Trained, directory: Path) -> None:
-    if plan.adapter is not None:
+    if plan.adapter is not None and makes_whole_model(plan):
+        write_merged_model(trained.checkpoint, bench.base, stored_dtype(bench.base), directory)
+    elif plan.adapter is not None:
         write_adapter(trained.checkpoint, bench.base, plan.base.digest, directory)
     else:
         write_model(trained.checkpoint, bench.base, stored_dtype(bench.base), directory)
@@ -76,7 +79,7 @@ def _publish_artifact(plan: TrainingPlan, store: Store, directory: Path) -> Arti
     return Artifact(
         digest=reference.digest,
         uri=reference.uri,
-        type=ArtifactType.MODEL if plan.adapter is None else ArtifactType.ADAPTER,
+        type=ArtifactType.MODEL if makes_whole_model(plan) else ArtifactType.ADAPTER,
         bytes=size,
         base=plan.base,
     )

@@ -5,14 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Method, RowFormat
+from finetune_contract.plans import Method, RowFormat, unfit_rows
 from finetune_store.manifests import read_manifest
-
-_FORMATS = {
-    Method.SFT: (RowFormat.MESSAGES, RowFormat.PROMPT_COMPLETION, RowFormat.CLASSIFICATION),
-    Method.CPT: (RowFormat.TEXT,),
-}
-"""Which rows a method can learn from."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +34,6 @@ def open_revision(directory: Path, method: Method) -> Revision:
     if name not in list(RowFormat):
         raise FineTuneError(FailureReason.DATASET_INVALID, f"the dataset revision's format is {name!r}")
     row_format = RowFormat(name)
-    if row_format not in _FORMATS[method]:
-        wanted = " or ".join(_FORMATS[method])
-        other = next(other for other in Method if other is not method)
-        raise FineTuneError(
-            FailureReason.INVALID_PLAN,
-            f"spec.method: {method} needs {wanted} rows; the dataset has {row_format} rows: use {other}",
-        )
+    if unfit := unfit_rows(method, row_format):
+        raise FineTuneError(FailureReason.INVALID_PLAN, unfit)
     return Revision(directory, row_format)

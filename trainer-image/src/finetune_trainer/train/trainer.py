@@ -8,6 +8,7 @@ from trl import SFTConfig, SFTTrainer
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import Hyperparameters
+from finetune_trainer.train.adapters import ExactAdapters
 from finetune_trainer.train.batching import BatchPlan
 from finetune_trainer.train.callbacks import TokenClock
 from finetune_trainer.train.model import Device
@@ -20,7 +21,7 @@ _MOST_LOGITS = 64 * 1024 * 1024
 """Elements of logits (256 MiB) that are computed in one piece on CPU; beyond, TRL's chunks are used."""
 
 
-class PackedTrainer(SFTTrainer):  # type: ignore[misc] # trl has no types
+class PackedTrainer(ExactAdapters, SFTTrainer):  # type: ignore[misc] # trl has no types
     """Trains on sequences that are tokenised, labelled and packed already."""
 
     def __init__(self, *args: Any, clock: TokenClock, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
