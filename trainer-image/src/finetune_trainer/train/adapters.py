@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ def quantization(plan: LoraPlan | None, device: Device) -> Any:  # noqa: ANN401 
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16 if device.is_cuda else torch.float32,
+        # Heads stay as they are: a language model's, and the one that a reward model gets.
+        llm_int8_skip_modules=["lm_head", "score"],
     )
 
 
@@ -98,7 +101,9 @@ def merged_into(base: Path, adapter: Path, dtype: torch.dtype, directory: Path) 
     """Write the base with an adapter merged into its weights: freshly loaded ones, never quantised ones."""
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(load_model(base, dtype, Device("cpu")), str(adapter)).merge_and_unload()
+    with tempfile.TemporaryDirectory() as scratch:
+        write_plain_adapter(adapter, Path(scratch))
+        model = PeftModel.from_pretrained(load_model(base, dtype, Device("cpu")), scratch).merge_and_unload()
     model.save_pretrained(str(directory))
 
 
@@ -228,8 +233,22 @@ def plain_adapter(checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, 
     doubled = {}
     for name, tensor in weights.items():
         is_a = ".lora_A." in name
+        if not is_a and ".lora_B." not in name:
+            doubled[name] = tensor
+            continue
         other = first[name].to(tensor.dtype)
         doubled[name] = torch.cat([tensor, other if is_a else -other], dim=0 if is_a else 1).contiguous()
     # The scale alpha / r (or alpha / sqrt(r)) stays as it was.
     factor = math.sqrt(2) if config["use_rslora"] else 2
     return doubled, {**config, "r": 2 * config["r"], "lora_alpha": factor * config["lora_alpha"]}
+
+
+def write_plain_adapter(checkpoint: Path, directory: Path, **changes: Any) -> None:  # noqa: ANN401
+    """Write a checkpoint's adapter as one for the unchanged base, with `changes` in its configuration."""
+    weights, config = plain_adapter(checkpoint)
+    config |= changes
+    save_file(weights, directory / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    # peft writes sets as lists, in an order that differs between processes.
+    ordered = {key: sorted(value) if key.endswith("modules") and isinstance(value, list) else value
+               for key, value in config.items()}  # fmt: skip
+    (directory / ADAPTER_CONFIG).write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
+from finetune_trainer.train.methods import FAMILIES
 from finetune_trainer.train.model import load_model, refuse_foreign_tokenizer
 from finetune_trainer.train.sequences import TrainingData, build_training_data
 from finetune_trainer.train.trainer import PackedTrainer, build_config
@@ -53,9 +55,13 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
         FineTuneError: Preempted, NonFiniteLoss, DataTruncated, InvalidPlan, ModelNotFound, TokenizerMismatch.
     """
     plan = attempt.plan
+    family = FAMILIES.get(plan.method)
     with attempt.watch.stage("Loading"):
         model = _load(plan, bench)
-        data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
+        if family:
+            data = family.prepare(plan, bench)
+        else:
+            data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
         newest = checkpoints.newest()
     total = _total_steps(plan, len(data.dataset))
     resumed_from = newest[0] if newest else None
@@ -77,12 +83,15 @@ def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transf
     register()
     # The adapter's first weights are random: the same in every attempt.
     set_seed(plan.hyperparameters.seed)
+    family = FAMILIES.get(plan.method)
+    if family and family.load:
+        return family.load(plan, bench)
     dtype = bench.device.dtype(trained=plan.adapter is None)
     model = load_model(bench.base, dtype, bench.device, quantization(plan.adapter, bench.device))
     refuse_foreign_tokenizer(model, bench.tokenizer)
-    if is_segmentable(model):
+    if family is None and is_segmentable(model):
         model.set_attn_implementation(SEGMENTED)
-    else:
+    elif family is None:
         log.info("%s cannot keep packed documents apart: rows are padded, not packed", type(model).__name__)
     return model if plan.adapter is None else attach(model, plan.adapter, bench.start)
 
@@ -131,7 +140,9 @@ def _train(
         recomputes=recomputes,
     )
     saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, attempt.stop, attempt.board)
-    trainer = PackedTrainer(
+    family = FAMILIES.get(plan.method)
+    make_trainer = partial(family.make_trainer, plan, bench) if family else PackedTrainer
+    trainer = make_trainer(
         clock=clock,
         model=model,
         args=config,
