@@ -86,7 +86,7 @@ def ready_dataset(name: str = "tickets", letter: str = "d") -> Object:
         "key": "k" * 32,
         "uri": stored(letter, "datasets").uri,
         "createdAt": stamp(NOW),
-        "format": "Text",
+        "format": "Messages",
         "rows": {"read": 10, "kept": 9},
     }
     return make_dataset(name, status={"observedGeneration": 1, "phase": "Ready", "revision": revision})

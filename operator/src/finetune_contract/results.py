@@ -64,6 +64,8 @@ class ArtifactType(StrEnum):
 
     ADAPTER = "Adapter"
     MODEL = "Model"
+    REWARD_MODEL = "RewardModel"
+    """Scores answers and writes none: GRPO and RLOO learn from it, nobody serves it."""
 
 
 class Artifact(Document):
@@ -194,6 +196,8 @@ class Progress(Document):
     loss: float | None = None
     eval_loss: float | None = None
     learning_rate: float | None = None
+    figures: Annotated[dict[Label, float], Field(max_length=8)] = {}
+    """What a method is judged by beside its loss, such as `rewards/margins` or `kl`, by TRL's names."""
     tokens_per_second: float | None = None
     resumed_from_step: Count | None = None
     checkpoint_step: Count | None = None

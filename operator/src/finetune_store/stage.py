@@ -34,7 +34,10 @@ def stage(plan: StagePlan, store: Store, source_mount: Path, scratch: Path) -> S
     result = _staged(plan.source, store, source_mount, scratch)
     if plan.run is None or result.base is None:
         return result
-    key = run_key(plan.run.train_fields, plan.run.dataset, result.base.digest)
+    for reference in plan.run.inputs.values():
+        log.info("verifying %s", reference.uri)
+        store.verify(reference)
+    key = run_key(plan.run.train_fields, plan.run.dataset, result.base.digest, plan.run.inputs)
     outcome = store.outcome(key)
     log.info("run %s %s", key[:12], "has succeeded before" if outcome else "is new")
     return cut_to_fit(result.model_copy(update={"run_key": key, "outcome": outcome}))

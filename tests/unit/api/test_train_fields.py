@@ -33,6 +33,13 @@ def test_a_spec_has_the_key_it_always_had(sample: dict[str, Any]) -> None:
 
 CHANGES: dict[str, tuple[FieldClass, dict[str, Any]]] = {
     "method": (FieldClass.TRAIN, {"method": "CPT"}),
+    "dpo": (FieldClass.TRAIN, {"dpo": {"beta": 0.2}}),
+    "orpo": (FieldClass.TRAIN, {"orpo": {"beta": 0.2}}),
+    "simpo": (FieldClass.TRAIN, {"simpo": {"gamma": 0.2}}),
+    "kto": (FieldClass.TRAIN, {"kto": {"desirableWeight": 2}}),
+    "grpo": (FieldClass.TRAIN, {"grpo": {"rewards": [{"exactMatch": {}}]}}),
+    "rloo": (FieldClass.TRAIN, {"rloo": {"rewards": [{"regex": {"pattern": "x"}}]}}),
+    "distillation": (FieldClass.TRAIN, {"distillation": {"teacher": {"fineTuneJob": {"name": "large"}}}}),
     "adapter": (FieldClass.TRAIN, {"adapter": {"rank": 8}}),
     "baseModel": (FieldClass.INPUT, {"baseModel": {"s3": {"uri": "s3://bucket/x"}}}),
     "dataset": (FieldClass.INPUT, {"dataset": {"name": "others"}}),

@@ -101,6 +101,9 @@ class DatasetFormat(StrEnum):
     PROMPT_COMPLETION = RowFormat.PROMPT_COMPLETION.value
     TEXT = RowFormat.TEXT.value
     CLASSIFICATION = RowFormat.CLASSIFICATION.value
+    PREFERENCE = RowFormat.PREFERENCE.value
+    UNPAIRED_PREFERENCE = RowFormat.UNPAIRED_PREFERENCE.value
+    PROMPTS = RowFormat.PROMPTS.value
 
 
 class NearDuplicates(ApiModel):

@@ -26,6 +26,16 @@ from finetune_operator.api.base import (
 )
 from finetune_operator.api.basemodel import BaseModelSource
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
+from finetune_operator.api.methods import (
+    METHOD_RULES,
+    DistillationSettings,
+    DpoSettings,
+    GrpoSettings,
+    KtoSettings,
+    OrpoSettings,
+    RlooSettings,
+    SimpoSettings,
+)
 from finetune_operator.api.podtemplate import PodTemplate
 from finetune_operator.api.queueing import JobScheduling
 
@@ -41,6 +51,10 @@ class AdapterType(StrEnum):
     """What is trained."""
 
     LORA = "LoRA"
+    QLORA = "QLoRA"
+    DORA = "DoRA"
+    RSLORA = "rsLoRA"
+    PISSA = "PiSSA"
     NONE = "None"
 
 
@@ -48,7 +62,8 @@ class Adapter(ApiModel):
     """What is trained: a low-rank adapter, or with type None every weight."""
 
     type: AdapterType = AdapterType.LORA
-    """LoRA trains a small adapter beside the frozen base; None is full fine-tuning."""
+    """LoRA trains a small adapter beside the frozen base, QLoRA the same with the base held in 4 bits; DoRA, rsLoRA and
+    PiSSA are kinds of LoRA (DoRA's result is a merged model); None is full fine-tuning."""
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     """Rank of the adapter's matrices; more learns more and costs more memory."""
     alpha: Annotated[float, Field(gt=0, le=4096)] = 32
@@ -95,8 +110,17 @@ MaxLength = Annotated[
     ),
 ]
 
-DEFAULT_LEARNING_RATE = {AdapterType.LORA: 2e-4, AdapterType.NONE: 2e-5}
-"""Adapters want about ten times the rate of full fine-tuning (Thinking Machines, "LoRA Without Regret")."""
+_LEARNING_RATE = {Method.SFT: 2e-5, Method.CPT: 2e-5, Method.REWARD: 1e-5}
+"""Of full fine-tuning."""
+
+_CORRECTING_RATE = 1e-6
+"""Of methods that correct a model which can do the task already; TRL's default for all of them."""
+
+
+def default_learning_rate(method: Method, adapter: AdapterType) -> float:
+    """Adapters want ten times the rate of full fine-tuning (Thinking Machines, "LoRA Without Regret")."""
+    rate = _LEARNING_RATE.get(method, _CORRECTING_RATE)
+    return rate if adapter is AdapterType.NONE else 10 * rate
 
 
 class HyperparametersSpec(ApiModel):
@@ -105,7 +129,8 @@ class HyperparametersSpec(ApiModel):
     epochs: Annotated[float, Field(gt=0, le=1000), FieldClass.TRAIN] = 3
     """How often every row is seen."""
     learning_rate: Annotated[Annotated[float, Field(gt=0, le=1)] | None, FieldClass.TRAIN] = None
-    """Peak learning rate; unset: 0.0002 for adapters, 0.00002 for full fine-tuning."""
+    """Peak learning rate; unset: 0.0002 for SFT and CPT, 0.0001 for Reward, 0.00001 for the other methods, and a tenth
+    of that for full fine-tuning."""
     global_batch_size: Annotated[int, Field(ge=1, le=65536), FieldClass.TRAIN] = 16
     """Sequences per optimiser step over all GPUs."""
     micro_batch_size: Annotated[Annotated[int, Field(ge=1, le=4096)] | None, FieldClass.OPERATIONAL] = None
@@ -211,12 +236,30 @@ class Reuse(StrEnum):
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
+    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES))
+
     base_model: Annotated[BaseModelSource, FieldClass.INPUT]
     """Where the base model comes from: exactly one."""
     dataset: Annotated[DatasetReference, FieldClass.INPUT]
     """The Dataset to learn from."""
     method: Annotated[Method, FieldClass.TRAIN] = Method.SFT
-    """SFT learns answers to prompts, CPT continues pre-training on text."""
+    """SFT learns answers to prompts, CPT continues pre-training on text, DPO, KTO, ORPO and SimPO learn from
+    preferences (the last two are experimental), Reward learns to score answers, GRPO and RLOO learn from rewards,
+    Distillation from a teacher."""
+    dpo: Annotated[DpoSettings | None, FieldClass.TRAIN] = None
+    """Settings of method DPO."""
+    orpo: Annotated[OrpoSettings | None, FieldClass.TRAIN] = None
+    """Settings of method ORPO."""
+    simpo: Annotated[SimpoSettings | None, FieldClass.TRAIN] = None
+    """Settings of method SimPO."""
+    kto: Annotated[KtoSettings | None, FieldClass.TRAIN] = None
+    """Settings of method KTO."""
+    grpo: Annotated[GrpoSettings | None, FieldClass.TRAIN] = None
+    """Settings of method GRPO; its rewards are required."""
+    rloo: Annotated[RlooSettings | None, FieldClass.TRAIN] = None
+    """Settings of method RLOO; its rewards are required."""
+    distillation: Annotated[DistillationSettings | None, FieldClass.TRAIN] = None
+    """Settings of method Distillation; its teacher is required."""
     adapter: Annotated[Adapter, FieldClass.TRAIN] = Adapter()
     """What is trained: a LoRA adapter, or with type None every weight."""
     hyperparameters: HyperparametersSpec = HyperparametersSpec()
@@ -269,7 +312,8 @@ def _train_fields(model: ApiModel) -> dict[str, Any]:
         alias = info.alias or name
         value = getattr(model, name)
         if FieldClass.TRAIN in info.metadata:
-            if alias in document:
+            # A method's settings object in which nothing is set says no more than none at all.
+            if document.get(alias, {}) != {}:
                 fields[alias] = document[alias]
         elif isinstance(value, ApiModel) and not any(isinstance(mark, FieldClass) for mark in info.metadata):
             nested = _train_fields(value)

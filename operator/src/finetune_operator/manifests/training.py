@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_contract.paths import POD_PORT
 from finetune_contract.plans import (
+    AdapterVariant,
     CheckpointPlan,
     EvaluationPlan,
     Hyperparameters,
@@ -15,11 +16,11 @@ from finetune_contract.plans import (
     StoredReference,
     TrainingPlan,
 )
-from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, AdapterType, FineTuneJob
+from finetune_operator.api.finetunejob import Adapter, AdapterType, FineTuneJob, default_learning_rate
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
-from finetune_operator.manifests import jobs, multinode, pods, queues, storage
+from finetune_operator.manifests import jobs, methods, multinode, pods, queues, storage
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, MAX_NAME, Manifest, child_name, labels
 from finetune_operator.settings import Settings
@@ -52,6 +53,7 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
         base=StoredReference(digest=run.inputs.base, uri=run.inputs.base_uri),
         dataset=StoredReference(digest=run.inputs.dataset, uri=run.inputs.dataset_uri),
         adapter=_adapter(spec.adapter),
+        **methods.settings(spec, run.inputs),
         hyperparameters=_hyperparameters(job, terms),
         parallelism=ParallelismPlan(
             nodes=spec.parallelism.nodes,
@@ -149,6 +151,7 @@ def _adapter(adapter: Adapter) -> LoraPlan | None:
         return None
     modules = adapter.target_modules
     return LoraPlan(
+        variant=AdapterVariant(adapter.type.value),
         rank=adapter.rank,
         alpha=adapter.alpha,
         dropout=adapter.dropout,
@@ -160,7 +163,7 @@ def _hyperparameters(job: FineTuneJob, terms: Terms) -> Hyperparameters:
     spec = job.spec.hyperparameters
     return Hyperparameters(
         epochs=spec.epochs,
-        learning_rate=spec.learning_rate or DEFAULT_LEARNING_RATE[job.spec.adapter.type],
+        learning_rate=spec.learning_rate or default_learning_rate(job.spec.method, job.spec.adapter.type),
         global_batch_size=spec.global_batch_size,
         micro_batch_size=terms.micro_batch_size or spec.micro_batch_size,
         max_length=None if isinstance(spec.max_length, str) else spec.max_length,

@@ -11,6 +11,7 @@ from finetune_operator.api.finetunejob import FineTuneJob, OnOutOfMemory
 from finetune_operator.api.finetunejobstatus import (
     ArtifactStatus,
     Attempt,
+    FigureStatus,
     ProgressStatus,
     Run,
     RunRecord,
@@ -402,6 +403,7 @@ def _shown_progress(said: Progress) -> ProgressStatus:
         percent=said.percent,
         loss=_shown(said.loss),
         eval_loss=_shown(said.eval_loss),
+        figures=[FigureStatus(name=name, value=round(value, 4)) for name, value in said.figures.items()],
         tokens_per_second=_shown(said.tokens_per_second),
         checkpoint_step=said.checkpoint_step,
         resumed_from_step=said.resumed_from_step,

@@ -104,6 +104,8 @@ def _find_adapter(this: Pass, wanted: ServedAdapterSpec, known: AdapterStatus | 
 def _why_pending(name: str, job: Manifest | None, artifact: Manifest | None) -> str:
     if job is None:
         return f"there is no FineTuneJob {name!r}; create it, or name another"
+    if artifact and artifact["type"] == ArtifactType.REWARD_MODEL.value:
+        return f"FineTuneJob {name!r} made a reward model, which scores answers and writes none; name another"
     if artifact:
         return f"FineTuneJob {name!r} made a whole model; serve it as spec.baseModel.fineTuneJob instead"
     phase = (job.get("status") or {}).get("phase", "Pending")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from finetune_contract.failure import Failure, FailureReason
-from finetune_contract.plans import ShardingStrategy
+from finetune_contract.plans import ShardingStrategy, one_process_only
 from finetune_operator.api.finetunejob import AdapterType, FineTuneJob
 from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import Manifest
@@ -14,7 +14,14 @@ from finetune_operator.reconcile.storage import claim_among, refuses_many_nodes
 
 def refusal(job: FineTuneJob, observed: Observed) -> Failure | None:
     """Why no attempt can be made with these ranks; the first of the checks that finds something."""
-    return batch_too_small(job) or adapter_divided(job) or storage_for_one_node(job, observed)
+    return method_alone(job) or batch_too_small(job) or adapter_divided(job) or storage_for_one_node(job, observed)
+
+
+def method_alone(job: FineTuneJob) -> Failure | None:
+    """A method that trains in one process only."""
+    is_one = job.spec.parallelism.nodes * multinode.processes(job.spec.resources) == 1
+    message = None if is_one else one_process_only(job.spec.method)
+    return Failure(reason=FailureReason.INVALID_PLAN, message=message) if message else None
 
 
 def batch_too_small(job: FineTuneJob) -> Failure | None:

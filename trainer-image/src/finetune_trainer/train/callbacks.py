@@ -124,7 +124,8 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         """Take over loss and learning rate."""
         if "loss" not in logs:
             return
-        self._board.update(loss=logs["loss"], learning_rate=logs["learning_rate"])
+        figures = {name: logs[name] for name in FIGURES if math.isfinite(logs.get(name, math.nan))}
+        self._board.update(loss=logs["loss"], learning_rate=logs["learning_rate"], figures=figures)
         now = time.monotonic()
         if now - self._line_at >= _LINE_EVERY_SECONDS or state.global_step >= state.max_steps:
             self._line_at = now
@@ -133,6 +134,13 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
                 "step %d/%d  epoch %.2f  loss %.4f  %.0f tokens/s",
                 seen.step, seen.total_steps, seen.epoch, logs["loss"], seen.tokens_per_second or 0.0,
             )  # fmt: skip
+
+
+FIGURES = (
+    "rewards/margins", "rewards/accuracies", "margin", "accuracy", "reward", "reward_std", "frac_reward_zero_std", "kl",
+    "completions/mean_length", "completions/clipped_ratio",
+)  # fmt: skip
+"""What TRL's trainers log beside the loss that tells whether a method works; no method has more than eight of them."""
 
 
 class TokenClock:

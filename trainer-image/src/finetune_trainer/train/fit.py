@@ -6,20 +6,24 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, set_seed
 
-from finetune_contract.plans import Method, TrainingPlan
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.plans import Method, TrainingPlan, one_process_only
 from finetune_store.checkpoints import Checkpoints
+from finetune_trainer.train.adapters import attach, quantization
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
 from finetune_trainer.train.group import from_first, sums
-from finetune_trainer.train.model import CPU, add_adapter, load_model, refuse_foreign_tokenizer
+from finetune_trainer.train.methods import FAMILIES
+from finetune_trainer.train.model import CPU, load_model, refuse_foreign_tokenizer
 from finetune_trainer.train.order import GlobalBatches
 from finetune_trainer.train.sequences import TrainingData, build_training_data, with_blank
 from finetune_trainer.train.sharded import is_sharded
@@ -54,9 +58,15 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
         FineTuneError: Preempted, NonFiniteLoss, DataTruncated, InvalidPlan, ModelNotFound, TokenizerMismatch.
     """
     plan = attempt.plan
+    family = FAMILIES.get(plan.method)
+    if attempt.ranks.are_several and (refusal := one_process_only(plan.method)):
+        raise FineTuneError(FailureReason.INVALID_PLAN, refusal)
     with attempt.watch.stage("Loading"):
         model = _load(plan, bench)
-        data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
+        if family:
+            data = family.prepare(plan, bench)
+        else:
+            data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
         newest = from_first(attempt.ranks, checkpoints.newest() if attempt.ranks.is_first else None)
     total = _total_steps(plan, len(data.dataset))
     resumed_from = newest[0] if newest else None
@@ -78,15 +88,19 @@ def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transf
     register()
     # The adapter's first weights are random: the same in every attempt.
     set_seed(plan.hyperparameters.seed)
+    family = FAMILIES.get(plan.method)
+    if family and family.load:
+        return family.load(plan, bench)
     # One that is divided need not fit one GPU: FSDP moves each part there.
     device = CPU if is_sharded(plan) else bench.device
-    model = load_model(bench.base, bench.device.dtype(trained=plan.adapter is None), device)
+    dtype = bench.device.dtype(trained=plan.adapter is None)
+    model = load_model(bench.base, dtype, device, quantization(plan.adapter, bench.device))
     refuse_foreign_tokenizer(model, bench.tokenizer)
-    if is_segmentable(model):
+    if family is None and is_segmentable(model):
         model.set_attn_implementation(SEGMENTED)
-    else:
+    elif family is None:
         log.info("%s cannot keep packed documents apart: rows are padded, not packed", type(model).__name__)
-    return model if plan.adapter is None else add_adapter(model, plan.adapter)
+    return model if plan.adapter is None else attach(model, plan.adapter, bench.start)
 
 
 def _is_segmented(model: Any) -> bool:  # noqa: ANN401
@@ -137,13 +151,18 @@ def _train(
     )
     saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, attempt.stop, attempt.board, ranks)
     settings = plan.hyperparameters
-    trainer = PackedTrainer(
+    family = FAMILIES.get(plan.method)
+    if family:
+        make_trainer, dataset = partial(family.make_trainer, plan, bench), data.dataset
+    else:
+        order = GlobalBatches(len(data.dataset), settings.global_batch_size, batches, ranks, settings.seed)
+        make_trainer = partial(PackedTrainer, order=order, ranks=ranks)
+        dataset = with_blank(data.dataset) if ranks.are_several else data.dataset
+    trainer = make_trainer(
         clock=clock,
-        order=GlobalBatches(len(data.dataset), settings.global_batch_size, batches, ranks, settings.seed),
-        ranks=ranks,
         model=model,
         args=config,
-        train_dataset=with_blank(data.dataset) if ranks.are_several else data.dataset,
+        train_dataset=dataset,
         processing_class=bench.tokenizer,
         # The guard before the one that saves.
         callbacks=[Guard(), reporting, saving],

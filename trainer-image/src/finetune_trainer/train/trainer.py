@@ -13,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import Hyperparameters
+from finetune_trainer.train.adapters import ExactAdapters
 from finetune_trainer.train.batching import BatchPlan
 from finetune_trainer.train.callbacks import TokenClock
 from finetune_trainer.train.group import gathered
@@ -32,7 +33,7 @@ _SEED_STRIDE = 1009
 """Between the seeds of two steps: more than there are ranks."""
 
 
-class PackedTrainer(SFTTrainer):  # type: ignore[misc] # trl has no types
+class PackedTrainer(ExactAdapters, SFTTrainer):  # type: ignore[misc] # trl has no types
     """Trains on sequences that are tokenised, labelled and packed already."""
 
     def __init__(
