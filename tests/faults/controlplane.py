@@ -32,6 +32,7 @@ CONTROLLERS = (
 )  # fmt: skip
 READY_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 
 def free_port() -> int:
@@ -43,7 +44,7 @@ def free_port() -> int:
 
 def die_with_parent() -> None:
     """For `preexec_fn`: the kernel ends the child when the test process ends, however that happens."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class ControlPlane:
@@ -149,7 +150,7 @@ class ControlPlane:
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
                 env={"PATH": os.environ["PATH"], "HOME": str(self._folder)},
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, nothing that locks
             )
         self._processes.append((name, process))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 from finetune_operator.cluster import OWN_KINDS
@@ -136,7 +137,7 @@ def _moved_times(changes: list[Change]) -> list[str]:
     """lastTransitionTime belongs to the status: it moves with it and only with it."""
     found = []
     for (_, kind, type_, _), entries in _statuses(changes).items():
-        for before, after in zip(entries, entries[1:], strict=False):
+        for before, after in pairwise(entries):
             is_same = before["status"] == after["status"]
             if is_same and before["lastTransitionTime"] != after["lastTransitionTime"]:
                 found.append(f"lastTransitionTime of {type_} of {kind} moved while it stayed {after['status']}")

@@ -18,8 +18,8 @@ from tests.faults.proxy import Proxy
 
 QUICK = {
     "RESYNC_SECONDS": "2", "RELIST_SECONDS": "0.3", "WATCH_LAG_SECONDS": "0.5", "WATCH_IDLE_SECONDS": "3",
-    "RETRY_SECONDS": "1", "REFUSAL_RETRY_SECONDS": "1", "REQUEST_SECONDS": "3", "REFERENCE_SECONDS": "0.5",
-    "PROGRESS_POLL_SECONDS": "60", "LEASE_DURATION_SECONDS": "6", "LEASE_RENEW_SECONDS": "4",
+    "RETRY_SECONDS": "1", "REFUSAL_RETRY_SECONDS": "1", "REQUEST_SECONDS": "5", "REFERENCE_SECONDS": "0.5",
+    "PROGRESS_POLL_SECONDS": "60", "LEASE_DURATION_SECONDS": "15", "LEASE_RENEW_SECONDS": "10",
     "LEASE_RETRY_SECONDS": "1",
 }  # fmt: skip
 """Settings of all cases; in production they are ten to a hundred times as long."""
@@ -107,7 +107,7 @@ class Operator:
         except (aiohttp.ClientError, TimeoutError):
             return 0
 
-    async def ready(self, seconds: float = 30.0) -> None:
+    async def ready(self, seconds: float = 90.0) -> None:
         """Wait until the caches are filled."""
         deadline = time.monotonic() + seconds
         while await self.probe("/readyz") != 200:
@@ -115,7 +115,7 @@ class Operator:
                 raise AssertionError(f"{self.name} is not ready after {seconds:g} s:\n{self.log()[-3000:]}")
             await asyncio.sleep(0.1)
 
-    async def watching(self, seconds: float = 30.0) -> None:
+    async def watching(self, seconds: float = 90.0) -> None:
         """Wait until every kind is watched."""
         kinds = {f"watch {kind}" for kind in (*OWN_KINDS, *CHILD_KINDS)}
         deadline = time.monotonic() + seconds
@@ -138,7 +138,7 @@ class Operator:
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
                 env=self._environment,
-                preexec_fn=die_with_parent,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, nothing that locks
             )
 
     async def _supervise(self) -> None:
