@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS
-from tests.faults.controlplane import die_with_parent, free_port
+from tests.faults.controlplane import DIES_WITH_PARENT, free_port
 from tests.faults.proxy import Proxy
 
 QUICK = {
@@ -132,13 +132,12 @@ class Operator:
         self.starts += 1
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "finetune_operator"],
+                [*DIES_WITH_PARENT, sys.executable, "-m", "finetune_operator"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
                 env=self._environment,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, nothing that locks
             )
 
     async def _supervise(self) -> None:

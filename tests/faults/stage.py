@@ -38,6 +38,8 @@ class Stage:
         self.complaints_allowed: tuple[str, ...] = ()
         """What the operator may say in this case although it sounds bad."""
         self.exits_allowed = 0
+        self.moved: tuple[str, ...] = ()
+        """Kinds whose conditions come back to what they said because in this case the world does."""
         self._control = control
         self._folder = folder / self.namespace
         self._tasks: list[asyncio.Task[None]] = []
@@ -187,7 +189,7 @@ class Stage:
     async def verdict(self, expected: Object | None) -> None:
         """Fail with everything that is wrong."""
         await self.settle()
-        wrong = invariants.broken(self.history, self.kubelet.store)
+        wrong = invariants.broken(self.history, self.kubelet.store, self.moved)
         if expected is not None:
             wrong += await self._unlike(expected)
         wrong += await self._writes_without_need()

@@ -66,6 +66,8 @@ EDITED_AT = (
 async def _recreated(kind: str, label: str, stage: Stage, goldens: Goldens) -> None:
     """The object is deleted during a write, and another one of the same name and spec takes its place."""
     await running_operator(stage)
+    # A job waits again for a Dataset that was taken away again.
+    stage.moved = ("FineTuneJob",) if kind == "Dataset" else ()
     name = life.DATASET if kind == "Dataset" else life.JOB
     make = life.dataset if kind == "Dataset" else life.job
 
@@ -141,6 +143,7 @@ async def _dataset_gone_in_use(stage: Stage, goldens: Goldens) -> None:
 
 async def _dataset_gone_before_use(stage: Stage, goldens: Goldens) -> None:
     await running_operator(stage)
+    stage.moved = ("FineTuneJob",)
     stage.kubelet.hold("prepare-1")
     await stage.begin()
     await stage.until_said("Dataset", life.DATASET, "reading the source")
@@ -159,6 +162,7 @@ async def _dataset_gone_before_use(stage: Stage, goldens: Goldens) -> None:
 async def _job_deleted(part: str, who: str, words: str, stage: Stage, goldens: Goldens) -> None:
     """A user deletes a running Job: it is made again, and nothing is counted against the run."""
     await running_operator(stage)
+    stage.moved = (who,)
     held = stage.kubelet.hold(part)
     await stage.begin()
     name = life.DATASET if who == "Dataset" else life.JOB
@@ -196,6 +200,7 @@ async def _pod_deleted(stage: Stage, _goldens: Goldens) -> None:
 async def _serving_child(kind: str, change: Object | None, stage: Stage, goldens: Goldens) -> None:
     """A user edits or deletes what serves: it comes back as it should be."""
     await running_operator(stage)
+    stage.moved = ("ModelDeployment",) if kind == "Deployment" else ()
     await stage.train()
     await stage.serve()
     name = next(item["metadata"]["name"] for item in stage.history.of(kind) if "serve" in str(item["metadata"]))
