@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a table and writes `.local/bench/<name>.json`. Figures go to docs/developing/performance.md."""
