@@ -118,9 +118,7 @@ async def _rest(plane: ControlPlane, api: Api, jobs: int, resting: int) -> list[
             first = await operator.until("finetune_operator_reconcile_total", 1)
             await burst.until_all("new job", seen.jobs, 1)
             new = next(iter(seen.jobs.values())) - operator.started
-            everything = await operator.until(
-                "finetune_operator_reconcile_total", resting, 300, kind="FineTuneJob"
-            )
+            everything = await operator.until("finetune_operator_reconcile_total", resting, 300, kind="FineTuneJob")
             await burst.until_all("new job done", seen.succeeded, 1)
         await _settle(plane, operator)
         before, cpu = await api.requests(), operator.cpu_seconds

@@ -42,10 +42,9 @@ class Operator:
 
     async def __aenter__(self) -> Operator:
         self.started = time.monotonic()
-        profiler = os.environ.get("BENCH_PROFILER", "").split()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*profiler, sys.executable, "-m", "finetune_operator"],
+                [sys.executable, "-m", "finetune_operator"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

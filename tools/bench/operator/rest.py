@@ -72,7 +72,9 @@ async def fill(plane: ControlPlane, copier: Copier, namespace: str, names: list[
 
         async def one(number: int) -> None:
             for key, value in copier.copy(names[number], namespace):
-                body = {name: base64.b64encode(text.encode()).decode() for name, text in (("key", key), ("value", value))}
+                body = {
+                    name: base64.b64encode(text.encode()).decode() for name, text in (("key", key), ("value", value))
+                }
                 async with session.post("/v3/kv/put", json=body) as response:
                     if response.status != 200:
                         raise StepError(f"etcd: HTTP {response.status}: {await response.text()}")
