@@ -20,6 +20,8 @@ from tools.paths import REPOSITORY
 
 BARE, NAMESPACE = "bare", "bench"
 IDLE_SECONDS = 60.0
+SWEEP_EACH = 30.0
+"""Seconds between two sweeps of a run that has many of them, so that one's cost can be told from doing nothing."""
 SETTLED_SHARE = 0.05
 """A process that uses less of a core than this has nothing left to do."""
 
@@ -106,11 +108,10 @@ async def _rest(plane: ControlPlane, api: Api, jobs: int, resting: int) -> list[
     say(f"{len(names)} copies of a finished job, {copier.size} objects each")
     await rest.fill(plane, copier, NAMESPACE, names)
     await _settle(plane)
-    rows = []
-    async with Operator(plane, NAMESPACE) as operator:
-        await operator.until("finetune_operator_reconcile_total", 1)
-        # The probe of the bench: an edit that arrives while the operator starts.
-        say(f"  first reconcile after {time.monotonic() - operator.started:.1f} s")
+    async with Operator(plane, NAMESPACE, resync_seconds=str(SWEEP_EACH)) as operator:
+        await operator.until("finetune_operator_reconcile_total", resting, 300, kind="FineTuneJob")
+        await _settle(plane, operator)
+        with_sweep = await _idle_share(operator, 2 * SWEEP_EACH)
     async with Operator(plane, NAMESPACE) as operator:
         async with burst.Watching(api, NAMESPACE) as seen:
             item = fakes.job(99_999)
@@ -121,11 +122,8 @@ async def _rest(plane: ControlPlane, api: Api, jobs: int, resting: int) -> list[
             everything = await operator.until("finetune_operator_reconcile_total", resting, 300, kind="FineTuneJob")
             await burst.until_all("new job done", seen.succeeded, 1)
         await _settle(plane, operator)
-        before, cpu = await api.requests(), operator.cpu_seconds
-        started = time.monotonic()
-        await asyncio.sleep(IDLE_SECONDS)
-        seconds = time.monotonic() - started
-        share = (operator.cpu_seconds - cpu) / seconds
+        before = await api.requests()
+        share = await _idle_share(operator, IDLE_SECONDS)
         after = await api.requests()
         written = {
             key: count - before.get(key, 0)
@@ -134,7 +132,7 @@ async def _rest(plane: ControlPlane, api: Api, jobs: int, resting: int) -> list[
         }
         if written:
             say(f"  writes at rest: {written}")
-        rows = [
+        return [
             Row("resting_jobs", resting, ""),
             Row("resting_objects", resting * copier.size, ""),
             Row("restart_10k_s", round(first, 1), "s"),
@@ -143,9 +141,16 @@ async def _rest(plane: ControlPlane, api: Api, jobs: int, resting: int) -> list[
             Row("rss_10k_mb", round(operator.rss_megabytes), "MB"),
             Row("rss_peak_10k_mb", round(operator.peak_rss_megabytes), "MB"),
             Row("cpu_idle_10k_percent", round(100 * share, 2), "%"),
+            Row("sweep_10k_cpu_s", round(max(0.0, with_sweep - share) * SWEEP_EACH, 2), "s"),
             Row("writes_idle_10k", sum(written.values()), ""),
         ]
-    return rows
+
+
+async def _idle_share(operator: Operator, seconds: float) -> float:
+    """Share of a core that the operator uses."""
+    started, before = time.monotonic(), operator.cpu_seconds
+    await asyncio.sleep(seconds)
+    return (operator.cpu_seconds - before) / (time.monotonic() - started)
 
 
 async def _settle(plane: ControlPlane, operator: Operator | None = None) -> None:

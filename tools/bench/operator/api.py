@@ -6,7 +6,7 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -24,7 +24,6 @@ PLURALS = {
     "CustomResourceDefinition": "apis/apiextensions.k8s.io/v1/{}customresourcedefinitions",
 }  # fmt: skip
 NAMESPACED = {"Pod", "ConfigMap", "PersistentVolumeClaim", "Job", "ServiceAccount", "Dataset", "FineTuneJob"}
-LARGEST_LINE = 2**24
 
 
 def path(kind: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
@@ -34,13 +33,13 @@ def path(kind: str, namespace: str = "", name: str = "", subresource: str = "") 
 
 
 class Api:
-    """`async with Api(plane) as api:`"""
+    """`async with Api(plane) as api:` opens the connections."""
 
     def __init__(self, plane: ControlPlane) -> None:
         """Logged in with all rights."""
         self._plane = plane
 
-    async def __aenter__(self) -> Api:
+    async def __aenter__(self) -> Self:
         context = ssl.create_default_context(cafile=self._plane.pki / "ca.crt")
         context.load_cert_chain(self._plane.pki / "admin.crt", self._plane.pki / "admin.key")
         self._session = aiohttp.ClientSession(

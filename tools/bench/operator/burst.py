@@ -67,7 +67,7 @@ class Sightings:
 
 
 class Watching:
-    """`async with Watching(api, namespace) as sightings:`"""
+    """`async with Watching(api, namespace) as sightings:` watches Jobs, Pods and FineTuneJobs."""
 
     def __init__(self, api: Api, namespace: str) -> None:
         """Watches from the moment it is entered."""

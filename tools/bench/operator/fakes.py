@@ -135,7 +135,7 @@ def kwok(plane: ControlPlane) -> Component:
 
 async def install(api: Api, crds: Path) -> None:
     """Our kinds."""
-    for file in sorted(crds.glob("*.yaml")):
+    for file in sorted(crds.glob("*.yaml")):  # noqa: ASYNC240 - nothing else runs yet
         crd = yaml.safe_load(file.read_text())
         await api.create(crd)
         while True:
@@ -158,7 +158,7 @@ async def furnish(api: Api, namespaces: tuple[str, ...]) -> None:
         await api.send("PATCH", f"/api/v1/nodes/node-{number:02}", {"spec": {"taints": None}})
     for namespace in namespaces:
         await api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        while await api.get("ServiceAccount", namespace, "default") is None:
+        while await api.get("ServiceAccount", namespace, "default") is None:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
         size = {"storage": CLAIM_GIGABYTES}
         modes = ["ReadWriteMany"]
@@ -172,8 +172,13 @@ async def furnish(api: Api, namespaces: tuple[str, ...]) -> None:
         item = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM, "labels": labels}}
         await api.create({**item, "spec": claim}, namespace)
         async with asyncio.timeout(30):
-            while ((await api.get("PersistentVolumeClaim", namespace, CLAIM) or {})["status"]).get("phase") != "Bound":
+            while await _phase_of_claim(api, namespace) != "Bound":  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
+
+
+async def _phase_of_claim(api: Api, namespace: str) -> str:
+    claim = await api.get("PersistentVolumeClaim", namespace, CLAIM) or {}
+    return str((claim.get("status") or {}).get("phase"))
 
 
 def dataset() -> Object:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -40,10 +41,10 @@ class Operator:
             "PATH": os.environ["PATH"],
         }
 
-    async def __aenter__(self) -> Operator:
+    async def __aenter__(self) -> Self:
         self.started = time.monotonic()
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - takes a millisecond
                 [sys.executable, "-m", "finetune_operator"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -54,10 +54,10 @@ class Copier:
         """Keys and values of a job with another name; names of children begin with their owner's."""
         uids = {uid: str(uuid.uuid4()) for uid in self._uids}
         for kind, item_name, text in self._texts:
+            value = text.replace(self._name, name)
             for before, after in uids.items():
-                text = text.replace(before, after)
-            key = f"/registry/{FOLDERS[kind]}/{namespace}/{item_name.replace(self._name, name)}"
-            yield key, text.replace(self._name, name)
+                value = value.replace(before, after)
+            yield f"/registry/{FOLDERS[kind]}/{namespace}/{item_name.replace(self._name, name)}", value
 
 
 def _as_stored(item: Object) -> Object:
