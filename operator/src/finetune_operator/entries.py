@@ -58,6 +58,8 @@ class Entry:
     """Digest of a child's spec as the server has it: changes when anybody edits the child."""
     summary: tuple[str, str] | None = None
     """Phase and reason of one of our resources, for metrics."""
+    is_edited: bool = False
+    """One of our resources whose status does not speak of its present spec."""
     address: str | None = None
     """IP of a training pod that runs."""
     queue: str | None = None
@@ -109,6 +111,7 @@ def entry_of(manifest: Manifest, version: int) -> Entry:
         text=to_json(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
         content="" if is_ours else digest({"spec": manifest.get("spec"), "data": manifest.get("data")}),
         summary=_summary(manifest) if is_ours else None,
+        is_edited=is_ours and metadata.get("generation") != (manifest.get("status") or {}).get("observedGeneration"),
         address=_training_address(manifest, labels) if kind == "Pod" else None,
         queue=labels.get(LABEL_QUEUE) if kind == "Job" and manifest["spec"].get("suspend") else None,
     )

@@ -37,7 +37,7 @@ class Settings(BaseModel):
     """Where the Lease is."""
     pod_name: str = "finetune-operator"
     """This replica's identity in the Lease."""
-    workers: int = Field(default=8, ge=1, le=64)
+    workers: int = Field(default=16, ge=1, le=64)
 
     resync_seconds: float = 600.0
     """How often everything is listed to find deletions that no watch reported."""

@@ -51,7 +51,7 @@ def test_a_watch_that_is_silently_dead_is_noticed_within_three_minutes() -> None
 
 def test_back_offs_are_settings() -> None:
     settings = kopf.OperatorSettings()
-    configure(settings, Settings(retry_seconds=0.5))
+    configure(settings, Settings(outage_retry_seconds=0.5))
     assert max(itertools.islice(settings.networking.error_backoffs, 100)) <= 0.5
 
 
