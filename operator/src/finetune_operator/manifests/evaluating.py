@@ -3,7 +3,7 @@
 from finetune_contract.plans import ReevaluationPlan, StoredReference
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
-from finetune_operator.manifests import jobs, training
+from finetune_operator.manifests import jobs, queues, training
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
@@ -23,4 +23,7 @@ def build(
         artifact=StoredReference(digest=artifact.digest, uri=artifact.uri),
     )
     pod = training.training_pod(job, name, ["python", "-m", "finetune_trainer", "evaluate"], settings)
-    return jobs.plan_config_map(name, plan, marks, owner), jobs.job(name, pod, marks, owner, job.spec.pod_template)
+    config_map = jobs.plan_config_map(name, plan, marks, owner)
+    wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
+    # It asks for what training asks for, so it waits in the same queue.
+    return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
