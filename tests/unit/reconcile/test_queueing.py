@@ -237,6 +237,19 @@ def test_limits_count_the_pods_that_were_stopped_even_when_the_operator_was_star
     assert here.condition("Admitted") is None
 
 
+def test_measuring_anew_waits_in_the_same_queue() -> None:
+    here = queued()
+    succeed(here, admit(here))
+    here.edit(evaluation={"maxRows": 7})
+    here.settle()
+    job = here.newest("evaluate")
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    assert job["spec"]["suspend"] is True
+    here.admissions[job["metadata"]["uid"]] = PENDING
+    here.settle()
+    assert "3rd of 7 in queue team" in here.says("Evaluated")
+
+
 def test_suspending_a_queued_job_takes_it_out_of_the_queue() -> None:
     here = queued()
     here.edit(suspend=True)

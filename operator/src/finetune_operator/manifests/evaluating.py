@@ -25,4 +25,5 @@ def build(
     pod = training.training_pod(job, name, ["python", "-m", "finetune_trainer", "evaluate"], settings)
     config_map = jobs.plan_config_map(name, plan, marks, owner)
     wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
+    # It asks for what training asks for, so it waits in the same queue.
     return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
