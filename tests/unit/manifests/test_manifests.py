@@ -262,3 +262,26 @@ def test_another_plan_is_another_name_and_the_same_plan_the_same() -> None:
     other = served(engine={"maxQueue": 5})
     assert other[0]["metadata"]["name"] != served()[0]["metadata"]["name"]
     assert other[1]["spec"]["template"] != served()[1]["spec"]["template"]
+
+
+@pytest.mark.parametrize("kind", ["dataset", "base model"])
+def test_a_source_in_the_store_s_own_claim_is_no_second_volume_of_it(kind: str) -> None:
+    """A pod that names one claim in two volumes hangs in ContainerCreating without a word (seen: kubelet 1.34)."""
+    volume = {"persistentVolumeClaim": {"claimName": SETTINGS.claim_name, "path": "mine"}}
+    if kind == "dataset":
+        _, job = prepared(source=volume)
+    else:
+        resource = FineTuneJob.model_validate(factories.make_job(baseModel=volume))
+        owner = jobs.owner_of("FineTuneJob", resource.metadata)
+        base, place = resource.spec.base_model, resource.spec.scheduling
+        _, job = staging.build(
+            owner, base, key=KEY, number=1, stored=None, run=None, scheduling=place, settings=SETTINGS
+        )
+    pod = job["spec"]["template"]["spec"]
+    claims = [
+        entry["persistentVolumeClaim"]["claimName"] for entry in pod["volumes"] if "persistentVolumeClaim" in entry
+    ]
+    assert claims == [SETTINGS.claim_name]
+    mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts["/source"] == {"name": "store", "mountPath": "/source", "readOnly": True}
+    assert "readOnly" not in mounts["/store"]
