@@ -121,14 +121,14 @@ NAMED: dict[str, tuple[Object, tuple[str, ...]]] = {
     "half a character": (rows('{"text": "\\ud800"}\n' * 20), ("BadRow", "DatasetInvalid")),
     "control characters, 128 KiB": (rows("\x01" * 128 * 1024), ("BadRow",)),
     "columns that are not there": (rows(columns={"prompt": "nowhere"}), ("DatasetInvalid", "BadRow")),
-    "more held out than there is": (rows(split={"test": 500}), ("DatasetInvalid", "InvalidPlan")),
+    "one row, most of it held out": (rows('{"text": "a"}', split={"test": 0.9}), ("DatasetInvalid", "InvalidPlan")),
     "a key that is not there": (source(configMap={"name": "good-rows", "key": "none"}), ("SourceUnavailable",)),
     "a config map that is not there": (source(configMap={"name": "none", "key": "a"}), ("SourceNotFound",)),
     "a claim that is not there": (
         source(persistentVolumeClaim={"claimName": "none", "path": "*"}), ("SourceNotFound",),
     ),
     "a port nobody listens on": (source(http={"urls": ["http://127.0.0.1:1/a.jsonl"]}), ("SourceUnavailable",)),
-    "more memory than there is": (rows(resources={"requests": {"memory": "999999999999E"}}), ("Unschedulable",)),
+    "more memory than there is": (rows(resources={"requests": {"memory": "1E"}}), ("Unschedulable",)),
     "a resource with a spoilt name": (rows(resources={"limits": {"bad name!!": 1}}), ("CreationDenied",)),
     "a limit below the request": (
         rows(resources={"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}), ("CreationDenied",),
