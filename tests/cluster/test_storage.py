@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.conftest import put_tiny_base
 from tests.cluster.kube import KUBECONFIG, ROOT, Kube, Object
-from tests.cluster.objects import dataset
+from tests.cluster.objects import dataset, deployment, job
 
 pytestmark = pytest.mark.cluster
 
 MINIMUM_AGE, INTERVAL = 40, 10
+OURS = "app.kubernetes.io/managed-by=finetune-operator"
 CLAIM: Object = {
     "apiVersion": "v1",
     "kind": "PersistentVolumeClaim",
@@ -62,6 +64,20 @@ def operator_with_retention(kube: Kube, log: Path) -> Iterator[None]:
             yield
         finally:
             process.send_signal(signal.SIGTERM)
+
+
+def test_the_three_kinds_share_a_claim_of_one_node(kube: Kube) -> None:
+    put_tiny_base(kube)
+    short = {"epochs": 1}
+    kube.apply(CLAIM, dataset(), job(hyperparameters=short, evaluation={"metrics": []}), deployment())
+    kube.wait_ready("modeldeployment", "colours")
+    kube.apply(dataset("another"))  # prepared beside the pod that serves
+    kube.wait_ready("dataset", "another")
+    found = {pod["metadata"]["labels"]["finetune.dev/role"]: pod["spec"] for pod in kube.find("pods", OURS)}
+    assert found.keys() >= {"serve", "prepare"}
+    for pod in found.values():
+        assert "podAffinity" in pod["affinity"]
+    assert len({pod["nodeName"] for pod in found.values()}) == 1
 
 
 def test_a_store_on_one_node_is_used_and_collected(kube: Kube, tmp_path: Path) -> None:
