@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 class Workbench:
     """The inputs of one attempt, in this pod."""
 
+    store: Store
     base: Path
     """The base model's directory; with an earlier adapter merged into it where a whole model is made."""
     start: Path | None
@@ -46,7 +47,9 @@ def open_workbench(plan: TrainingPlan, store: Store) -> Workbench:
     if start and makes_whole_model(plan):
         base, start = _merged(base, start), None
     tokenizer = load_tokenizer(base)
-    return Workbench(base, start, revision, context, tokenizer, Renderer(tokenizer, revision.row_format), find_device())
+    return Workbench(
+        store, base, start, revision, context, tokenizer, Renderer(tokenizer, revision.row_format), find_device()
+    )
 
 
 def _merged(base: Path, adapter: Path) -> Path:
