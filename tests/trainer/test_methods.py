@@ -51,7 +51,7 @@ class Bench:
         )
 
         prompts = [{"prompt": row["prompt"], "answer": ""} for row in pairs["train"][:32]]
-        self.asked = tiny.publish_dataset(self.store, RowFormat.PROMPTS, {"train": prompts})
+        self.asked = tiny.publish_dataset(self.store, RowFormat.PROMPTS, {"train": prompts, "test": prompts[:16]})
         self.labelled = origin.classification
 
     def plan(self, key: str, method: str, dataset: StoredReference | None = None, **changes: Any) -> TrainingPlan:
@@ -183,6 +183,7 @@ def rewarded(rewards: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     return {"rewards": rewards, "generations": 4, "max_completion_length": 8, **changes}
 
 
+MEASURED = {"metrics": ["EvalLoss", "MeanReward"], "baselines": ["ZeroShot"], "max_new_tokens": 8}
 VOWEL = {"function": "Regex", "pattern": "e"}
 LENGTH = {"function": "Length", "min_tokens": 0, "max_tokens": 4}
 
@@ -198,13 +199,16 @@ def logged(store: Store, key: str, name: str) -> list[float]:
 def test_the_reward_rises(bench: Bench, method: str) -> None:
     settings = {"epochs": 3, "global_batch_size": 16, "learning_rate": 1e-2}
     plan = bench.plan(
-        f"rises-{method}", method, bench.asked, online=rewarded([VOWEL]), hyperparameters=settings, evaluation={}
+        f"rises-{method}", method, bench.asked, online=rewarded([VOWEL]), hyperparameters=settings, evaluation=MEASURED
     )
     result, said = run_and_watch(bench.store, plan)
     rewards = logged(bench.store, plan.run_key, "reward")
     assert result.total_steps == len(rewards) == 24
     assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.2
     assert said.figures["reward"] == rewards[-1]
+    # The prompts have no answers, so that there is no EvalLoss.
+    assert {each.metric for each in result.evaluation} == {"MeanReward"}
+    assert score(result, "MeanReward", "Tuned") > score(result, "MeanReward", "ZeroShot")
     assert 2.8 < said.epoch <= 3
 
 
