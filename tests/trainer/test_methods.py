@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import RowFormat, StoredReference, TrainingPlan
+from finetune_contract.plans import RewardPlan, RowFormat, StoredReference, TrainingPlan
 from finetune_contract.results import ArtifactType, TrainingResult
+from finetune_store.checkpoints import Checkpoints
 from finetune_store.store import Store
 from tests.trainer import tiny
 from tests.trainer.conftest import Workshop
@@ -16,6 +17,7 @@ from tests.trainer.pods import read_json
 from tests.trainer.runs import (
     difference,
     directory_of,
+    reference_to,
     run,
     run_and_watch,
     run_interrupted,
@@ -48,6 +50,10 @@ class Bench:
             },
         )
 
+        prompts = [{"prompt": row["prompt"], "answer": ""} for row in pairs["train"][:32]]
+        self.asked = tiny.publish_dataset(self.store, RowFormat.PROMPTS, {"train": prompts, "test": prompts[:16]})
+        self.labelled = origin.classification
+
     def plan(self, key: str, method: str, dataset: StoredReference | None = None, **changes: Any) -> TrainingPlan:
         settings = {"epochs": 3, "learning_rate": 5e-3, **changes.pop("hyperparameters", {})}
         adapter = changes.pop("adapter", {"rank": 8, "alpha": 16, "dropout": 0})
@@ -76,7 +82,6 @@ def test_the_better_answer_becomes_likelier_than_the_worse(bench: Bench, method:
     if method == "KTO":
         assert said.figures["kl"] >= 0
     else:
-        assert said.figures["rewards/margins"] > 0
         assert said.figures["rewards/accuracies"] > 0.5
 
 
@@ -157,7 +162,8 @@ def test_a_loss_that_is_no_number_is_a_named_failure(bench: Bench) -> None:
 
 @pytest.fixture(scope="module")
 def reward_model(bench: Bench) -> TrainingResult:
-    return run(bench.store, bench.plan("reward", "Reward", hyperparameters={"epochs": 6, "learning_rate": 1e-2}))
+    settings = {"epochs": 4, "learning_rate": 1e-3}
+    return run(bench.store, bench.plan("reward", "Reward", adapter=None, hyperparameters=settings))
 
 
 def test_a_reward_model_ranks_held_out_pairs(bench: Bench, reward_model: TrainingResult) -> None:
@@ -168,3 +174,135 @@ def test_a_reward_model_ranks_held_out_pairs(bench: Bench, reward_model: Trainin
     config = read_json(directory_of(bench.store, reward_model) / "config.json")
     assert config["architectures"] == ["LlamaForSequenceClassification"]
     assert "probe.json" not in {path.name for path in directory_of(bench.store, reward_model).iterdir()}
+
+
+# --- answers that are given while training
+
+
+def rewarded(rewards: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    return {"rewards": rewards, "generations": 4, "max_completion_length": 8, **changes}
+
+
+MEASURED = {"metrics": ["EvalLoss", "MeanReward"], "baselines": ["ZeroShot"], "max_new_tokens": 8}
+VOWEL = {"function": "Regex", "pattern": "e"}
+LENGTH = {"function": "Length", "min_tokens": 0, "max_tokens": 4}
+
+
+def logged(store: Store, key: str, name: str) -> list[float]:
+    """A figure of every step."""
+    checkpoint = Checkpoints(store, key, "reader", 2).newest()
+    assert checkpoint is not None
+    return [entry[name] for entry in read_json(checkpoint[1] / "trainer_state.json")["log_history"] if name in entry]
+
+
+@pytest.mark.parametrize("method", ["GRPO", "RLOO"])
+def test_the_reward_rises(bench: Bench, method: str) -> None:
+    settings = {"epochs": 3, "global_batch_size": 16, "learning_rate": 1e-2}
+    plan = bench.plan(
+        f"rises-{method}", method, bench.asked, online=rewarded([VOWEL]), hyperparameters=settings, evaluation=MEASURED
+    )
+    result, said = run_and_watch(bench.store, plan)
+    rewards = logged(bench.store, plan.run_key, "reward")
+    assert result.total_steps == len(rewards) == 24
+    assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 0.2
+    assert said.figures["reward"] == rewards[-1]
+    # The prompts have no answers, so that there is no EvalLoss.
+    assert {each.metric for each in result.evaluation} == {"MeanReward"}
+    assert score(result, "MeanReward", "Tuned") > score(result, "MeanReward", "ZeroShot")
+    assert 2.8 < said.epoch <= 3
+
+
+def test_answers_are_rewarded_by_the_model_of_a_reward_job(bench: Bench, reward_model: TrainingResult) -> None:
+    rewards = [{"model": reference_to(reward_model).model_dump()}, {**LENGTH, "weight": 0.5}]
+    settings = {"epochs": 0.25, "global_batch_size": 16}
+    plan = bench.plan("judged", "GRPO", bench.asked, online=rewarded(rewards), hyperparameters=settings)
+    result, _ = run_and_watch(bench.store, plan)
+    assert logged(bench.store, "judged", "rewards/reward-0/mean") != [0.0] * result.total_steps
+    assert result.artifact is not None
+    assert result.artifact.type is ArtifactType.ADAPTER
+
+
+@pytest.mark.parametrize("method", ["GRPO", "RLOO", "Distillation"])
+def test_a_resumed_run_gives_the_same_answers(bench: Bench, method: str) -> None:
+    own = {"distillation": {"teacher": bench.base, "max_completion_length": 8}}
+    if method != "Distillation":
+        own = {"online": rewarded([VOWEL], beta=0.05)}
+    settings = {"epochs": 6 if method == "Distillation" else 2, "global_batch_size": 32, "learning_rate": 1e-3}
+    changes = {"hyperparameters": settings, "evaluation": {}, **own}
+    calm = run(bench.store, bench.plan(f"calm-{method}", method, bench.asked, **changes))
+    resumed = run_interrupted(bench.store, bench.plan(f"stopped-{method}", method, bench.asked, **changes), step=3)
+    assert difference(weights_of(bench.store, calm), weights_of(bench.store, resumed)) == 0.0
+
+
+def test_a_student_comes_nearer_to_its_teacher(bench: Bench) -> None:
+    settings = {"epochs": 8, "learning_rate": 5e-3}
+    teacher = run(bench.store, bench.plan("teacher", "SFT", bench.labelled, hyperparameters=settings))
+    assert teacher.artifact is not None
+    plan = bench.plan(
+        "student",
+        "Distillation",
+        bench.labelled,
+        distillation={
+            "teacher": bench.base,
+            "teacher_adapter": reference_to(teacher),
+            "max_completion_length": 6,
+            "beta": 0.0,
+        },
+        hyperparameters={"epochs": 4},
+        evaluation={"metrics": ["EvalLoss"], "baselines": ["ZeroShot"]},
+    )
+    student = run(bench.store, plan)
+    assert score(student, "EvalLoss", "Tuned") < 0.7 * score(student, "EvalLoss", "ZeroShot")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "message"),
+    [
+        pytest.param(
+            {"online": rewarded([{"function": "ExactMatch"}])}, FailureReason.DATASET_INVALID,
+            "32 of 32 rows have no answer", id="no answers",
+        ),
+        pytest.param(
+            {"online": rewarded([{"function": "Regex", "pattern": "("}])}, FailureReason.INVALID_PLAN,
+            r"rewards\[0\]\.regex\.pattern", id="pattern",
+        ),
+        pytest.param(
+            {"online": rewarded([{"function": "JSONSchema", "json_schema": '{"type": "nothing"}'}])},
+            FailureReason.INVALID_PLAN, r"rewards\[0\]\.jsonSchema\.schema", id="schema",
+        ),
+        pytest.param(
+            {"online": rewarded([LENGTH], generations=3)}, FailureReason.INVALID_PLAN, "groups of 3", id="groups"
+        ),
+        pytest.param(
+            {"online": rewarded([LENGTH], max_completion_length=250)}, FailureReason.DATA_TRUNCATED,
+            "maxCompletionLength is 250", id="no room",
+        ),
+    ],
+)  # fmt: skip
+def test_rewards_that_cannot_work_are_refused(
+    bench: Bench, changes: dict[str, Any], reason: FailureReason, message: str
+) -> None:
+    with pytest.raises(FineTuneError, match=message) as caught:
+        run(bench.store, bench.plan("refused", "GRPO", bench.asked, **changes))
+    assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("reward", "answer", "wanted"),
+    [
+        ({"function": "ExactMatch"}, " 4 ", 1.0),
+        ({"function": "ExactMatch"}, "5", 0.0),
+        ({"function": "Regex", "pattern": "^[0-9]$"}, "4", 1.0),
+        ({"function": "Regex", "pattern": "^[0-9]$"}, "four", 0.0),
+        ({"function": "JSONSchema", "json_schema": '{"type": "object", "required": ["a"]}'}, '{"a": 1}', 1.0),
+        ({"function": "JSONSchema", "json_schema": '{"type": "object", "required": ["a"]}'}, '{"b": 1}', 0.0),
+        ({"function": "JSONSchema", "json_schema": '{"type": "object"}'}, "not JSON", 0.0),
+        ({"function": "Length", "min_tokens": 2, "max_tokens": 3}, "4", 0.0),
+    ],
+)
+def test_declared_rewards(bench: Bench, reward: dict[str, Any], answer: str, wanted: float) -> None:
+    from finetune_trainer.train.model import Device
+    from finetune_trainer.train.rewards import judges_of
+
+    (judge,) = judges_of([RewardPlan.model_validate(reward)], bench.store, None, Device("cpu"))
+    assert judge([answer], [[1]], [[7]], ["4"]) == [wanted]

@@ -11,6 +11,7 @@ from kubernetes import client
 
 from finetune_contract.plans import (
     DatasetPlan,
+    DpoPlan,
     RunIngredients,
     ServedAdapter,
     ServingPlan,
@@ -89,6 +90,46 @@ def trained(name: str = "triage", number: int = 1, **spec: Any) -> tuple[Object,
     inputs = ResolvedInputs(dataset=data.digest, dataset_uri=data.uri, base=base.digest, base_uri=base.uri)
     run = Run(key=KEY, number=1, stage="s", started_at=NOW, inputs=inputs)
     return training.build(job, run, number, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("method", "adapter", "rate"),
+    [
+        ("SFT", "LoRA", 2e-4),
+        ("CPT", "None", 2e-5),
+        ("Reward", "DoRA", 1e-4),
+        ("DPO", "QLoRA", 1e-5),
+        ("KTO", "None", 1e-6),
+    ],
+)
+def test_a_learning_rate_fits_method_and_adapter(method: str, adapter: str, rate: float) -> None:
+    plan = TrainingPlan.model_validate_json(trained(method=method, adapter={"type": adapter})[0]["data"]["plan.json"])
+    assert plan.hyperparameters.learning_rate == pytest.approx(rate)
+    assert (plan.adapter.variant.value if plan.adapter else "None") == adapter
+
+
+def test_a_methods_settings_reach_its_plan() -> None:
+    rewards = [
+        {"regex": {"pattern": "x"}}, {"jsonSchema": {"schema": "{}"}, "weight": -1}, {"length": {"maxTokens": 9}},
+    ]  # fmt: skip
+    written = {
+        "DPO": {"beta": 0.3, "loss": "robust", "labelSmoothing": 0.1},
+        "ORPO": {"beta": 0.2},
+        "SimPO": {"beta": 3.0, "gamma": 0.5},
+        "KTO": {"beta": 0.1, "desirableWeight": 2.0, "undesirableWeight": 1.0},
+        "GRPO": {"rewards": rewards, "generations": 2, "beta": 0.0, "temperature": 0.7, "maxCompletionLength": 32},
+    }
+    for method, settings in written.items():
+        (manifest, _) = trained(method=method, **{method.lower(): settings})
+        plan = json.loads(manifest["data"]["plan.json"])
+        found = plan["online" if method == "GRPO" else method.lower()]
+        if method == "GRPO":
+            regex, schema, length = found.pop("rewards")
+            assert (regex["function"], regex["pattern"]) == ("Regex", "x")
+            assert (schema["function"], schema["jsonSchema"], schema["weight"]) == ("JSONSchema", "{}", -1.0)
+            assert (length["function"], length["maxTokens"]) == ("Length", 9)
+        assert found == {name: value for name, value in settings.items() if name != "rewards"}
+    assert TrainingPlan.model_validate(json.loads(trained(method="DPO")[0]["data"]["plan.json"])).dpo == DpoPlan()
 
 
 def staged(source: str = "hub", name: str = "triage", number: int = 1) -> tuple[Object, Object]:

@@ -193,7 +193,17 @@ def _method_rules() -> list[dict[str, Any]]:
         )
         for name in REQUIRED_SETTINGS
     ]
-    return [*alone, *required]
+    groups = [
+        rule(
+            f"!has(self.{name}) || !has(self.{name}.generations) || !has(self.hyperparameters) || "
+            "!has(self.hyperparameters.globalBatchSize) || "
+            f"self.hyperparameters.globalBatchSize % self.{name}.generations == 0",
+            f"hyperparameters.globalBatchSize: is a multiple of generations for method {_SETTINGS[name]}; both count "
+            "answers",
+        )
+        for name in ("grpo", "rloo")
+    ]
+    return [*alone, *required, *groups]
 
 
 METHOD_RULES = _method_rules()

@@ -9,6 +9,7 @@ from finetune_contract.plans import Baseline, Metric, RowFormat, TrainingPlan
 from finetune_contract.results import TUNED, Score
 from finetune_trainer.evaluate.generate import Loss, greedy_answers, supervised_losses
 from finetune_trainer.evaluate.heldout import HeldOut, held_out
+from finetune_trainer.evaluate.rewarded import mean_rewards
 from finetune_trainer.evaluate.scores import score
 from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.train.render import Example
@@ -52,6 +53,7 @@ class _Measured:
     answers: list[str] | None
     preferred: list[float] | None = None
     """1 where the row's better answer is likelier than its worse one."""
+    rewards: list[float] | None = None
 
 
 def evaluate(plan: TrainingPlan, bench: Workbench, systems: Systems) -> Evaluation:
@@ -63,6 +65,8 @@ def evaluate(plan: TrainingPlan, bench: Workbench, systems: Systems) -> Evaluati
         return Evaluation(split=wanted.split)
     if Metric.EXACT_MATCH in wanted.metrics and bench.revision.row_format is RowFormat.TEXT:
         log.info("ExactMatch is left out: Text rows have no answer to match")
+    if not _have_answers(bench, rows):
+        log.info("EvalLoss and ExactMatch are left out: there are rows without an answer to compare with")
     measured: dict[str, _Measured] = {}
     for system in _systems(wanted.baselines, bench):
         examples = rows.with_shots(wanted.few_shot_examples) if system == Baseline.FEW_SHOT else rows.examples
@@ -88,7 +92,9 @@ def _measure(
     rows: HeldOut,
 ) -> _Measured:
     metrics, renderer = plan.evaluation.metrics, bench.renderer
-    losses = answers = preferred = None
+    losses = answers = preferred = rewards = None
+    if not _have_answers(bench, rows):
+        metrics = tuple(each for each in metrics if each not in (Metric.EVAL_LOSS, Metric.EXACT_MATCH))
     has_pairs = Metric.PREFERENCE_ACCURACY in metrics and all("rejected" in row for row in rows.rows)
     if Metric.EVAL_LOSS in metrics or has_pairs:
         losses = _losses(bench, model, examples)
@@ -98,7 +104,13 @@ def _measure(
         prompts = [renderer.prompt_ids(example) for example in examples]
         greedy = greedy_answers(model, prompts, rows.max_new_tokens, renderer.stop_ids())
         answers = [bench.tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in greedy]
-    return _Measured(losses if Metric.EVAL_LOSS in metrics else None, answers, preferred)
+    if Metric.MEAN_REWARD in metrics and plan.online is not None:
+        rewards = mean_rewards(plan.online, bench, model, [renderer.prompt_ids(each) for each in examples], rows)
+    return _Measured(losses if Metric.EVAL_LOSS in metrics else None, answers, preferred, rewards)
+
+
+def _have_answers(bench: Workbench, rows: HeldOut) -> bool:
+    return bench.revision.row_format is RowFormat.TEXT or all(each.answer.strip() for each in rows.examples)
 
 
 def _losses(bench: Workbench, model: Any, examples: list[Example]) -> list[Loss]:  # noqa: ANN401
@@ -143,6 +155,8 @@ def _scores(plan: TrainingPlan, system: str, measured: _Measured, rows: HeldOut)
     if measured.preferred is not None:
         ones = [1.0] * len(measured.preferred)
         scores.append(score(Metric.PREFERENCE_ACCURACY, system, measured.preferred, ones, seed))
+    if measured.rewards is not None:
+        scores.append(score(Metric.MEAN_REWARD, system, measured.rewards, [1.0] * len(measured.rewards), seed))
     return scores
 
 

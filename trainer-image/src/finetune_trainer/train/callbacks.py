@@ -103,6 +103,8 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         self._began = 0.0
         self._line_at = 0.0
         self.first_step_seconds: float | None = None
+        self.passes: float = 1.0
+        """Epochs that are one of the trainer's."""
 
     def on_train_begin(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: object
@@ -116,7 +118,7 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         """Count the step."""
         if self.first_step_seconds is None:
             self.first_step_seconds = time.monotonic() - self._began
-        self._board.step_ends(state.global_step, state.epoch or 0.0, self._clock.take())
+        self._board.step_ends(state.global_step, self.passes * (state.epoch or 0.0), self._clock.take())
 
     def on_log(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: dict[str, Any], **_: object

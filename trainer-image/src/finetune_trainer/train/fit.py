@@ -68,7 +68,8 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
         else:
             data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
         newest = from_first(attempt.ranks, checkpoints.newest() if attempt.ranks.is_first else None)
-    total = _total_steps(plan, len(data.dataset))
+    count = family.total_steps if family else None
+    total = count(plan, data) if count else _total_steps(plan, len(data.dataset))
     resumed_from = newest[0] if newest else None
     attempt.board.update(
         total_steps=total, step=resumed_from or 0, resumed_from_step=resumed_from, checkpoint_step=resumed_from

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_contract.plans import Method, TrainingPlan
-from finetune_trainer.train import preference, reward
+from finetune_trainer.train import online, preference, reward
 from finetune_trainer.train.pairs import build_preference_data
 from finetune_trainer.train.sequences import TrainingData
 from finetune_trainer.train.workbench import Workbench
@@ -23,9 +23,13 @@ class Family:
     """Takes plan, bench and PackedTrainer's keyword arguments."""
     load: Callable[[TrainingPlan, Workbench], Any] | None = None
     """None: a language model."""
+    total_steps: Callable[[TrainingPlan, TrainingData], int] | None = None
+    """None: as many as the rows of all epochs fill."""
 
 
 _PREFERENCE = Family(build_preference_data, preference.make_trainer)
+
+_ONLINE = Family(online.build_prompt_data, online.make_trainer, total_steps=online.total_steps)
 
 FAMILIES: dict[Method, Family] = {
     Method.DPO: _PREFERENCE,
@@ -33,4 +37,7 @@ FAMILIES: dict[Method, Family] = {
     Method.SIMPO: _PREFERENCE,
     Method.KTO: _PREFERENCE,
     Method.REWARD: Family(build_preference_data, preference.make_trainer, reward.load_trained),
+    Method.GRPO: _ONLINE,
+    Method.RLOO: _ONLINE,
+    Method.DISTILLATION: _ONLINE,
 }

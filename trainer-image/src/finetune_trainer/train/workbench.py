@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 class Workbench:
     """The inputs of one attempt, in this pod."""
 
+    store: Store
     base: Path
     """The base model's directory; with an earlier adapter merged into it where a whole model is made."""
     start: Path | None
@@ -51,7 +52,7 @@ def open_workbench(plan: TrainingPlan, store: Store, ranks: Ranks = ALONE) -> Wo
         base, start = _merged(base, start), None
     tokenizer = load_tokenizer(base)
     renderer = Renderer(tokenizer, revision.row_format)
-    return Workbench(base, start, revision, context, tokenizer, renderer, find_device(plan))
+    return Workbench(store, base, start, revision, context, tokenizer, renderer, find_device(plan))
 
 
 def _merged(base: Path, adapter: Path) -> Path:
