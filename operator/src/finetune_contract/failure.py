@@ -26,6 +26,7 @@ class FailureReason(StrEnum):
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     CHECKPOINT_CORRUPT = "CheckpointCorrupt"
     NON_FINITE_LOSS = "NonFiniteLoss"
+    LOSS_DIVERGED = "LossDiverged"
     DATA_TRUNCATED = "DataTruncated"
     PREEMPTED = "Preempted"
     EVICTED = "Evicted"
@@ -79,6 +80,9 @@ _POLICIES: dict[FailureReason, Policy] = {
     FailureReason.CHECKPOINT_CORRUPT: Policy(75, True, True, "Nothing: older checkpoints are tried first."),
     FailureReason.NON_FINITE_LOSS: Policy(
         76, False, True, "Lower hyperparameters.learningRate, or look for broken rows in the dataset."
+    ),
+    FailureReason.LOSS_DIVERGED: Policy(
+        80, False, True, "Lower hyperparameters.learningRate, or raise hyperparameters.warmupSteps."
     ),
     FailureReason.DATA_TRUNCATED: Policy(
         77, False, True, "Raise hyperparameters.maxLength, or allow the loss with limits.truncatedShare."

@@ -119,11 +119,13 @@ def _train(
     plan, clock = attempt.plan, TokenClock()
     reporting = Reporting(attempt.board, clock)
     recomputes = bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL
+    batches = _batches(plan, bench, model, data, recomputes=recomputes)
+    attempt.board.update(micro_batch_size=batches.micro)
     config = build_config(
         plan.hyperparameters,
         output_dir=str(checkpoints.directory),
         total_steps=total,
-        batches=_batches(plan, bench, model, data, recomputes=recomputes),
+        batches=batches,
         device=bench.device,
         packed_attention=_is_segmented(model),
         recomputes=recomputes,

@@ -17,7 +17,6 @@ from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.export.artifact import size_of, write_adapter, write_model
 from finetune_trainer.export.probe import write_probe
 from finetune_trainer.export.publish import lineage_of, publish_outcome
-from finetune_trainer.timings import Stopwatch
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.fit import Trained, fit
 from finetune_trainer.train.model import stored_dtype
@@ -58,7 +57,7 @@ def run(attempt: Attempt, root: Path) -> TrainingResult:
             board.update(phase=Phase.PUBLISHING)
             with watch.stage("Publishing"):
                 artifact = _publish_artifact(plan, store, directory)
-            result = _result(plan, trained, artifact, evaluation, watch)
+            result = _result(attempt, trained, artifact, evaluation)
             return publish_outcome(store, result, evaluation.to_json())
 
 
@@ -82,9 +81,9 @@ def _publish_artifact(plan: TrainingPlan, store: Store, directory: Path) -> Arti
     )
 
 
-def _result(
-    plan: TrainingPlan, trained: Trained, artifact: Artifact, evaluation: Evaluation, watch: Stopwatch
-) -> TrainingResult:
+def _result(attempt: Attempt, trained: Trained, artifact: Artifact, evaluation: Evaluation) -> TrainingResult:
+    plan = attempt.plan
+    seen = attempt.board.snapshot()
     return TrainingResult(
         run_key=plan.run_key,
         attempt=plan.attempt,
@@ -98,5 +97,6 @@ def _result(
         truncated_tokens=trained.data.truncated_tokens,
         truncated_rows=trained.data.truncated_rows,
         evaluation=evaluation.scores,
-        timings=watch.timings(),
+        timings=attempt.watch.timings(),
+        micro_batch_size=seen.micro_batch_size,
     )
