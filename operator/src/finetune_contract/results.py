@@ -103,6 +103,8 @@ class WarningReason(StrEnum):
 
     OVERFITTING = "Overfitting"
     """The loss on the validation rows rises while that on the training rows falls."""
+    NO_REWARD_VARIANCE = "NoRewardVariance"
+    """All answers to a prompt get the same reward, so none is better than another."""
 
 
 class RunWarning(Document):

@@ -72,6 +72,15 @@ HUB = {"repo": "org/model"}
             factories.make_job(adapter={"targetModules": ["all-linear", "q_proj"]}), "stands alone", id="all-linear"
         ),
         pytest.param(
+            factories.make_job(validation={"maxRows": 0, "keepBest": True}), "need validation rows", id="keepBest"
+        ),
+        pytest.param(
+            factories.make_job(validation={"maxRows": 0, "earlyStopping": {"patience": 2}}),
+            "need validation rows",
+            id="early stopping",
+        ),
+        pytest.param(factories.make_job(validation={"maxRows": 0}), None, id="no validation"),
+        pytest.param(
             factories.make_deployment(adapters=[{"name": "tgi", "fineTuneJob": {"name": "x"}}]), "aliases", id="alias"
         ),
         pytest.param(

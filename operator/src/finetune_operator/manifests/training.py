@@ -3,13 +3,15 @@
 from finetune_contract.paths import POD_PORT
 from finetune_contract.plans import (
     CheckpointPlan,
+    EarlyStoppingPlan,
     EvaluationPlan,
     Hyperparameters,
     LoraPlan,
     StoredReference,
     TrainingPlan,
+    ValidationPlan,
 )
-from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, AdapterType, FineTuneJob
+from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, AdapterType, FineTuneJob, ValidationSpec
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
@@ -33,7 +35,12 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings) -> Trainin
         dataset=StoredReference(digest=run.inputs.dataset, uri=run.inputs.dataset_uri),
         adapter=_adapter(spec.adapter),
         hyperparameters=_hyperparameters(job),
-        checkpoints=CheckpointPlan(interval_minutes=spec.checkpoints.interval_minutes, keep=spec.checkpoints.keep),
+        checkpoints=CheckpointPlan(
+            interval_minutes=spec.checkpoints.interval_minutes,
+            interval_steps=spec.checkpoints.interval_steps,
+            keep=spec.checkpoints.keep,
+        ),
+        validation=_validation(spec.validation),
         evaluation=EvaluationPlan(
             metrics=tuple(spec.evaluation.metrics),
             baselines=tuple(spec.evaluation.baselines),
@@ -92,6 +99,16 @@ def _adapter(adapter: Adapter) -> LoraPlan | None:
         alpha=adapter.alpha,
         dropout=adapter.dropout,
         target_modules="all-linear" if modules == ["all-linear"] else tuple(modules),
+    )
+
+
+def _validation(spec: ValidationSpec) -> ValidationPlan:
+    early = spec.early_stopping
+    return ValidationPlan(
+        interval_steps=spec.interval_steps,
+        max_rows=spec.max_rows,
+        keep_best=spec.keep_best,
+        early_stopping=EarlyStoppingPlan(patience=early.patience, min_delta=early.min_delta) if early else None,
     )
 
 

@@ -18,6 +18,7 @@ from finetune_operator.api.finetunejobstatus import (
     TimingStatus,
 )
 from finetune_operator.manifests import training
+from finetune_operator.reconcile import warnings
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.endings import (
     Ending,
@@ -172,6 +173,7 @@ def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
     """The run has succeeded: its artifact and scores are the job's."""
     artifact = result.artifact
     assert artifact is not None
+    warnings.show(draft.conditions, result.warnings)
     draft.artifact = ArtifactStatus(
         digest=artifact.digest,
         uri=artifact.uri,
@@ -207,6 +209,7 @@ def _final_progress(result: TrainingResult) -> ProgressStatus:
         total_steps=result.total_steps,
         percent=100,
         loss=_shown(result.train_loss),
+        eval_loss=_shown(result.best_eval_loss),
         checkpoint_step=result.checkpoint_step,
         resumed_from_step=result.resumed_from_step,
     )
@@ -247,6 +250,7 @@ def _tell(draft: Draft, current: Numbered, run: Run, said: Progress | None) -> N
     draft.conditions.waiting("Training", f"attempt {current.number} is running")
     if said is None or said.run_key != run.key or said.attempt != current.number:
         return
+    warnings.show(draft.conditions, said.warnings)
     shown = ProgressStatus(
         phase=said.phase.value,
         step=said.step,

@@ -13,15 +13,20 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, set_seed
 
+from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import Method, TrainingPlan
-from finetune_store.checkpoints import Checkpoints
+from finetune_contract.results import RunWarning
+from finetune_store.checkpoints import Checkpoints, step_of
+from finetune_trainer.train import course
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
+from finetune_trainer.train.meters import Meter
 from finetune_trainer.train.model import add_adapter, load_model, refuse_foreign_tokenizer
 from finetune_trainer.train.sequences import TrainingData, build_training_data
 from finetune_trainer.train.trainer import PackedTrainer, build_config
+from finetune_trainer.train.validation import SequenceLoss, Validation, ValidationData, prepare_validation
 from finetune_trainer.train.workbench import Workbench
 
 log = logging.getLogger(__name__)
@@ -38,8 +43,16 @@ class Trained:
     """What the training stage leaves."""
 
     checkpoint: Path
-    """The checkpoint of the last step: model or adapter, and `trainer_state.json`."""
+    """The checkpoint that is published, of the best or the last step: model or adapter, and `trainer_state.json`."""
+    step: int
+    """The last step that was trained."""
     total_steps: int
+    best_step: int | None
+    """Step of `checkpoint` where the plan asks for the best."""
+    best_eval_loss: float | None
+    warnings: tuple[RunWarning, ...]
+    tokens_per_second: float | None
+    mfu: float | None
     resumed_from_step: int | None
     train_loss: float
     data: TrainingData
@@ -56,19 +69,63 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
         model = _load(plan, bench)
         data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
         newest = checkpoints.newest()
-    total = _total_steps(plan, len(data.dataset))
+        total = _total_steps(plan, len(data.dataset))
+        validation = prepare_validation(plan, bench, data, total)
     resumed_from = newest[0] if newest else None
     attempt.board.update(
         total_steps=total, step=resumed_from or 0, resumed_from_step=resumed_from, checkpoint_step=resumed_from
     )
-    if newest is not None and newest[0] >= total:
-        log.info("all %d steps were done before: nothing is left to train", total)
+    meter = Meter.of(model)
+    if newest is not None and _is_done(plan, newest, total):
+        log.info("%d of %d steps were done before: nothing is left to train", newest[0], total)
         last = newest[1]
     else:
-        last = _train(attempt, bench, model, data, total, newest[1] if newest else None, checkpoints)
+        last = _train(attempt, bench, model, data, validation, meter, total, newest[1] if newest else None, checkpoints)
     del model
     _free_memory()
-    return Trained(last, total, resumed_from, _train_loss(last), data)
+    return _trained(plan, last, checkpoints, data, meter, total, resumed_from)
+
+
+def _is_done(plan: TrainingPlan, newest: tuple[int, Path], total: int) -> bool:
+    step, checkpoint = newest
+    return step >= total or course.is_over(_history(checkpoint), plan.validation.early_stopping)
+
+
+def _trained(
+    plan: TrainingPlan,
+    last: Path,
+    checkpoints: Checkpoints,
+    data: TrainingData,
+    meter: Meter,
+    total: int,
+    resumed_from: int | None,
+) -> Trained:
+    """What is published of a run whose last checkpoint is `last`, and what its log says."""
+    history = _history(last)
+    chosen, published = course.step_to_publish(history, plan.validation), last
+    if chosen is not None:
+        log.info("the best of %d steps is %d, validation loss %.4f", step_of(last), chosen.step, chosen.loss)
+        found = checkpoints.at(chosen.step)
+        if found is None:
+            raise FineTuneError(
+                FailureReason.CHECKPOINT_CORRUPT, f"the checkpoint of step {chosen.step}, the best, does not verify"
+            )
+        published = found
+    best = course.best(history)
+    warning = course.overfitting(history)
+    return Trained(
+        checkpoint=published,
+        step=step_of(last),
+        total_steps=total,
+        best_step=chosen.step if chosen else None,
+        best_eval_loss=best.loss if best else None,
+        warnings=(warning,) if warning else (),
+        tokens_per_second=meter.tokens_per_second,
+        mfu=meter.mfu,
+        resumed_from_step=resumed_from,
+        train_loss=_train_loss(history),
+        data=data,
+    )
 
 
 def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transformers has no types
@@ -111,13 +168,15 @@ def _train(
     bench: Workbench,
     model: Any,  # noqa: ANN401
     data: TrainingData,
+    validation: ValidationData | None,
+    meter: Meter,
     total: int,
     resumed: Path | None,
     checkpoints: Checkpoints,
 ) -> Path:
     """Run the loop to its end, or to the step in which the pod is told to stop; answers the last step's checkpoint."""
     plan, clock = attempt.plan, TokenClock()
-    reporting = Reporting(attempt.board, clock)
+    reporting = Reporting(attempt.board, clock, meter)
     recomputes = bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL
     batches = _batches(plan, bench, model, data, recomputes=recomputes)
     attempt.board.update(micro_batch_size=batches.micro)
@@ -130,16 +189,23 @@ def _train(
         packed_attention=_is_segmented(model),
         recomputes=recomputes,
     )
-    saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, attempt.stop, attempt.board)
+    saving = Checkpointing(checkpoints, plan.checkpoints, attempt.stop, attempt.board)
+    looking = (
+        Validation(plan.validation, validation.interval_steps, attempt.board, checkpoints, meter)
+        if validation is not None
+        else None
+    )
     trainer = PackedTrainer(
         clock=clock,
         model=model,
         args=config,
         train_dataset=data.dataset,
         processing_class=bench.tokenizer,
-        # The guard before the one that saves.
-        callbacks=[Guard(), reporting, saving],
+        # The guard and what decides about saving before the one that saves.
+        callbacks=[Guard(), reporting, *([looking] if looking else []), saving],
     )
+    if looking and validation:
+        looking.measure = SequenceLoss(trainer, validation.dataset, batches.micro)
     trainer.remove_callback(PrinterCallback)
     attempt.stop.check()
     began = time.monotonic()
@@ -148,8 +214,11 @@ def _train(
     attempt.stop.check()
     first = reporting.first_step_seconds or 0.0
     attempt.watch.add("FirstStep", first)
-    attempt.watch.add("Training", time.monotonic() - began - first)
-    return checkpoints.directory / f"checkpoint-{total}"
+    looked = looking.seconds if looking else 0.0
+    attempt.watch.add("Training", time.monotonic() - began - first - looked)
+    if looking:
+        attempt.watch.add("Validating", looked)
+    return checkpoints.directory / f"checkpoint-{trainer.state.global_step}"
 
 
 def _batches(
@@ -177,9 +246,14 @@ def _batches(
     return batches
 
 
-def _train_loss(checkpoint: Path) -> float:
-    """Mean of the last logged losses; from the checkpoint, so that an attempt which only resumed knows it too."""
-    history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+def _history(checkpoint: Path) -> list[dict[str, Any]]:
+    """What was logged up to a checkpoint, by whichever attempt: one that only resumed knows it too."""
+    text = (checkpoint / "trainer_state.json").read_text(encoding="utf-8")
+    return list(json.loads(text)["log_history"])
+
+
+def _train_loss(history: list[dict[str, Any]]) -> float:
+    """Mean of the last logged losses."""
     losses = [entry["loss"] for entry in history if "loss" in entry][-_LOSSES_AVERAGED:]
     return float(sum(losses) / len(losses))
 
