@@ -141,8 +141,8 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.LOSS_DIVERGED: Policy(
         80, False, True,
-        "The training loss stays far above where it was.",
-        "Lower hyperparameters.learningRate or raise warmupSteps.",
+        "The training loss stays far above where it was (median and median absolute deviation of the last steps).",
+        "Lower hyperparameters.learningRate, or raise hyperparameters.warmupSteps.",
     ),
     FailureReason.DATA_TRUNCATED: Policy(
         77, False, True,

@@ -365,7 +365,31 @@ class CheckpointPlan(Document):
     """When training state is saved."""
 
     interval_minutes: float = 10.0
+    interval_steps: int | None = None
+    """Optimiser steps between checkpoints, beside the minutes: whichever comes first; None: minutes only."""
     keep: int = 2
+
+
+class EarlyStoppingPlan(Document):
+    """When training ends before its last step."""
+
+    patience: int
+    """Evaluations in a row without a better loss after which it ends."""
+    min_delta: float = 0.0
+    """By how much a loss must be lower to be better."""
+
+
+class ValidationPlan(Document):
+    """What is measured on the validation split while training goes on."""
+
+    interval_steps: int | None = None
+    """Optimiser steps between evaluations; None: ten evaluations in all, fewer where they would cost too much."""
+    max_rows: int = 200
+    """At most so many rows; 0: none, nothing is measured."""
+    keep_best: bool = False
+    """Whether the weights with the lowest loss are published instead of the last ones."""
+    early_stopping: EarlyStoppingPlan | None = None
+    """None: all steps are done."""
 
 
 class Metric(StrEnum):
@@ -452,6 +476,7 @@ class TrainingPlan(Document):
     hyperparameters: Hyperparameters
     parallelism: ParallelismPlan = ParallelismPlan()
     checkpoints: CheckpointPlan = CheckpointPlan()
+    validation: ValidationPlan = ValidationPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
     evaluation_key: str | None = None
     """Names what `evaluation` asks for; stands in the result."""

@@ -167,10 +167,44 @@ class CheckpointsSpec(ApiModel):
 
     interval_minutes: Annotated[float, Field(gt=0, le=1440)] = 10
     """Minutes between checkpoints; what a crash can lose at most."""
+    interval_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Optimiser steps between checkpoints, beside the minutes: whichever comes first. Unset: minutes only."""
     keep: Annotated[int, Field(ge=1, le=10)] = 2
     """How many of the newest checkpoints are kept."""
     grace_period_seconds: Annotated[int, Field(ge=5, le=3600)] = 120
     """Time a pod gets to finish its step and save when it is told to stop."""
+
+
+class EarlyStopping(ApiModel):
+    """When training ends before its last step, with the best weights so far."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)]
+    """Looks at the validation rows in a row that find no lower loss, after which training ends."""
+    min_delta: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """By how much a loss must be lower to count as lower."""
+
+
+class ValidationSpec(ApiModel):
+    """What is measured on the Dataset's validation rows while training goes on, and what follows from it."""
+
+    interval_steps: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, FieldClass.TRAIN] = None
+    """Optimiser steps between two looks; unset: ten looks in all, or fewer where they would cost too much."""
+    max_rows: Annotated[int, Field(ge=0, le=10_000), FieldClass.TRAIN] = 200
+    """At most so many rows, chosen by seed; 0 never looks."""
+    keep_best: Annotated[bool, FieldClass.TRAIN] = False
+    """Publish the weights with the lowest loss instead of the last ones."""
+    early_stopping: Annotated[EarlyStopping | None, FieldClass.TRAIN] = None
+    """End training when the loss no longer falls, and publish the best weights; unset: all steps are done."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!(has(self.maxRows) && self.maxRows == 0) || "
+                "(!has(self.earlyStopping) && !(has(self.keepBest) && self.keepBest))",
+                "keepBest and earlyStopping need validation rows: maxRows must not be 0",
+            )
+        )
+    )
 
 
 class EvaluationSpec(ApiModel):
@@ -268,6 +302,8 @@ class FineTuneJobSpec(ApiModel):
     """How many processes train together; decides speed, not the result."""
     checkpoints: Annotated[CheckpointsSpec, FieldClass.OPERATIONAL] = CheckpointsSpec()
     """How often training state is saved, and how long a pod gets to save it when it is told to stop."""
+    validation: ValidationSpec = ValidationSpec()
+    """What is measured on validation rows while training goes on, and what follows from it."""
     evaluation: Annotated[EvaluationSpec, FieldClass.EVALUATE] = EvaluationSpec()
     """What is measured on held-out rows after training."""
     retries: Annotated[RetriesSpec, FieldClass.OPERATIONAL] = RetriesSpec()

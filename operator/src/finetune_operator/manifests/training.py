@@ -9,14 +9,16 @@ from finetune_contract.paths import POD_PORT
 from finetune_contract.plans import (
     AdapterVariant,
     CheckpointPlan,
+    EarlyStoppingPlan,
     EvaluationPlan,
     Hyperparameters,
     LoraPlan,
     ParallelismPlan,
     StoredReference,
     TrainingPlan,
+    ValidationPlan,
 )
-from finetune_operator.api.finetunejob import Adapter, AdapterType, FineTuneJob, default_learning_rate
+from finetune_operator.api.finetunejob import Adapter, AdapterType, FineTuneJob, ValidationSpec, default_learning_rate
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
@@ -61,7 +63,12 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
             strategy=spec.parallelism.strategy,
             timeout_seconds=spec.parallelism.timeout_seconds,
         ),
-        checkpoints=CheckpointPlan(interval_minutes=spec.checkpoints.interval_minutes, keep=spec.checkpoints.keep),
+        checkpoints=CheckpointPlan(
+            interval_minutes=spec.checkpoints.interval_minutes,
+            interval_steps=spec.checkpoints.interval_steps,
+            keep=spec.checkpoints.keep,
+        ),
+        validation=_validation(spec.validation),
         evaluation=EvaluationPlan(
             metrics=tuple(spec.evaluation.metrics),
             baselines=tuple(spec.evaluation.baselines),
@@ -156,6 +163,16 @@ def _adapter(adapter: Adapter) -> LoraPlan | None:
         alpha=adapter.alpha,
         dropout=adapter.dropout,
         target_modules="all-linear" if modules == ["all-linear"] else tuple(modules),
+    )
+
+
+def _validation(spec: ValidationSpec) -> ValidationPlan:
+    early = spec.early_stopping
+    return ValidationPlan(
+        interval_steps=spec.interval_steps,
+        max_rows=spec.max_rows,
+        keep_best=spec.keep_best,
+        early_stopping=EarlyStoppingPlan(patience=early.patience, min_delta=early.min_delta) if early else None,
     )
 
 

@@ -20,7 +20,7 @@ from finetune_operator.api.finetunejobstatus import (
 from finetune_operator.manifests import training
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
-from finetune_operator.reconcile import evaluations, limits, multinode, pauses, queueing, vanished
+from finetune_operator.reconcile import evaluations, limits, multinode, pauses, queueing, vanished, warnings
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
 from finetune_operator.reconcile.endings import (
     Ending,
@@ -310,6 +310,7 @@ def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
     """The run has succeeded: its artifact and scores are the job's."""
     artifact = result.artifact
     assert artifact is not None
+    warnings.show(draft.conditions, result.warnings)
     draft.artifact = ArtifactStatus(
         digest=artifact.digest,
         uri=artifact.uri,
@@ -335,6 +336,7 @@ def _final_progress(result: TrainingResult) -> ProgressStatus:
         total_steps=result.total_steps,
         percent=100,
         loss=_shown(result.train_loss),
+        eval_loss=_shown(result.best_eval_loss),
         checkpoint_step=result.checkpoint_step,
         resumed_from_step=result.resumed_from_step,
     )
@@ -417,6 +419,7 @@ def _tell(draft: Draft, current: Numbered, run: Run, said: Progress | None) -> N
     draft.conditions.waiting("Training", f"attempt {current.number} is running")
     if said is None or said.run_key != run.key or said.attempt != current.number:
         return
+    warnings.show(draft.conditions, said.warnings)
     shown = _shown_progress(said)
     _throttle(draft, shown, said.updated_at, draft.observed.settings.progress_write_seconds)
 

@@ -18,7 +18,6 @@ from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.export.artifact import copy_tokenizer, size_of, write_adapter, write_merged_model, write_model
 from finetune_trainer.export.probe import write_probe
 from finetune_trainer.export.publish import lineage_of, publish_outcome
-from finetune_trainer.timings import Stopwatch
 from finetune_trainer.train import reward
 from finetune_trainer.train.adapters import makes_whole_model
 from finetune_trainer.train.attempt import Attempt
@@ -73,7 +72,7 @@ def _finish(attempt: Attempt, store: Store, bench: Workbench, trained: Trained) 
             board.update(phase=Phase.PUBLISHING)
             with watch.stage("Publishing"):
                 artifact = _publish_artifact(plan, store, directory)
-            result = _result(plan, trained, artifact, evaluation, watch)
+            result = _result(attempt, trained, artifact, evaluation)
             return publish_outcome(store, result, evaluation.to_json())
 
 
@@ -118,22 +117,31 @@ def _type_of(plan: TrainingPlan) -> ArtifactType:
     return ArtifactType.MODEL if makes_whole_model(plan) else ArtifactType.ADAPTER
 
 
-def _result(
-    plan: TrainingPlan, trained: Trained, artifact: Artifact, evaluation: Evaluation, watch: Stopwatch
-) -> TrainingResult:
+def _result(attempt: Attempt, trained: Trained, artifact: Artifact, evaluation: Evaluation) -> TrainingResult:
+    plan = attempt.plan
+    seen = attempt.board.snapshot()
     return TrainingResult(
         run_key=plan.run_key,
         attempt=plan.attempt,
         artifact=artifact,
-        step=trained.total_steps,
+        step=trained.step,
         total_steps=trained.total_steps,
         resumed_from_step=trained.resumed_from_step,
-        checkpoint_step=trained.total_steps,
+        checkpoint_step=trained.step,
         train_loss=round(trained.train_loss, 6),
+        tokens=trained.data.tokens,
         supervised_tokens=trained.data.supervised_tokens,
         truncated_tokens=trained.data.truncated_tokens,
         truncated_rows=trained.data.truncated_rows,
         evaluation=evaluation.scores,
         evaluation_key=plan.evaluation_key,
-        timings=watch.timings(),
+        timings=attempt.watch.timings(),
+        dropped_rows=trained.data.dropped_rows,
+        best_step=trained.best_step,
+        best_eval_loss=None if trained.best_eval_loss is None else round(trained.best_eval_loss, 6),
+        tokens_per_second=trained.tokens_per_second,
+        mfu=trained.mfu,
+        micro_batch_size=seen.micro_batch_size,
+        peak_memory_bytes=seen.peak_memory_bytes,
+        warnings=trained.warnings,
     )

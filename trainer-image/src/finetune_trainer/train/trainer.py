@@ -92,9 +92,10 @@ class PackedTrainer(ExactAdapters, SFTTrainer):  # type: ignore[misc] # trl has 
         others = {name: value for name, value in inputs.items() if name != "labels"}
         logits = model(**others, use_cache=False, logits_to_keep=predicting).logits[0]
         loss = cross_entropy(logits.float(), labels[0, 1:][predicting], reduction="sum")
-        count = predicting.numel() if num_items_in_batch is None else num_items_in_batch
+        if num_items_in_batch is None:
+            return loss / max(predicting.numel(), 1)
         # Ranks' gradients are averaged, and the count is that of all of them.
-        return loss / max(int(count), 1) * self._ranks.count
+        return loss / max(int(num_items_in_batch), 1) * self._ranks.count
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ANN401
         """Weights of one rank's files, also into a divided model."""
