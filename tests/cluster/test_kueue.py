@@ -29,6 +29,8 @@ def queued_job(name: str, seed: int, epochs: int, **scheduling: str) -> Object:
         },
         checkpoints=OFTEN,
         evaluation={"metrics": []},
+        # Little, so that only the queue decides who runs: the node may be full of other tests' pods.
+        resources={"requests": {"cpu": "50m", "memory": "512Mi"}, "limits": {"nvidia.com/gpu": 1}},
         scheduling=scheduling,
     )  # fmt: skip
 
