@@ -68,6 +68,16 @@ def test_two_ranks_compute_what_one_does(workshop: Workshop, alone: dict[str, to
     assert differences(weights(workshop, result), alone) == 0.0
 
 
+def test_many_passes_per_step_add_up_to_the_same(workshop: Workshop) -> None:
+    settings = {"packing": False, "epochs": 2, "global_batch_size": 10}  # three passes each, two of them blank
+    adapter = {"rank": 4, "alpha": 8, "dropout": 0}
+    results = []
+    for ranks in (1, 4):
+        plan = plan_of(workshop, ranks, run_key=f"a{ranks}", adapter=adapter, hyperparameters=settings)
+        results.append(weights(workshop, finished(workshop, plan, f"of{ranks}").result()))
+    assert differences(*results) == 0.0
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_group_of_another_size_goes_on_bit_by_bit(
     before: int, after: int, workshop: Workshop, alone: dict[str, torch.Tensor]
