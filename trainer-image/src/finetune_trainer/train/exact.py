@@ -6,7 +6,6 @@ are not, one in 2^29 rounds to another fp32 number. GPUs are not asked for this:
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -38,7 +37,7 @@ class ExactSums:
 
 def sum_over_ranks(
     sums: ExactSums,
-    bucket: Any,  # noqa: ANN401 - torch's stubs do not know GradBucket
+    bucket: dist.GradBucket,  # type: ignore[name-defined] # torch checks for it, and its stubs do not know it
 ) -> torch.futures.Future[torch.Tensor]:
     """DDP's communication hook: the mean over the ranks, of what was set aside and the last pass's gradients."""
     total = bucket.buffer().double()

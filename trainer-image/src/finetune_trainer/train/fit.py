@@ -123,7 +123,7 @@ def _train(
     plan, ranks = attempt.plan, attempt.ranks
     clock = TokenClock(ranks)
     reporting = Reporting(attempt.board, clock)
-    recomputes = bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL
+    recomputes = _recomputes(bench, model)
     batches = _batches(attempt, bench, model, data, recomputes=recomputes)
     config = build_config(
         plan.hyperparameters,
@@ -162,6 +162,11 @@ def _train(
     attempt.watch.add("FirstStep", first)
     attempt.watch.add("Training", time.monotonic() - began - first)
     return checkpoints.directory / f"checkpoint-{total}"
+
+
+def _recomputes(bench: Workbench, model: Any) -> bool:  # noqa: ANN401
+    """Whether activations are computed again in the backward pass, to save memory."""
+    return bool(bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL)
 
 
 def _batches(
