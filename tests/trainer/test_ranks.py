@@ -33,16 +33,13 @@ class Group:
 
     def __init__(self, workshop: Workshop, plan: TrainingPlan, uid: str, **environment: str) -> None:
         count, port = plan.parallelism.ranks, str(free_port())
-        common = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-            "WORLD_SIZE": str(count),
-            "LOCAL_RANK": "0",
-        } | environment
-        self.pods = [
-            Pod(workshop.store, plan, f"{uid}-{rank}", free_port(), {**common, "RANK": str(rank)} if count > 1 else {})
-            for rank in range(count)
-        ]
+        if count > 1:
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": "0"}
+            environment |= {"WORLD_SIZE": str(count)}
+        self.pods = []
+        for rank in range(count):
+            own = {**environment, "RANK": str(rank)} if count > 1 else environment
+            self.pods.append(Pod(workshop.store, plan, f"{uid}-{rank}", free_port(), own))
         self.first = self.pods[0]
 
     def exit_codes(self) -> list[int]:
@@ -73,13 +70,14 @@ def test_two_ranks_compute_what_one_does(workshop: Workshop, alone: dict[str, to
     assert differences(weights(workshop, result), alone) == 0.0
 
 
-def test_many_passes_per_step_add_up_to_the_same(workshop: Workshop) -> None:
+@pytest.mark.parametrize("environment", [{}, {"PADDED": "1"}], ids=["packable", "padded, with TRL's own loss"])
+def test_many_passes_per_step_add_up_to_the_same(environment: dict[str, str], workshop: Workshop) -> None:
     settings = {"packing": False, "epochs": 1, "global_batch_size": 9}  # five passes each, the last of them blank
     adapter = {"rank": 4, "alpha": 8, "dropout": 0}
     results = []
     for ranks in (1, 2):
         plan = plan_of(workshop, ranks, run_key=f"a{ranks}", adapter=adapter, hyperparameters=settings)
-        results.append(weights(workshop, finished(workshop, plan, f"of{ranks}").result()))
+        results.append(weights(workshop, finished(workshop, plan, f"of{ranks}", **environment).result()))
     assert differences(*results) == 0.0
 
 
