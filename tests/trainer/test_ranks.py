@@ -31,21 +31,23 @@ def plan_of(workshop: Workshop, ranks: int, **changes: Any) -> TrainingPlan:
 class Group:
     """The pods of one attempt, one rank each."""
 
-    def __init__(self, workshop: Workshop, plan: TrainingPlan, uid: str) -> None:
+    def __init__(self, workshop: Workshop, plan: TrainingPlan, uid: str, **environment: str) -> None:
         count, port = plan.parallelism.ranks, str(free_port())
-        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_RANK": "0"}
-        self.pods = [
-            Pod(workshop.store, plan, f"{uid}-{rank}", free_port(), {**common, "RANK": str(rank)} if count > 1 else {})
-            for rank in range(count)
-        ]
+        if count > 1:
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": "0"}
+            environment |= {"WORLD_SIZE": str(count)}
+        self.pods = []
+        for rank in range(count):
+            own = {**environment, "RANK": str(rank)} if count > 1 else environment
+            self.pods.append(Pod(workshop.store, plan, f"{uid}-{rank}", free_port(), own))
         self.first = self.pods[0]
 
     def exit_codes(self) -> list[int]:
         return [pod.exit_code() for pod in self.pods]
 
 
-def finished(workshop: Workshop, plan: TrainingPlan, uid: str) -> Pod:
-    group = Group(workshop, plan, uid)
+def finished(workshop: Workshop, plan: TrainingPlan, uid: str, **environment: str) -> Pod:
+    group = Group(workshop, plan, uid, **environment)
     assert set(group.exit_codes()) == {0}
     assert all(pod.message() == b"" for pod in group.pods[1:])
     return group.first
@@ -66,6 +68,17 @@ def alone(origin: Workshop, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 def test_two_ranks_compute_what_one_does(workshop: Workshop, alone: dict[str, torch.Tensor]) -> None:
     result = finished(workshop, plan_of(workshop, 2), "pair").result()
     assert differences(weights(workshop, result), alone) == 0.0
+
+
+@pytest.mark.parametrize("environment", [{}, {"PADDED": "1"}], ids=["packable", "padded, with TRL's own loss"])
+def test_many_passes_per_step_add_up_to_the_same(environment: dict[str, str], workshop: Workshop) -> None:
+    settings = {"packing": False, "epochs": 1, "global_batch_size": 9}  # five passes each, the last of them blank
+    adapter = {"rank": 4, "alpha": 8, "dropout": 0}
+    results = []
+    for ranks in (1, 2):
+        plan = plan_of(workshop, ranks, run_key=f"a{ranks}", adapter=adapter, hyperparameters=settings)
+        results.append(weights(workshop, finished(workshop, plan, f"of{ranks}", **environment).result()))
+    assert differences(*results) == 0.0
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
@@ -112,6 +125,15 @@ def sharded(origin: Workshop, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """The weights that two ranks arrive at that divide the model between them."""
     workshop = copy_of(origin, tmp_path_factory.mktemp("sharded") / "store")
     return weights(workshop, finished(workshop, sharded_plan(workshop, 2), "calm").result())
+
+
+@pytest.mark.parametrize("strategy", ["DDP", "FSDP"])
+def test_activations_computed_again_change_nothing(
+    strategy: str, workshop: Workshop, sharded: dict[str, torch.Tensor]
+) -> None:
+    plan = sharded_plan(workshop, 2, strategy)
+    result = finished(workshop, plan, "again", RECOMPUTE="1").result()
+    assert differences(weights(workshop, result), sharded) == 0.0
 
 
 def test_a_divided_model_learns_what_a_whole_one_does(workshop: Workshop, sharded: dict[str, torch.Tensor]) -> None:

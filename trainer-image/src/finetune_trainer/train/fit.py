@@ -203,7 +203,7 @@ def _train(
     plan, ranks = attempt.plan, attempt.ranks
     clock = TokenClock(ranks)
     reporting = Reporting(attempt.board, clock, meter)
-    recomputes = bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL
+    recomputes = _recomputes(bench, model)
     batches = _batches(attempt, bench, model, data, recomputes=recomputes)
     attempt.board.update(micro_batch_size=batches.micro)
     config = build_config(
@@ -265,6 +265,11 @@ def _train(
     if looking:
         attempt.watch.add("Validating", looked)
     return checkpoints.directory / f"checkpoint-{trainer.state.global_step}"
+
+
+def _recomputes(bench: Workbench, model: Any) -> bool:  # noqa: ANN401
+    """Whether activations are computed again in the backward pass, to save memory."""
+    return bool(bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL)
 
 
 def _batches(

@@ -38,7 +38,7 @@ def joined(ranks: Ranks, timeout_seconds: float, stop: Stop) -> Iterator[None]:
     if not ranks.are_several:
         yield
         return
-    if torch.cuda.is_available():
+    if ranks.local < torch.cuda.device_count():  # else `find_device` says so in words
         torch.cuda.set_device(ranks.local)
     if not ranks.is_first:
         _wait_for_first(timeout_seconds, stop)

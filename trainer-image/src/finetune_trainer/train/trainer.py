@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from transformers import set_seed
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
@@ -16,6 +17,7 @@ from finetune_contract.plans import Hyperparameters
 from finetune_trainer.train.adapters import ExactAdapters
 from finetune_trainer.train.batching import BatchPlan
 from finetune_trainer.train.callbacks import TokenClock
+from finetune_trainer.train.exact import ExactSums, sum_over_ranks
 from finetune_trainer.train.group import gathered
 from finetune_trainer.train.model import Device
 from finetune_trainer.train.order import GlobalBatches
@@ -49,6 +51,8 @@ class PackedTrainer(ExactAdapters, SFTTrainer):  # type: ignore[misc] # trl has 
         self._order = order
         self._ranks = ranks
         super().__init__(*args, **kwargs)
+        self._sums = ExactSums() if self.args.use_cpu and not self.is_fsdp_enabled else None
+        self._is_hooked = False
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Our own order: accelerate's would fill up uneven steps with sequences that were seen already."""
@@ -66,10 +70,18 @@ class PackedTrainer(ExactAdapters, SFTTrainer):  # type: ignore[misc] # trl has 
         """Write no README into checkpoints: they are sealed by their content."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Count the tokens, then do what TRL does."""
+        """Count the tokens, then do what TRL does, and sum the gradients of several passes."""
+        if self._sums is not None and isinstance(model, DistributedDataParallel) and not self._is_hooked:
+            model.register_comm_hook(self._sums, sum_over_ranks)
+            self._is_hooked = True
         mask = inputs.get("attention_mask")
         self._clock.add(int(mask.sum()) if mask is not None else inputs["input_ids"].numel())
-        return super().training_step(model, inputs, *args, **kwargs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if self._sums is not None and not self.accelerator.sync_gradients:
+            self._sums.set_aside(self.model.parameters())
+        elif self._sums is not None and not self._ranks.are_several:
+            self._sums.put_back(self.model.parameters())
+        return loss
 
     def compute_loss(
         self,
