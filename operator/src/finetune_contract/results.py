@@ -64,6 +64,8 @@ class ArtifactType(StrEnum):
 
     ADAPTER = "Adapter"
     MODEL = "Model"
+    REWARD_MODEL = "RewardModel"
+    """Scores answers and writes none: GRPO and RLOO learn from it, nobody serves it."""
 
 
 class Artifact(Document):
@@ -110,11 +112,15 @@ class TrainingResult(Document):
     resumed_from_step: Count | None = None
     checkpoint_step: Count | None = None
     """Step of the newest checkpoint in the store, from any attempt."""
+    micro_batch_size: Count | None = None
+    """Sequences per forward pass that were trained with, or that did not fit."""
     train_loss: float | None = None
     supervised_tokens: Count = 0
     truncated_tokens: Count = 0
     truncated_rows: Count = 0
     evaluation: tuple[Score, ...] = ()
+    evaluation_key: Label | None = None
+    """What the plan named the evaluation."""
     timings: tuple[Timing, ...] = ()
     reused: bool = False
     """The run had succeeded before: nothing was trained now."""
@@ -125,6 +131,13 @@ class TrainingResult(Document):
         if (self.failure is None) == (self.artifact is None):
             raise ValueError("a result has either a failure or an artifact")
         return self
+
+
+class EvaluationResult(Document):
+    """What a pod leaves that measured a published artifact anew."""
+
+    evaluation: tuple[Score, ...] = ()
+    failure: Failure | None = None
 
 
 class StageResult(Document):
@@ -142,6 +155,20 @@ class StageResult(Document):
     def _complete(self) -> Self:
         if (self.failure is None) == (self.base is None):
             raise ValueError("a result has either a failure or a base")
+        if self.outcome is not None and self.outcome.failure is not None:
+            raise ValueError("only a success is an outcome")
+        return self
+
+
+class ResolveResult(Document):
+    """What a resolve pod leaves."""
+
+    outcome: TrainingResult | None = None
+    """The run's success, if it has succeeded."""
+    failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _only_a_success(self) -> Self:
         if self.outcome is not None and self.outcome.failure is not None:
             raise ValueError("only a success is an outcome")
         return self
@@ -169,6 +196,8 @@ class Progress(Document):
     loss: float | None = None
     eval_loss: float | None = None
     learning_rate: float | None = None
+    figures: Annotated[dict[Label, float], Field(max_length=8)] = {}
+    """What a method is judged by beside its loss, such as `rewards/margins` or `kl`, by TRL's names."""
     tokens_per_second: float | None = None
     resumed_from_step: Count | None = None
     checkpoint_step: Count | None = None

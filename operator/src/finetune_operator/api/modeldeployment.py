@@ -27,6 +27,7 @@ from finetune_operator.api.base import (
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.api.podtemplate import PodTemplate
 
 
 class EngineType(StrEnum):
@@ -83,6 +84,8 @@ class ModelDeploymentSpec(ApiModel):
     """What a serving pod's engine asks for."""
     scheduling: Scheduling = Scheduling()
     """Where serving pods may run."""
+    pod_template: PodTemplate = PodTemplate()
+    """What the pods get beside what the operator gives them."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(

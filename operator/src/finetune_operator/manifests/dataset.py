@@ -4,7 +4,7 @@ from finetune_contract.plans import DatasetPlan, RowFormat, SplitPlan
 from finetune_contract.plans import DatasetSource as SourcePlan
 from finetune_contract.plans import HttpSource as HttpPlan
 from finetune_operator.api.dataset import Dataset, DatasetFormat
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
@@ -54,8 +54,10 @@ def build(dataset: Dataset, key: str, number: int, settings: Settings) -> tuple[
         [container],
         [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name), *volumes],
         dataset.spec.scheduling,
+        **storage.kept_together(settings),
     )
-    return jobs.plan_config_map(name, plan(dataset, settings), marks, owner), jobs.job(name, pod, marks, owner)
+    wanted = jobs.job(name, pod, marks, owner, dataset.spec.pod_template)
+    return jobs.plan_config_map(name, plan(dataset, settings), marks, owner), wanted
 
 
 def _source(dataset: Dataset) -> SourcePlan:

@@ -4,7 +4,8 @@ from finetune_contract.paths import ENV_HF_TOKEN
 from finetune_contract.plans import BaseSource, HubModel, RunIngredients, S3Model, StagePlan, StoredReference
 from finetune_operator.api.base import Resources, Scheduling
 from finetune_operator.api.basemodel import BaseModelSource
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
@@ -40,6 +41,7 @@ def build(
     stored: StoredReference | None,
     run: RunIngredients | None,
     scheduling: Scheduling,
+    template: PodTemplate,
     settings: Settings,
 ) -> tuple[Manifest, Manifest]:
     """The plan's ConfigMap and the Job, in the order they are created."""
@@ -65,8 +67,8 @@ def build(
     volumes = [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name), *source]
     # A stage pod needs no accelerator, so it does not carry the training pod's node selection, only its tolerations.
     place = Scheduling(tolerations=scheduling.tolerations)
-    pod = pods.pod_spec([container], volumes, place)
-    return jobs.plan_config_map(name, plan, marks, owner), jobs.job(name, pod, marks, owner)
+    pod = pods.pod_spec([container], volumes, place, **storage.kept_together(settings))
+    return jobs.plan_config_map(name, plan, marks, owner), jobs.job(name, pod, marks, owner, template)
 
 
 def _source_volume(base: BaseModelSource, settings: Settings) -> tuple[list[Manifest], tuple[Manifest, ...]]:

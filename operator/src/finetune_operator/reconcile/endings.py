@@ -1,12 +1,13 @@
 """How a Job of ours ended, or that it does not run, with a name for each cause."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from finetune_contract.failure import Failure, FailureReason
 from finetune_operator.manifests.naming import ANNOTATION_GENERATION, LABEL_ATTEMPT, LABEL_ROLE, LABEL_RUN, Manifest
+from finetune_operator.reconcile.ranks import are_missing, first_failed, newest_of_each
 from finetune_operator.reconcile.troubles import NO_REPORTS, Reports, Trouble, failure_of_exit, pod_trouble
 
 _DISRUPTIONS = {
@@ -86,6 +87,12 @@ def pods_of(job: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
     return sorted(owned, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
 
+def node_of(job: Manifest, pods: Iterable[Manifest]) -> str | None:
+    """Where the Job's newest pod is."""
+    own = pods_of(job, pods)
+    return (own[-1].get("spec") or {}).get("nodeName") if own else None
+
+
 def finished_at(job: Manifest) -> datetime | None:
     """When the Job came to an end; None while it has not."""
     for condition in (job.get("status") or {}).get("conditions") or ():
@@ -99,14 +106,15 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
     finished = finished_at(job)
     if finished is None:
         return None
-    own = pods_of(job, pods)
-    if not (own and _has_ended(own[-1])) and now < finished + LAST_WORD:
+    own = newest_of_each(pods_of(job, pods))
+    all_have_ended = not are_missing(job, own) and all(_has_ended(pod) for pod in own)
+    if not all_have_ended and now < finished + LAST_WORD:
         return None
     if not own:
         message = "its pod is gone and nobody saw how it ended"
         return Ending("", Failure(reason=FailureReason.UNKNOWN, message=message))
-    pod = own[-1]
-    terminated = _terminated(pod)
+    pod = _deciding(own)
+    terminated = terminated_of(pod)
     node = (pod.get("spec") or {}).get("nodeName")
     if terminated is None:
         return Ending("", _without_exit(pod), node)
@@ -117,12 +125,19 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
         message="" if is_own_disk else str(terminated.get("message") or ""),
         failure=failure,
         node=node,
-        seconds=_seconds(terminated),
+        seconds=seconds_of(terminated),
     )
 
 
+def _deciding(pods: Sequence[Manifest]) -> Manifest:
+    """The pod that tells how the Job ended: of several ranks the one that failed first, else rank 0's."""
+    ends = [(pod, terminated_of(pod)) for pod in pods]
+    causes = [(pod, end, _cause(pod, end) if end else _without_exit(pod)) for pod, end in ends]
+    return first_failed((pod, end, cause) for pod, end, cause in causes if cause) or pods[0]
+
+
 def _has_ended(pod: Manifest) -> bool:
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or _terminated(pod) is not None
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or terminated_of(pod) is not None
 
 
 def last_word_at(job: Manifest) -> datetime | None:
@@ -135,11 +150,18 @@ def trouble_of(job: Manifest, pods: Sequence[Manifest], reports: Reports = NO_RE
     """What keeps the Job's newest pod from running; None when it runs."""
     if finished_at(job) is not None:
         return Trouble("Ending", "waiting for the pod's last word")
-    own = [pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")]
-    if not own:
+    if is_suspended(job):
+        return Trouble("Suspended", "the Job is suspended")
+    own = newest_of_each([pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")])
+    if are_missing(job, own):
         waiting = Trouble("PodPending", "waiting for the Job controller to create the pod")
         return reports.by_uid.get(job["metadata"]["uid"], waiting)
-    return pod_trouble(own[-1], reports)
+    return next((trouble for pod in own if (trouble := pod_trouble(pod, reports))), None)
+
+
+def is_suspended(job: Manifest) -> bool:
+    """Whether the Job has, or is about to have, no pods until somebody lets it go on: Kueue."""
+    return bool((job.get("spec") or {}).get("suspend"))
 
 
 def is_outdated(job: Manifest, pods: Sequence[Manifest], generation: int) -> bool:
@@ -148,7 +170,8 @@ def is_outdated(job: Manifest, pods: Sequence[Manifest], generation: int) -> boo
     return is_other and finished_at(job) is None and trouble_of(job, pods) is not None
 
 
-def _terminated(pod: Manifest) -> dict[str, Any] | None:
+def terminated_of(pod: Manifest) -> dict[str, Any] | None:
+    """How the pod's container ended; None while it has not, or nobody saw it."""
     for container in (pod.get("status") or {}).get("containerStatuses") or ():
         terminated = (container.get("state") or {}).get("terminated")
         if terminated:
@@ -183,6 +206,8 @@ def _disruption(pod: Manifest) -> Failure | None:
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             reason = _DISRUPTIONS.get(condition.get("reason", ""), FailureReason.EVICTED)
             return Failure(reason=reason, message=str(condition.get("message", ""))[:1000])
+    if status.get("reason") == "DeadlineExceeded":
+        return Failure(reason=FailureReason.DEADLINE_EXCEEDED, message=str(status.get("message", ""))[:1000])
     if status.get("reason") == "Evicted":
         words = str(status.get("message", ""))[:1000]
         own = any(sign in words for sign in _OWN_LIMIT)
@@ -192,7 +217,8 @@ def _disruption(pod: Manifest) -> Failure | None:
     return None
 
 
-def _seconds(terminated: dict[str, Any]) -> int:
+def seconds_of(terminated: Mapping[str, Any]) -> int:
+    """How long a container ran."""
     if not terminated.get("startedAt") or not terminated.get("finishedAt"):
         return 0
     start, end = (datetime.fromisoformat(terminated[key]) for key in ("startedAt", "finishedAt"))

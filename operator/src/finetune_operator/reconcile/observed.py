@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from finetune_contract.results import Progress
+from finetune_operator.reconcile.admission import Admission
 from finetune_operator.reconcile.troubles import NO_REPORTS, Reports
 from finetune_operator.settings import Settings
 
@@ -31,6 +32,8 @@ class Observed:
     """What `references` asked for, and the jobs above a job (see `lineage`); None where there is no such object."""
     progress: Progress | None = None
     """What the newest running training pod said last."""
+    admissions: Mapping[str, Admission] = field(default_factory=dict)
+    """Uid of a Job that waits in a queue -> what Kueue says of it."""
     denials: Mapping[str, str] = field(default_factory=dict)
     """Name of an object that the API server refused to create or change -> its words (quota, admission, schema).
 

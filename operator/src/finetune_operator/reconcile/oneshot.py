@@ -11,6 +11,7 @@ from finetune_contract.base import Document
 from finetune_contract.failure import Failure, FailureReason, policy_of, reason_of
 from finetune_operator.api.base import JobFailure
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile.admission import waits_for
 from finetune_operator.reconcile.endings import (
     Ending,
     ending_of,
@@ -119,7 +120,8 @@ def state_of(
     if ending is None and is_outdated(newest, observed.of("Pod"), generation):
         return Outdated(newest)
     if ending is None:
-        trouble = trouble_of(newest, observed.of("Pod"), observed.reports)
+        held_back = waits_for(newest, observed.admissions.get(newest["metadata"]["uid"]), now)
+        trouble = held_back or trouble_of(newest, observed.of("Pod"), observed.reports)
         return Working(trouble, failure=None if known else latched, until=last_word_at(newest))
     if known is None:
         outcome = _read(ending, parse, failure_in)

@@ -7,7 +7,7 @@ from finetune_operator.reconcile.endings import generation_of, label_of, name_of
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName
 from finetune_operator.reconcile.resources import child
-from finetune_operator.reconcile.troubles import Trouble, pod_trouble, refusal, stable
+from finetune_operator.reconcile.troubles import POD_STARTING, Trouble, pod_trouble, refusal, stable
 
 
 def child_of(deployment: ModelDeployment, observed: Observed) -> Manifest | None:
@@ -44,7 +44,8 @@ def hindrance(observed: Observed) -> Trouble:
                 return Trouble(refusal(words), f"a pod was refused: {words}")
     for pod in observed.of("Pod"):
         trouble = None if pod["metadata"].get("deletionTimestamp") else pod_trouble(pod, observed.reports)
-        if trouble:
+        # Old pods run while new ones start: naming that would have the reason go back and forth in every roll-out.
+        if trouble and trouble.reason != POD_STARTING:
             return Trouble(trouble.reason, f"pod {name_of(pod)}: {trouble.message}")
     return Trouble("Proving", "pods are loading the model and proving the adapters")
 

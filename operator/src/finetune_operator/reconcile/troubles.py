@@ -19,6 +19,9 @@ from pydantic import ValidationError
 from finetune_contract.failure import Failure, FailureReason, policy_of, reason_of, reason_of_exit_code
 from finetune_operator.manifests.naming import Manifest
 
+POD_STARTING = "PodStarting"
+"""Nothing is wrong with the pod, it only does not run yet."""
+
 _SIGKILL = 137
 
 
@@ -193,7 +196,7 @@ def pod_trouble(pod: Manifest, reports: Reports = NO_REPORTS) -> Trouble | None:
         found = (
             (reports.by_uid.get(pod["metadata"]["uid"]) or reports.claim) if _is_before_its_containers(pod) else None
         )
-        return found or Trouble("PodStarting", "the pod is starting")
+        return found or Trouble(POD_STARTING, "the pod is starting")
     return None
 
 

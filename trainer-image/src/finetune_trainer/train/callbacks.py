@@ -16,6 +16,8 @@ from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_store.checkpoints import Checkpoints
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
+from finetune_trainer.train.group import sums, together
+from finetune_trainer.train.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,16 @@ _LINE_EVERY_SECONDS = 5.0
 class Checkpointing(TrainerCallback):  # type: ignore[misc] # transformers has no types
     """Saves at the end of a step: every interval, when the pod is told to stop, and after the last step."""
 
-    def __init__(self, checkpoints: Checkpoints, interval_seconds: float, stop: Stop, board: ProgressBoard) -> None:
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        interval_seconds: float,
+        stop: Stop,
+        board: ProgressBoard,
+        ranks: Ranks = ALONE,
+    ) -> None:
         """Take where to save, and how often."""
+        self._ranks = ranks
         self._checkpoints = checkpoints
         self._interval_seconds = interval_seconds
         self._stop = stop
@@ -41,19 +51,24 @@ class Checkpointing(TrainerCallback):  # type: ignore[misc] # transformers has n
     def on_step_end(
         self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
-        """Decide whether to save, and whether to go on."""
-        is_due = time.monotonic() - self._saved_at >= self._interval_seconds
-        if is_due or self._stop.requested or state.global_step >= state.max_steps:
+        """Decide whether to save, and whether to go on: all ranks alike, by rank 0's clock and anybody's signal."""
+        is_due = self._ranks.is_first and time.monotonic() - self._saved_at >= self._interval_seconds
+        # A signal that comes from here on is for the next step: the others do not know of it.
+        due, stopped = sums(self._ranks, [is_due, self._stop.requested])
+        if due or stopped or state.global_step >= state.max_steps:
             control.should_save = True
             # Logged first, so that the guard sees the step before it is saved.
             control.should_log = True
-        if self._stop.requested:
+        if stopped:
+            self._stop.requested = True
             control.should_training_stop = True
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: object, **__: object) -> None:
         """Make the checkpoint count."""
-        self._checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+        if self._ranks.is_first:
+            self._checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
+        together(self._ranks)  # saved means saved for all: nobody leaves while rank 0 seals
         self._saved_at = time.monotonic()
         self._board.update(checkpoint_step=state.global_step)
         log.info("step %d: checkpoint saved", state.global_step)
@@ -109,7 +124,8 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         """Take over loss and learning rate."""
         if "loss" not in logs:
             return
-        self._board.update(loss=logs["loss"], learning_rate=logs["learning_rate"])
+        figures = {name: logs[name] for name in FIGURES if math.isfinite(logs.get(name, math.nan))}
+        self._board.update(loss=logs["loss"], learning_rate=logs["learning_rate"], figures=figures)
         now = time.monotonic()
         if now - self._line_at >= _LINE_EVERY_SECONDS or state.global_step >= state.max_steps:
             self._line_at = now
@@ -120,11 +136,19 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             )  # fmt: skip
 
 
+FIGURES = (
+    "rewards/margins", "rewards/accuracies", "margin", "accuracy", "reward", "reward_std", "frac_reward_zero_std", "kl",
+    "completions/mean_length", "completions/clipped_ratio",
+)  # fmt: skip
+"""What TRL's trainers log beside the loss that tells whether a method works; no method has more than eight of them."""
+
+
 class TokenClock:
     """Counts the tokens that were computed since it was last asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
         """Nothing counted yet."""
+        self._ranks = ranks
         self._tokens = 0
 
     def add(self, tokens: int) -> None:
@@ -132,6 +156,6 @@ class TokenClock:
         self._tokens += tokens
 
     def take(self) -> int:
-        """The tokens since the last call."""
+        """The tokens of all ranks since the last call; all of them ask at the same time."""
         tokens, self._tokens = self._tokens, 0
-        return tokens
+        return int(sums(self._ranks, [tokens])[0])

@@ -4,23 +4,29 @@ import gc
 import json
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, set_seed
 
-from finetune_contract.plans import Method, TrainingPlan
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.plans import Method, TrainingPlan, one_process_only
 from finetune_store.checkpoints import Checkpoints
+from finetune_trainer.train.adapters import attach, quantization
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
-from finetune_trainer.train.model import add_adapter, load_model, refuse_foreign_tokenizer
-from finetune_trainer.train.sequences import TrainingData, build_training_data
+from finetune_trainer.train.group import from_first, sums
+from finetune_trainer.train.methods import FAMILIES
+from finetune_trainer.train.model import CPU, load_model, refuse_foreign_tokenizer
+from finetune_trainer.train.order import GlobalBatches
+from finetune_trainer.train.sequences import TrainingData, build_training_data, with_blank
+from finetune_trainer.train.sharded import is_sharded
 from finetune_trainer.train.trainer import PackedTrainer, build_config
 from finetune_trainer.train.workbench import Workbench
 
@@ -52,10 +58,16 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
         FineTuneError: Preempted, NonFiniteLoss, DataTruncated, InvalidPlan, ModelNotFound, TokenizerMismatch.
     """
     plan = attempt.plan
+    family = FAMILIES.get(plan.method)
+    if attempt.ranks.are_several and (refusal := one_process_only(plan.method)):
+        raise FineTuneError(FailureReason.INVALID_PLAN, refusal)
     with attempt.watch.stage("Loading"):
         model = _load(plan, bench)
-        data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
-        newest = checkpoints.newest()
+        if family:
+            data = family.prepare(plan, bench)
+        else:
+            data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
+        newest = from_first(attempt.ranks, checkpoints.newest() if attempt.ranks.is_first else None)
     total = _total_steps(plan, len(data.dataset))
     resumed_from = newest[0] if newest else None
     attempt.board.update(
@@ -76,13 +88,19 @@ def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transf
     register()
     # The adapter's first weights are random: the same in every attempt.
     set_seed(plan.hyperparameters.seed)
-    model = load_model(bench.base, bench.device.dtype(trained=plan.adapter is None), bench.device)
+    family = FAMILIES.get(plan.method)
+    if family and family.load:
+        return family.load(plan, bench)
+    # One that is divided need not fit one GPU: FSDP moves each part there.
+    device = CPU if is_sharded(plan) else bench.device
+    dtype = bench.device.dtype(trained=plan.adapter is None)
+    model = load_model(bench.base, dtype, device, quantization(plan.adapter, bench.device))
     refuse_foreign_tokenizer(model, bench.tokenizer)
-    if is_segmentable(model):
+    if family is None and is_segmentable(model):
         model.set_attn_implementation(SEGMENTED)
-    else:
+    elif family is None:
         log.info("%s cannot keep packed documents apart: rows are padded, not packed", type(model).__name__)
-    return model if plan.adapter is None else add_adapter(model, plan.adapter)
+    return model if plan.adapter is None else attach(model, plan.adapter, bench.start)
 
 
 def _is_segmented(model: Any) -> bool:  # noqa: ANN401
@@ -116,33 +134,48 @@ def _train(
     checkpoints: Checkpoints,
 ) -> Path:
     """Run the loop to its end, or to the step in which the pod is told to stop; answers the last step's checkpoint."""
-    plan, clock = attempt.plan, TokenClock()
+    plan, ranks = attempt.plan, attempt.ranks
+    clock = TokenClock(ranks)
     reporting = Reporting(attempt.board, clock)
     recomputes = bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL
+    batches = _batches(attempt, bench, model, data, recomputes=recomputes)
     config = build_config(
         plan.hyperparameters,
         output_dir=str(checkpoints.directory),
         total_steps=total,
-        batches=_batches(plan, bench, model, data, recomputes=recomputes),
+        batches=batches,
         device=bench.device,
         packed_attention=_is_segmented(model),
         recomputes=recomputes,
+        sharded=is_sharded(plan),
     )
-    saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, attempt.stop, attempt.board)
-    trainer = PackedTrainer(
+    saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, attempt.stop, attempt.board, ranks)
+    settings = plan.hyperparameters
+    family = FAMILIES.get(plan.method)
+    if family:
+        make_trainer, dataset = partial(family.make_trainer, plan, bench), data.dataset
+    else:
+        order = GlobalBatches(len(data.dataset), settings.global_batch_size, batches, ranks, settings.seed)
+        make_trainer = partial(PackedTrainer, order=order, ranks=ranks)
+        dataset = with_blank(data.dataset) if ranks.are_several else data.dataset
+    trainer = make_trainer(
         clock=clock,
         model=model,
         args=config,
-        train_dataset=data.dataset,
+        train_dataset=dataset,
         processing_class=bench.tokenizer,
         # The guard before the one that saves.
         callbacks=[Guard(), reporting, saving],
     )
     trainer.remove_callback(PrinterCallback)
+    if ranks.are_several and resumed is None:
+        # Each rank drops out other things; a resumed one goes on with the random state that was saved.
+        set_seed(settings.seed + ranks.rank)
     attempt.stop.check()
     began = time.monotonic()
     with attempt.stop.deferred():
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        attempt.stop.requested = any(sums(ranks, [attempt.stop.requested]))
     attempt.stop.check()
     first = reporting.first_step_seconds or 0.0
     attempt.watch.add("FirstStep", first)
@@ -151,7 +184,7 @@ def _train(
 
 
 def _batches(
-    plan: TrainingPlan,
+    attempt: Attempt,
     bench: Workbench,
     model: Any,  # noqa: ANN401
     data: TrainingData,
@@ -170,7 +203,8 @@ def _batches(
         )
     else:
         most = most_on_cpu(data.sequence_length)
-    batches = plan_batches(plan.hyperparameters, int(os.environ.get("WORLD_SIZE", "1")), most)
+    # GPUs may differ in what is free: all ranks take what rank 0 takes.
+    batches = from_first(attempt.ranks, plan_batches(attempt.plan.hyperparameters, attempt.ranks.count, most))
     log.info("micro batch %d, accumulated %d times", batches.micro, batches.accumulation)
     return batches
 

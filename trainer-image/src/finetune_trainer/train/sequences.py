@@ -164,3 +164,12 @@ def _dataset(pieces: list[Piece], pack_length: int | None) -> Any:  # noqa: ANN4
     if pack_length is None:
         return Dataset.from_dict({**columns, "seq_lengths": [[len(piece.ids)] for piece in pieces]})
     return pack_dataset(Dataset.from_dict(columns), pack_length, "bfd_split")
+
+
+def with_blank(dataset: Any) -> Any:  # noqa: ANN401 - datasets has no types
+    """The data and, behind it, a sequence with nothing to learn: for ranks that have nothing else to compute."""
+    from datasets import concatenate_datasets
+
+    ids = dataset[0]["input_ids"][:2]
+    columns = {"input_ids": [ids], "labels": [[IGNORED] * len(ids)], "seq_lengths": [[len(ids)]]}
+    return concatenate_datasets([dataset, type(dataset).from_dict(columns, features=dataset.features)])
