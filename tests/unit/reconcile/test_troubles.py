@@ -65,6 +65,9 @@ def restarted(ended: Object, *, now: str, kind: str = "containerStatuses") -> Ob
     ("children", "claims", "wanted"),
     [
         pytest.param({"Job": [a_job()]}, [], ["job"], id="a Job without a pod"),
+        pytest.param(
+            {"Job": [a_job(spec={"parallelism": 2})], "Pod": [a_pod()]}, [], ["job"], id="a group that lacks a member"
+        ),
         pytest.param({"Job": [a_job(spec={"suspend": True})]}, [], [], id="one that waits in a queue"),
         pytest.param({"Job": [a_job()], "Pod": [a_pod()]}, [a_claim()], [], id="one whose pod runs"),
         pytest.param(
