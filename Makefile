@@ -10,7 +10,7 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 .DEFAULT_GOAL := help
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
-.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo \
+.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
 	test test-unit test-trainer test-cluster check generate
 
 help: ## list the targets
@@ -50,6 +50,9 @@ demo: prepare cluster images install ## three YAMLs to a served adapter, with a 
 bench-demo: demo ## the demo's accuracy over three seeds
 	@$(ON_CLUSTER) $(VENV)/python -m tools.demo.bench
 
+bench-operator: venv ## the operator at scale: 1,000 jobs at once, 10,000 at rest, beside a bare client
+	@$(VENV)/python -m tools.bench.operator
+
 test: prepare test-unit test-trainer test-cluster ## all tests: what CI runs, with `make check`
 
 test-unit: venv ## tests without a cluster, under a minute
@@ -70,5 +73,6 @@ check: venv ## format, lint, types, import rules, generated files
 	@$(MAKE) --no-print-directory generate
 	git diff --exit-code -- crds charts docs/reference
 
-generate: venv ## everything that is made from code: CRDs
+generate: venv ## everything that is made from code: CRDs, the metrics' page
 	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
+	$(VENV)/python -m tools.metrics_page docs/reference/metrics.md
