@@ -28,9 +28,9 @@ Useful expressions (`P` stands for `finetune_operator`):
 | question | expression |
 |---|---|
 | When did a watch last say something? | `time() - P_watch_last_event_timestamp_seconds` |
-| Does the queue keep up? | `histogram_quantile(0.99, sum by (le) (rate(P_workqueue_queue_duration_seconds_bucket[5m])))` |
+| Does the queue keep up? | `histogram_quantile(0.99, rate(P_workqueue_queue_duration_seconds_bucket[5m]))` |
 | Is there exactly one leader? | `sum(P_leader_election_master_status) == 1` |
-| GPU-seconds a day that disruptions cost | `sum by (namespace) (increase(P_gpu_seconds_total{outcome="Disrupted"}[1d]))` |
+| What do disruptions cost a day? | `increase(P_gpu_seconds_total{outcome="Disrupted"}[1d])` |
 """
 TYPES: dict[type[MetricWrapperBase], tuple[str, str]] = {
     Counter: ("counter", "_total"),
