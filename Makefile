@@ -10,7 +10,7 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 .DEFAULT_GOAL := help
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
-.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo \
+.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-trainer \
 	test test-unit test-trainer test-cluster check generate
 
 help: ## list the targets
@@ -49,6 +49,9 @@ demo: prepare cluster images install ## three YAMLs to a served adapter, with a 
 
 bench-demo: demo ## the demo's accuracy over three seeds
 	@$(ON_CLUSTER) $(VENV)/python -m tools.demo.bench
+
+bench-trainer: venv ## our trainer against TRL on CPU; with a GPU an 8 B model, with the demo up the time to the first step
+	@$(ON_CLUSTER) $(VENV)/python -W ignore -m tools.bench.trainer
 
 test: prepare test-unit test-trainer test-cluster ## all tests: what CI runs, with `make check`
 

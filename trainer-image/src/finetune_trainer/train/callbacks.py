@@ -18,7 +18,8 @@ from finetune_store.checkpoints import Checkpoints
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
 from finetune_trainer.train.divergence import LossCurve
-from finetune_trainer.train.meters import Meter, peak_memory
+from finetune_trainer.train.memory import peak_memory
+from finetune_trainer.train.meters import Meter
 
 log = logging.getLogger(__name__)
 

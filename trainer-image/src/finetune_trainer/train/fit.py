@@ -24,6 +24,7 @@ from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu,
 from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
 from finetune_trainer.train.meters import Meter
 from finetune_trainer.train.model import add_adapter, load_model, refuse_foreign_tokenizer
+from finetune_trainer.train.rehearsal import cuts, first_that_fits
 from finetune_trainer.train.sequences import TrainingData, build_training_data
 from finetune_trainer.train.trainer import PackedTrainer, build_config
 from finetune_trainer.train.validation import SequenceLoss, Validation, ValidationData, prepare_validation
@@ -178,32 +179,38 @@ def _train(
     plan, clock = attempt.plan, TokenClock()
     reporting = Reporting(attempt.board, clock, meter)
     recomputes = bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL
-    batches = _batches(plan, bench, model, data, recomputes=recomputes)
-    attempt.board.update(micro_batch_size=batches.micro)
-    config = build_config(
-        plan.hyperparameters,
-        output_dir=str(checkpoints.directory),
-        total_steps=total,
-        batches=batches,
-        device=bench.device,
-        packed_attention=_is_segmented(model),
-        recomputes=recomputes,
-    )
+    estimate = _batches(plan, bench, model, data, recomputes=recomputes)
     saving = Checkpointing(checkpoints, plan.checkpoints, attempt.stop, attempt.board)
     looking = (
         Validation(plan.validation, validation.interval_steps, attempt.board, checkpoints, meter)
         if validation is not None
         else None
     )
-    trainer = PackedTrainer(
-        clock=clock,
-        model=model,
-        args=config,
-        train_dataset=data.dataset,
-        processing_class=bench.tokenizer,
-        # The guard and what decides about saving before the one that saves.
-        callbacks=[Guard(), reporting, *([looking] if looking else []), saving],
-    )
+
+    def build(batches: BatchPlan) -> PackedTrainer:
+        attempt.board.update(micro_batch_size=batches.micro)
+        config = build_config(
+            plan.hyperparameters,
+            output_dir=str(checkpoints.directory),
+            total_steps=total,
+            batches=batches,
+            device=bench.device,
+            packed_attention=_is_segmented(model),
+            recomputes=recomputes,
+        )
+        return PackedTrainer(
+            clock=clock,
+            model=model,
+            args=config,
+            train_dataset=data.dataset,
+            processing_class=bench.tokenizer,
+            # The guard and what decides about saving before the one that saves.
+            callbacks=[Guard(), reporting, *([looking] if looking else []), saving],
+        )
+
+    plans = cuts(plan.hyperparameters, estimate, bench.device, resumed)
+    trainer, batches = first_that_fits(plans, build, data.dataset)
+    log.info("micro batch %d, accumulated %d times", batches.micro, batches.accumulation)
     if looking and validation:
         looking.measure = SequenceLoss(trainer, validation.dataset, batches.micro)
     trainer.remove_callback(PrinterCallback)
@@ -241,9 +248,7 @@ def _batches(
         )
     else:
         most = most_on_cpu(data.sequence_length)
-    batches = plan_batches(plan.hyperparameters, int(os.environ.get("WORLD_SIZE", "1")), most)
-    log.info("micro batch %d, accumulated %d times", batches.micro, batches.accumulation)
-    return batches
+    return plan_batches(plan.hyperparameters, int(os.environ.get("WORLD_SIZE", "1")), most)
 
 
 def _history(checkpoint: Path) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from finetune_trainer.stop import Stop
 from finetune_trainer.timings import Stopwatch
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.failures import named
+from finetune_trainer.train.memory import peak_memory
 from finetune_trainer.train.result import failed_result, fitted
 from finetune_trainer.train.surroundings import prepare_environment
 
@@ -57,6 +58,8 @@ class _Command:
             return fitted(run(Attempt(plan, arguments.pod_uid, board, stop, watch), arguments.store))
 
     def failed(self, failure: Failure) -> Document:
+        if self._board:
+            self._board.update(peak_memory_bytes=peak_memory())
         return fitted(failed_result(failure, self._board.snapshot() if self._board else None))
 
 
