@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--faults", choices=("subset", "all"), default="subset", help="which fault cases to run")
     group.addoption("--faults-seed", type=int, default=0, help="chooses the subset")
+    group.addoption("--faults-record", metavar="VERSION", help="record this version's objects for later upgrades")
     group.addoption("--faults-at-once", type=int, default=cases_at_once(), help="cases that run at the same time")
 
 

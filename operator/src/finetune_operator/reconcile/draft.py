@@ -17,8 +17,9 @@ from finetune_operator.api.finetunejobstatus import (
     TimingStatus,
 )
 from finetune_operator.manifests import staging, training
-from finetune_operator.manifests.naming import Manifest
+from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
 from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.endings import label_of
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.resources import missing_claim, note_denials, stale_children, to_create
@@ -139,7 +140,12 @@ class Draft:
         """Whether a child belongs to the present run or resolution; what another edit left behind is stopped."""
         if role == training.ROLE:
             return self.run is None or run == self.run.key[:16]
-        return role != staging.ROLE or self.stage_run is None or run == self.stage_run
+        return role != staging.ROLE or run == (self.stage_run or self._last_stage_run() or run)
+
+    def _last_stage_run(self) -> str | None:
+        """The label of the resolution that was made last: what an interrupted deletion left of earlier ones goes."""
+        made = [item for item in self.observed.of("Job") if label_of(item, LABEL_ROLE) == staging.ROLE]
+        return label_of(made[-1], LABEL_RUN) if made else None
 
     def _phase(self) -> str:
         conditions = self.conditions
