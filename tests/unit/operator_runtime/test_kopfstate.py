@@ -22,7 +22,7 @@ async def deliver(memories: ResourceMemories) -> list[tuple[str | None, dict[str
     await process_resource_event(
         lifecycle=kopf.lifecycles.all_at_once,
         indexers=OperatorIndexers(),
-        registry=build_registry(lambda change, item: seen.append((change, item))),
+        registry=build_registry(lambda change, item: seen.append((change, item)), Settings()),
         settings=settings,
         memories=memories,
         memobase=Memo(),
