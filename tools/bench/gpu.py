@@ -85,7 +85,8 @@ def main() -> None:
         )  # fmt: skip
         trainer = PackedTrainer(
             order=GlobalBatches(len(data.dataset), settings.global_batch_size, batches, ALONE, settings.seed),
-            ranks=ALONE, clock=clock, model=model, args=arguments, train_dataset=data.dataset, processing_class=tokenizer,
+            ranks=ALONE, clock=clock, model=model, args=arguments, train_dataset=data.dataset,
+            processing_class=tokenizer,
             callbacks=[Guard(), Reporting(ProgressBoard("bench", 1), clock, meter)],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)

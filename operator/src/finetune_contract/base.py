@@ -26,6 +26,10 @@ class Document(BaseModel):
         """The document as compact JSON, without fields that are unset."""
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
+    def to_message(self) -> bytes:
+        """The document as it goes into a termination message, where bytes are dear: without what is a default."""
+        return self.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 """A digest written as `sha256:` and 64 hexadecimal digits."""

@@ -97,7 +97,7 @@ def fitting(result: Document) -> bytes:
     Raises:
         ValueError: When it is too long: the kubelet would cut it into something that is not JSON.
     """
-    text = result.to_json().encode()
+    text = result.to_message()
     if len(text) > TERMINATION_LIMIT:
         raise ValueError(f"a result of {len(text)} bytes does not fit the {TERMINATION_LIMIT} of a termination message")
     return text

@@ -492,7 +492,7 @@ def test_what_an_interrupted_deletion_left_of_an_earlier_resolution_goes_later()
     left = [item for item in here.children["ConfigMap"] if "stage" in item["metadata"]["name"]]
     succeed(here)
     here.later(60)
-    here.edit(method="CPT")
+    here.edit(adapter={"rank": 8})
     staged(OTHER, here)
     here.children["ConfigMap"] += left
     here.settle()

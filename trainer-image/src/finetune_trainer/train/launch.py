@@ -124,7 +124,7 @@ def launch(
             f"spec.parallelism.timeoutSeconds ({plan.parallelism.timeout_seconds})",
         )
         result_document = TrainingResult(run_key=plan.run_key, attempt=plan.attempt, failure=failure)
-        termination_log.write_text(result_document.to_json())
+        termination_log.write_bytes(result_document.to_message())
         return _NCCL_EXIT_CODE or 1
     # Nothing after a signal: what Kubernetes says about the container is more than could be said here.
     termination_log.write_bytes(_left_by(cause))

@@ -37,4 +37,4 @@ def fitted(result: TrainingResult) -> TrainingResult:
 
 
 def _size(result: TrainingResult) -> int:
-    return len(result.to_json().encode())
+    return len(result.to_message())
