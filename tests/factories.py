@@ -86,7 +86,7 @@ def ready_dataset(name: str = "tickets", letter: str = "d") -> Object:
         "key": "k" * 32,
         "uri": stored(letter, "datasets").uri,
         "createdAt": stamp(NOW),
-        "format": "Text",
+        "format": "Messages",
         "rows": {"read": 10, "kept": 9},
     }
     return make_dataset(name, status={"observedGeneration": 1, "phase": "Ready", "revision": revision})
@@ -170,7 +170,7 @@ def as_child(manifest: Object, now: datetime = NOW) -> Object:
         "creationTimestamp": stamp(now),
         "generation": 1,
     }
-    kept = {"nodeName", "suspend", "parallelism", "backoffLimit", "replicas"}
+    kept = {"nodeName", "suspend", "parallelism", "backoffLimit", "replicas", "accessModes"}
     if "spec" in child:
         child["spec"] = {name: value for name, value in child["spec"].items() if name in kept}
     child.pop("data", None)

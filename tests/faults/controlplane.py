@@ -7,10 +7,8 @@ and may stop and starve what it likes. What a kubelet would do is done by `kubel
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
-import signal
 import socket
 import ssl
 import subprocess
@@ -31,7 +29,6 @@ CONTROLLERS = (
     "serviceaccount-controller",
 )  # fmt: skip
 READY_SECONDS = 60.0
-_PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
@@ -41,9 +38,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel ends the child when the test process ends, however that happens."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Before a command: the kernel ends it when the test process ends, however that happens.
+
+Not a `preexec_fn`: Python code between fork and exec deadlocks now and then in a process with threads.
+"""
 
 
 class ControlPlane:
@@ -143,13 +142,12 @@ class ControlPlane:
     def _run(self, name: str, *argv: str) -> None:
         with (self._folder / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                argv,
+                [*DIES_WITH_PARENT, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
                 env={"PATH": os.environ["PATH"], "HOME": str(self._folder)},
-                preexec_fn=die_with_parent,
             )
         self._processes.append((name, process))
 

@@ -67,8 +67,9 @@ class Kubelet:
                     uid = change.item["metadata"]["uid"]
                     if change.kind == "Pod" and change.type == "ADDED":
                         self._tasks[uid] = asyncio.create_task(self._live(change.item))
-                    elif change.kind == "Pod" and change.type == "DELETED" and uid in self._tasks:
-                        self._tasks[uid].cancel()
+                    elif change.kind == "Pod" and _is_going(change.item) and uid in self._tasks:
+                        self._tasks.pop(uid).cancel()
+                        self._tasks[f"end of {uid}"] = asyncio.create_task(self._end(change.item))
         finally:
             for task in self._tasks.values():
                 task.cancel()
@@ -91,6 +92,12 @@ class Kubelet:
                 await self._set(pod, _terminated("died", policy_of(reasons.pop(0)).exit_code or 1))
             else:
                 await self._set(pod, _terminated(await self._result(pod)))
+
+    async def _end(self, pod: Object) -> None:
+        """SIGTERM: a running container ends without a result."""
+        with contextlib.suppress(RefusedError):
+            if (pod.get("status") or {}).get("phase") == "Running":
+                await self._set(pod, _terminated("", 143))
 
     async def _start(self, pod: Object) -> None:
         """A container needs the Secrets that it names."""
@@ -157,6 +164,10 @@ class Kubelet:
         self.store.outcomes[plan.run_key] = result
         self.store.trainings[plan.run_key] += 1
         return result.to_json()
+
+
+def _is_going(pod: Object) -> bool:
+    return bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def _stamp() -> str:

@@ -21,7 +21,7 @@ from tests.faults.controlplane import ControlPlane
 from tests.faults.stage import Stage
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
-CASE_SECONDS = 180.0
+CASE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from pathlib import Path
 import aiohttp
 
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS
-from tests.faults.controlplane import die_with_parent, free_port
+from tests.faults.controlplane import DIES_WITH_PARENT, free_port
 from tests.faults.proxy import Proxy
 
 QUICK = {
     "RESYNC_SECONDS": "2", "RELIST_SECONDS": "0.3", "WATCH_LAG_SECONDS": "0.5", "WATCH_IDLE_SECONDS": "3",
-    "RETRY_SECONDS": "0.2", "OUTAGE_RETRY_SECONDS": "1", "REFUSAL_RETRY_SECONDS": "1", "REQUEST_SECONDS": "3", "REFERENCE_SECONDS": "0.5",
-    "PROGRESS_POLL_SECONDS": "60", "LEASE_DURATION_SECONDS": "6", "LEASE_RENEW_SECONDS": "4",
+    "RETRY_SECONDS": "0.2", "OUTAGE_RETRY_SECONDS": "1", "REFUSAL_RETRY_SECONDS": "1", "REQUEST_SECONDS": "5",
+    "REFERENCE_SECONDS": "0.5", "PROGRESS_POLL_SECONDS": "60", "LEASE_DURATION_SECONDS": "15",
+    "LEASE_RENEW_SECONDS": "10",
     "LEASE_RETRY_SECONDS": "1",
 }  # fmt: skip
 """Settings of all cases; in production they are ten to a hundred times as long."""
@@ -107,7 +108,7 @@ class Operator:
         except (aiohttp.ClientError, TimeoutError):
             return 0
 
-    async def ready(self, seconds: float = 30.0) -> None:
+    async def ready(self, seconds: float = 90.0) -> None:
         """Wait until the caches are filled."""
         deadline = time.monotonic() + seconds
         while await self.probe("/readyz") != 200:
@@ -115,7 +116,7 @@ class Operator:
                 raise AssertionError(f"{self.name} is not ready after {seconds:g} s:\n{self.log()[-3000:]}")
             await asyncio.sleep(0.1)
 
-    async def watching(self, seconds: float = 30.0) -> None:
+    async def watching(self, seconds: float = 90.0) -> None:
         """Wait until every kind is watched."""
         kinds = {f"watch {kind}" for kind in (*OWN_KINDS, *CHILD_KINDS)}
         deadline = time.monotonic() + seconds
@@ -132,13 +133,12 @@ class Operator:
         self.starts += 1
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "finetune_operator"],
+                [*DIES_WITH_PARENT, sys.executable, "-m", "finetune_operator"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
                 env=self._environment,
-                preexec_fn=die_with_parent,
             )
 
     async def _supervise(self) -> None:

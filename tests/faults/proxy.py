@@ -6,7 +6,6 @@ by line. Every write and every watch event has a label that is the same in every
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import re

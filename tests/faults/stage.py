@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import invariants, life
-from tests.faults.api import Api, Change, History, Object, Recorder, RefusedError
+from tests.faults.api import Api, History, Object, Recorder
 from tests.faults.controlplane import ControlPlane
 from tests.faults.kubelet import Kubelet
 from tests.faults.process import Operator
-from tests.faults.proxy import Proxy, Request, Rule, StreamRule
+from tests.faults.proxy import Proxy, Rule, StreamRule
 
 SETTLED_SECONDS = 0.4
 """Without a request that writes: the operator has come to rest."""
-GONE_SECONDS = 60.0
+GONE_SECONDS = 90.0
+PATIENCE = 90.0
+"""Seconds for what takes a few on an idle machine: a loaded one is no fault."""
 COMPLAINTS = ("Traceback", "failed, again in", "Task exception was never retrieved", "never awaited")
 """What an operator's log never says, whatever is injected."""
 
@@ -31,9 +33,13 @@ class Stage:
         self.history: History = recorder.histories[self.namespace]
         self.kubelet = Kubelet(api, self.history, self.namespace)
         self.operators: list[Operator] = []
+        self.retired: list[Operator] = []
+        """Operators that are gone for good; what they did still counts."""
         self.complaints_allowed: tuple[str, ...] = ()
         """What the operator may say in this case although it sounds bad."""
         self.exits_allowed = 0
+        self.moved: tuple[str, ...] = ()
+        """Kinds whose conditions come back to what they said because in this case the world does."""
         self._control = control
         self._folder = folder / self.namespace
         self._tasks: list[asyncio.Task[None]] = []
@@ -42,14 +48,14 @@ class Stage:
         """A namespace, ready to take pods."""
         self._folder.mkdir(parents=True)
         await self.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while await self.api.get("ServiceAccount", self.namespace, "default") is None:
                 await asyncio.sleep(0.05)
         self._tasks.append(asyncio.create_task(self.kubelet.run()))
 
     async def close(self) -> None:
         """End the operators and delete the namespace; it must go."""
-        for operator in self.operators:
+        for operator in (*self.operators, *self.retired):
             await operator.stop()
             await operator.proxy.stop()
         await self.delete_namespace()
@@ -94,18 +100,18 @@ class Stage:
     def resource(self, kind: str, name: str) -> Object:
         return self.history.get(kind, name)
 
-    async def until(self, what: str, holds: Callable[[], Any], seconds: float = 40.0) -> Any:
+    async def until(self, what: str, holds: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         try:
             return await self.history.until(what, holds, seconds)
         except AssertionError as error:
             logs = "\n".join(f"--- {operator.name}\n{operator.log()[-4000:]}" for operator in self.operators)
             raise AssertionError(f"{error}\n{logs}") from None
 
-    async def until_done(self, kind: str = "FineTuneJob", name: str = life.JOB, seconds: float = 40.0) -> None:
+    async def until_done(self, kind: str = "FineTuneJob", name: str = life.JOB, seconds: float = PATIENCE) -> None:
         """Until a resource is Ready for its present spec."""
         await self.until(f"{kind} {name} Ready", lambda: life.is_done(self.resource(kind, name)), seconds)
 
-    async def until_injected(self, count: int, seconds: float = 20.0) -> None:
+    async def until_injected(self, count: int, seconds: float = PATIENCE) -> None:
         """Until so many faults were injected."""
         async with asyncio.timeout(seconds):
             while self.injected < count:
@@ -124,7 +130,7 @@ class Stage:
         await self.until_said("FineTuneJob", life.JOB, "DatasetNotFound")
         await self.apply(life.dataset(self.namespace))
 
-    async def until_said(self, kind: str, name: str, words: str, seconds: float = 40.0) -> None:
+    async def until_said(self, kind: str, name: str, words: str, seconds: float = PATIENCE) -> None:
         """Until a resource's Ready condition has these words in its reason or message."""
 
         def is_said() -> bool:
@@ -166,11 +172,11 @@ class Stage:
     @property
     def injected(self) -> int:
         """Faults so far: what the proxies did, and kills that came from elsewhere."""
-        return sum(operator.proxy.injected for operator in self.operators)
+        return sum(operator.proxy.injected for operator in (*self.operators, *self.retired))
 
     async def settle(self) -> None:
         """Until nothing is written any more."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 before = self._writes()
                 await asyncio.sleep(SETTLED_SECONDS)
@@ -183,7 +189,7 @@ class Stage:
     async def verdict(self, expected: Object | None) -> None:
         """Fail with everything that is wrong."""
         await self.settle()
-        wrong = invariants.broken(self.history, self.kubelet.store)
+        wrong = invariants.broken(self.history, self.kubelet.store, self.moved)
         if expected is not None:
             wrong += await self._unlike(expected)
         wrong += await self._writes_without_need()
@@ -215,7 +221,7 @@ class Stage:
             for item in self.history.of(kind):
                 touch = {"metadata": {"annotations": {"example.com/touched": secrets.token_hex(4)}}}
                 await self.edit(kind, item["metadata"]["name"], touch)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not any(len(o.proxy.events) > seen for o, seen in zip(self.operators, passes, strict=True)):
                 await asyncio.sleep(0.05)
         await asyncio.sleep(SETTLED_SECONDS)
@@ -230,6 +236,3 @@ class Stage:
     def inject(self, rule: Rule | StreamRule) -> None:
         for operator in self.operators:
             operator.proxy.inject(rule)
-
-
-__all__ = ["Change", "Request", "RefusedError", "Stage"]

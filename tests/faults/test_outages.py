@@ -42,7 +42,7 @@ async def _until_moment(stage: Stage, moment: str) -> asyncio.Event:
 
 async def _outage(seconds: float, moment: str, stage: Stage, goldens: Goldens) -> None:
     """The pod's end falls into the outage. A leader that cannot renew its lease ends, and is started again."""
-    operator = await running_operator(stage)
+    operator = await running_operator(stage, LEASE_DURATION_SECONDS="5", LEASE_RENEW_SECONDS="3")
     stage.exits_allowed = 99
     held = await _until_moment(stage, moment)
     operator.proxy.is_down = True
@@ -61,7 +61,7 @@ async def _away_at_start(stage: Stage, goldens: Goldens) -> None:
     operator.proxy.is_down = True
     operator.proxy.injected += 1
     operator.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while await operator.probe("/livez") != 200:
             await asyncio.sleep(0.1)
     assert await operator.probe("/readyz") == 503
@@ -96,7 +96,7 @@ async def _two_leaders(stage: Stage, goldens: Goldens) -> None:
 
 async def _leader_of(stage: Stage) -> tuple[Operator, Operator]:
     """The operator that leads, and the other one."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while not (holder := await _holder(stage)):
             await asyncio.sleep(0.1)
     first, second = stage.operators
@@ -160,7 +160,7 @@ async def _lease_stolen(stage: Stage, goldens: Goldens) -> None:
     thief = {"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 1}}
     await stage.edit("Lease", "finetune-operator", thief)
     operator.proxy.injected += 1
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         while not operator.exits:
             await asyncio.sleep(0.05)
     held.set()

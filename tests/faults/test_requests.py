@@ -12,7 +12,7 @@ from tests.faults.plays import at_start, in_training, in_whole_life, starting
 from tests.faults.proxy import Action, Rule
 from tests.faults.stage import Stage
 
-LATE = 5.0
+LATE = 8.0
 """Seconds; longer than REQUEST_SECONDS of the operators here."""
 
 ANSWERS: dict[str, tuple[Action, int]] = {

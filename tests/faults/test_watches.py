@@ -90,11 +90,11 @@ def _named(action: StreamAction, name: str) -> StreamAction:
 def _stream_cases() -> list[Case]:
     cases = []
     for kind in WATCHED:
-        for action in (actions.close, actions.twice, actions.fall_silent, _named(actions.error(410), "410")):
+        for action in (actions.close, actions.twice, actions.fall_silent, _named(actions.error(410), "ERROR 410")):
             times = 99 if action is actions.twice else 1
             cases.append(_bad_news(partial(_of, kind, action, times), is_exception=False))
-        for action in (actions.half_a_line, _named(actions.error(500), "ERROR 500"), _named(actions.error(429), "429")):
-            cases.append(_bad_news(partial(_of, kind, action, 1), is_exception=True))
+        deadly = (actions.half_a_line, _named(actions.error(500), "ERROR 500"), _named(actions.error(429), "ERROR 429"))
+        cases += [_bad_news(partial(_of, kind, action, 1), is_exception=True) for action in deadly]
     return cases
 
 

@@ -141,8 +141,8 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.LOSS_DIVERGED: Policy(
         80, False, True,
-        "The training loss stays far above where it was.",
-        "Lower hyperparameters.learningRate or raise warmupSteps.",
+        "The training loss stays far above where it was (median and median absolute deviation of the last steps).",
+        "Lower hyperparameters.learningRate, or raise hyperparameters.warmupSteps.",
     ),
     FailureReason.DATA_TRUNCATED: Policy(
         77, False, True,
@@ -152,7 +152,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     FailureReason.NCCL_TIMEOUT: Policy(
         79, True, True,
         "Ranks of one attempt wait for each other longer than the collective operations' time limit.",
-        "Look at the network between the nodes, and for a rank that hangs or died before the others.",
+        "Look for a lost peer or a blocked network; raise parallelism.timeoutSeconds if steps are long.",
     ),
     FailureReason.PREEMPTED: Policy(
         78, True, False,

@@ -12,6 +12,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from finetune_operator.cache import Cache
 from finetune_operator.cluster import OWN_KINDS, ApiServer
+from finetune_operator.collection import Collector
 from finetune_operator.engine import Engine
 from finetune_operator.entries import Key
 from finetune_operator.errors import ClusterError
@@ -71,6 +72,7 @@ class Operator:
         self._queue_poller = QueuePoller(
             self._cluster, self._cache, self._queue.add_after, settings.queue_poll_seconds, settings.progress_per_second
         )
+        self._collector = Collector(self._cluster, self._cache, recorder, settings, _now)
         self._health = Health(
             self._cache,
             longest_pass=self._queue.longest_running,
@@ -113,9 +115,10 @@ class Operator:
             await self._elector.campaign()
             polling = tasks.create_task(self._poller.run(), name="progress")
             queueing = tasks.create_task(self._queue_poller.run(), name="queues")
+            collecting = tasks.create_task(self._collector.run(), name="collection")
             holding = tasks.create_task(self._hold(), name="lease")
             await self._engine.work()
-            for task in (sweeping, polling, queueing, holding):
+            for task in (sweeping, polling, queueing, collecting, holding):
                 task.cancel()
 
     async def _hold(self) -> None:

@@ -19,11 +19,12 @@ from finetune_operator.errors import ClusterError, Conflict, Denied, NotFound, U
 from finetune_operator.events import Recorder
 from finetune_operator.explanations import Explanations
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.queue import Closed, WorkQueue
+from finetune_operator.queue import Closed, Urgency, WorkQueue
 from finetune_operator.reconcile.kinds import Kind
 from finetune_operator.reconcile.lineage import ancestors
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Outcome
+from finetune_operator.reconcile.storage import claim_among, settings_for
 from finetune_operator.reconcile.troubles import Doubt, in_doubt
 from finetune_operator.settings import Settings
 
@@ -76,17 +77,18 @@ class Engine:
     async def work(self) -> None:
         """Lead: look at everything once, then at what changes, until the queue is closed and all passes are done."""
         self._leads = True
-        self.notify(self._cache.keys())
+        self.notify(self._cache.keys(), Urgency.RESYNC)
         async with asyncio.TaskGroup() as workers:
             for number in range(self._settings.workers):
                 workers.create_task(self._work(), name=f"worker {number}")
 
-    def notify(self, keys: Iterable[Key]) -> None:
+    def notify(self, keys: Iterable[Key], urgency: Urgency = Urgency.CHANGE) -> None:
         """These resources should be looked at. The standby only keeps its cache: a new leader looks at everything."""
         if self._leads:
             for key in keys:
                 if key.kind in self._kinds:
-                    self._queue.add(key)
+                    entry = self._cache.entry(key)
+                    self._queue.add(key, Urgency.EDIT if entry and entry.is_edited else urgency)
 
     async def _work(self) -> None:
         while True:
@@ -174,13 +176,14 @@ class Engine:
     async def _observe(self, key: Key, resource: Manifest, references: tuple[Reference, ...]) -> Observed:
         children = self._cache.children(key, resource["metadata"]["uid"])
         jobs = [str(job["metadata"]["uid"]) for job in children.get("Job", ())]
+        found = {
+            **ancestors(resource, lambda above: self._cache.get(Place(above.kind, key.namespace, above.name))),
+            **{reference: await self._look_up(key.namespace, reference) for reference in references},
+        }
         observed = Observed(
-            settings=self._settings,
+            settings=settings_for(self._settings, claim_among(found, self._settings)),
             children=children,
-            references={
-                **ancestors(resource, lambda above: self._cache.get(Place(above.kind, key.namespace, above.name))),
-                **{reference: await self._look_up(key.namespace, reference) for reference in references},
-            },
+            references=found,
             progress=self._cache.progress.get(key),
             admissions={uid: self._cache.admissions[uid] for uid in jobs if uid in self._cache.admissions},
             denials=dict(self._denials.get(key, {})),

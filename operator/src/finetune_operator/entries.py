@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from finetune_operator.api.base import GROUP
 from finetune_operator.cluster import OWN_KINDS, controller_uid
+from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_QUEUE, LABEL_ROLE, Manifest
 
 KUBECTL_COPY = "kubectl.kubernetes.io/last-applied-configuration"
@@ -57,6 +58,8 @@ class Entry:
     """Digest of a child's spec as the server has it: changes when anybody edits the child."""
     summary: tuple[str, str] | None = None
     """Phase and reason of one of our resources, for metrics."""
+    is_edited: bool = False
+    """One of our resources whose status does not speak of its present spec."""
     address: str | None = None
     """IP of a training pod that runs."""
     queue: str | None = None
@@ -108,6 +111,7 @@ def entry_of(manifest: Manifest, version: int) -> Entry:
         text=to_json(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
         content="" if is_ours else digest({"spec": manifest.get("spec"), "data": manifest.get("data")}),
         summary=_summary(manifest) if is_ours else None,
+        is_edited=is_ours and metadata.get("generation") != (manifest.get("status") or {}).get("observedGeneration"),
         address=_training_address(manifest, labels) if kind == "Pod" else None,
         queue=labels.get(LABEL_QUEUE) if kind == "Job" and manifest["spec"].get("suspend") else None,
     )
@@ -155,6 +159,8 @@ def _training_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:
         labels.get(LABEL_ROLE) != "train"
         or status.get("phase") != "Running"
         or pod["metadata"].get("deletionTimestamp")
+        # Of several ranks the first knows how far all are.
+        or labels.get(multinode.INDEX, "0") != "0"
     ):
         return None
     return status.get("podIP")

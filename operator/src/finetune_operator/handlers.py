@@ -15,6 +15,7 @@ import kopf
 
 from finetune_operator.api.base import GROUP
 from finetune_operator.cluster import CHILD_KINDS, MANAGED, OWN_KINDS, RESOURCES
+from finetune_operator.kopfstate import NoDiffBase
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.settings import Settings
 
@@ -79,6 +80,8 @@ def configure(settings: kopf.OperatorSettings, ours: Settings) -> None:
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.persistence.finalizer = f"{GROUP}/finalizer"
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = kopf.StatusProgressStorage()
     # Kopf would kill the whole process with SIGKILL; the pod's grace period does that.
     settings.process.ultimate_exiting_timeout = None
 

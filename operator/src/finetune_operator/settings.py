@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PREFIX = "FINETUNE_"
 
@@ -26,6 +26,10 @@ class Settings(BaseModel):
     """None: the cluster's default."""
     claim_access_mode: str = "ReadWriteMany"
     claim_size: str = "100Gi"
+    retention_minimum_age_seconds: float | None = Field(default=None, gt=0)
+    """What nothing has referred to for this long is deleted from the store. None: nothing is ever deleted."""
+    collection_interval_seconds: float = Field(default=86400.0, gt=0)
+    """How often a store is looked at for what to delete; at most half of the minimum age."""
 
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none: all."""
@@ -33,7 +37,7 @@ class Settings(BaseModel):
     """Where the Lease is."""
     pod_name: str = "finetune-operator"
     """This replica's identity in the Lease."""
-    workers: int = Field(default=8, ge=1, le=64)
+    workers: int = Field(default=16, ge=1, le=64)
 
     resync_seconds: float = 600.0
     """How often everything is listed to find deletions that no watch reported."""
@@ -67,6 +71,13 @@ class Settings(BaseModel):
     """Port of /livez, /readyz and /metrics."""
     log_level: str = "INFO"
     log_format: Literal["text", "json"] = "text"
+
+    @model_validator(mode="after")
+    def _looks_are_close_enough(self) -> Self:
+        age = self.retention_minimum_age_seconds
+        if age is not None and 2 * self.collection_interval_seconds > age:
+            raise ValueError("collection_interval_seconds must be at most half of retention_minimum_age_seconds")
+        return self
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:

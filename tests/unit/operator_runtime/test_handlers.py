@@ -42,6 +42,19 @@ def test_kopf_writes_nothing_and_children_are_selected_on_the_server() -> None:
     assert settings.watching.label_selectors["", "v1", "pods"] == "app.kubernetes.io/managed-by=finetune-operator"
 
 
+def test_a_watch_that_is_silently_dead_is_noticed_within_three_minutes() -> None:
+    settings = kopf.OperatorSettings()
+    configure(settings, Settings())
+    # Bookmarks come once a minute, so a shorter time would open healthy watches anew.
+    assert 60 < settings.watching.inactivity_timeout < 170
+
+
+def test_back_offs_are_settings() -> None:
+    settings = kopf.OperatorSettings()
+    configure(settings, Settings(outage_retry_seconds=0.5))
+    assert max(itertools.islice(settings.networking.error_backoffs, 100)) <= 0.5
+
+
 def test_kopf_never_gives_up() -> None:
     backoffs = EndlessBackoffs(30)
     first = list(itertools.islice(backoffs, 1000))

@@ -156,7 +156,12 @@ def test_a_missing_source_claim_is_named_and_looked_for_again() -> None:
     [
         pytest.param(None, "BaseNotFound", "Reconciling", id="there is no such job"),
         pytest.param(factories.make_job("first"), "BaseNotReady", "Reconciling", id="not finished"),
-        pytest.param(factories.finished_job("first"), "BaseNotAModel", "Stalled", id="made an adapter"),
+        pytest.param(
+            factories.finished_job("first", type_=ArtifactType.REWARD_MODEL),
+            "BaseNotAModel",
+            "Stalled",
+            id="scores only",
+        ),
     ],
 )
 def test_a_job_waits_for_the_job_before_it(upstream: Object | None, reason: str, condition: str) -> None:
@@ -448,7 +453,7 @@ def test_a_reason_of_another_release_is_unknown() -> None:
 
 def edited(here: World) -> World:
     """A Train field was edited, and the other run is staged."""
-    here.edit(method="CPT")
+    here.edit(adapter={"rank": 8})
     here.settle()
     here.end(here.newest("stage"), stage_result(OTHER).to_json())
     return here
@@ -457,7 +462,7 @@ def edited(here: World) -> World:
 def test_an_edit_of_a_train_field_starts_another_run_and_stops_the_old_one_after_the_status() -> None:
     here = staged()
     old = here.newest("train")
-    here.edit(method="CPT")
+    here.edit(adapter={"rank": 8})
     here.settle()
     assert here.find("Job", old["metadata"]["name"]) is not None
     here.end(here.newest("stage"), stage_result(OTHER).to_json())
@@ -488,7 +493,7 @@ def test_a_reverted_edit_reuses_the_earlier_artifact() -> None:
     edited(here).settle()
     succeed(here, OTHER, "c")
     trained = len(trainings(here))
-    here.edit(method="SFT")
+    here.edit(adapter={"rank": 16})
     here.settle()
     here.end(here.newest("stage"), stage_result(KEY, outcome=training_result(KEY)).to_json())
     here.settle()
@@ -503,7 +508,7 @@ def test_a_reverted_edit_trains_again_where_the_artifact_is_lost() -> None:
     succeed(here)
     edited(here).settle()
     succeed(here, OTHER, "c")
-    here.edit(method="SFT")
+    here.edit(adapter={"rank": 16})
     here.settle()
     here.end(here.newest("stage"), stage_result(KEY).to_json())
     here.settle()
@@ -515,7 +520,7 @@ def test_a_reverted_edit_reopens_a_failed_run() -> None:
     here = staged()
     fail(here, FailureReason.HOST_OUT_OF_MEMORY)
     edited(here).settle()
-    here.edit(method="SFT")
+    here.edit(adapter={"rank": 16})
     here.settle()
     here.end(here.newest("stage"), stage_result(KEY).to_json())
     here.settle()

@@ -88,7 +88,7 @@ def test_a_job_that_is_suspended_from_the_start_asks_for_nothing() -> None:
 
 def test_an_edit_while_suspended_waits_with_it() -> None:
     here = running()
-    here.edit(suspend=True, method="CPT")
+    here.edit(suspend=True, adapter={"rank": 8})
     here.settle()
     assert here.jobs("train") == []
     assert len(here.jobs("stage")) == 1
@@ -267,10 +267,10 @@ def test_reuse_never_is_a_run_of_its_own_once_for_each_token() -> None:
 
 def test_a_run_that_makes_way_for_another_is_recorded_as_cancelled_and_can_come_back() -> None:
     here = running()
-    here.edit(method="CPT")
+    here.edit(adapter={"rank": 8})
     staged(OTHER, here=here)
     assert here.status["runs"] == [{"key": KEY, "outcome": "Cancelled"}]
-    here.edit(method="SFT")
+    here.edit(adapter={})
     staged(KEY, here=here)
     assert [record["key"] for record in here.status["runs"]] == [OTHER]
     assert here.status["run"]["key"] == KEY

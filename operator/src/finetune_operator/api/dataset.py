@@ -101,6 +101,9 @@ class DatasetFormat(StrEnum):
     PROMPT_COMPLETION = RowFormat.PROMPT_COMPLETION.value
     TEXT = RowFormat.TEXT.value
     CLASSIFICATION = RowFormat.CLASSIFICATION.value
+    PREFERENCE = RowFormat.PREFERENCE.value
+    UNPAIRED_PREFERENCE = RowFormat.UNPAIRED_PREFERENCE.value
+    PROMPTS = RowFormat.PROMPTS.value
 
 
 class NearDuplicates(ApiModel):
@@ -198,9 +201,9 @@ class DroppedRows(ApiModel):
     """Rows that were left out."""
 
     reason: Word
-    """Why."""
+    """Why they were left out, such as ExactDuplicate."""
     rows: int
-    """How many."""
+    """How many were."""
 
 
 class SplitCount(ApiModel):

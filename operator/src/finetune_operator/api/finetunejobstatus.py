@@ -10,6 +10,17 @@ from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure,
 from finetune_operator.api.queueing import QueueStatus
 
 
+class OtherInput(ApiModel):
+    """An artifact of another job that a run learns from."""
+
+    part: Word
+    """Its part in the run: adapter, reward-0 and so on by place in the list, teacher or teacher-adapter."""
+    digest: Digest
+    """Digest of its files."""
+    uri: Uri
+    """Where it is stored."""
+
+
 class ResolvedInputs(ApiModel):
     """What the names in the spec stood for when the run began."""
 
@@ -23,6 +34,8 @@ class ResolvedInputs(ApiModel):
     """Where it is stored."""
     base_revision: Word | None = None
     """The commit of a Hub model."""
+    others: Annotated[list[OtherInput], Field(max_length=16)] = []
+    """Artifacts of other jobs that decide the weights, too: an adapter to go on from, reward models, a teacher."""
 
 
 class Run(ApiModel):
@@ -57,6 +70,15 @@ class RunRecord(ApiModel):
     """What it made."""
 
 
+class FigureStatus(ApiModel):
+    """One figure of a method."""
+
+    name: Word
+    """TRL's name of it."""
+    value: float
+    """Its value at the last logged step."""
+
+
 class ProgressStatus(ApiModel):
     """How far training is."""
 
@@ -72,6 +94,8 @@ class ProgressStatus(ApiModel):
     """Training loss."""
     eval_loss: float | None = None
     """Loss on held-out rows."""
+    figures: Annotated[list[FigureStatus], Field(max_length=8)] = []
+    """What the method is judged by beside its loss, by TRL's names, such as rewards/margins."""
     tokens_per_second: float | None = None
     """Trained tokens per second, padding not counted."""
     checkpoint_step: int | None = None
@@ -127,7 +151,7 @@ class ScoreStatus(ApiModel):
     system: Word
     """Tuned, or the baseline."""
     value: float
-    """The result."""
+    """The measured value."""
     low: float | None = None
     """Lower end of the 95 % interval."""
     high: float | None = None
@@ -142,7 +166,7 @@ class TimingStatus(ApiModel):
     stage: Word
     """Loading, FirstStep, Training, Evaluating or Publishing."""
     seconds: float
-    """Wall time."""
+    """Wall-clock seconds that it took."""
 
 
 class ArtifactStatus(ApiModel):
@@ -153,7 +177,7 @@ class ArtifactStatus(ApiModel):
     uri: Uri
     """Where it is stored."""
     type: ArtifactType
-    """Adapter or Model."""
+    """Adapter, Model, or RewardModel, which scores answers and is served by nobody."""
     bytes: Annotated[int, Field(ge=0)]
     """Size of its files."""
     base: BaseStatus

@@ -70,7 +70,7 @@ class ModelDeploymentSpec(ApiModel):
     base_model: BaseModelSource | None = None
     """The base model; unset: what the adapters were trained from."""
     engine: Engine = Engine()
-    """What serves."""
+    """The server that runs in each pod, and its limits."""
     adapters: Annotated[
         list[ServedAdapterSpec],
         Field(

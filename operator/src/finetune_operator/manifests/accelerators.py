@@ -17,7 +17,7 @@ def accelerators(resources: Resources) -> int:
     )
 
 
-def accelerators_of(job: Manifest) -> int:
+def accelerators_per_pod(job: Manifest) -> int:
     """What a training Job says it was built with: the spec may have been edited since."""
     text = str((job["metadata"].get("annotations") or {}).get(ANNOTATION_ACCELERATORS, "0"))
     return int(text) if text.isascii() and text.isdigit() else 0

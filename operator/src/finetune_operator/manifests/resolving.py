@@ -3,7 +3,7 @@
 from finetune_contract.plans import ResolvePlan
 from finetune_operator.api.base import Scheduling
 from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.manifests.staging import RESOURCES
 from finetune_operator.settings import Settings
@@ -31,6 +31,7 @@ def build(job: FineTuneJob, run_key: str, key: str, number: int, settings: Setti
         [container],
         [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name)],
         Scheduling(tolerations=job.spec.scheduling.tolerations),
+        **storage.kept_together(settings),
     )
     wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
     return jobs.plan_config_map(name, plan, marks, owner), wanted

@@ -6,7 +6,7 @@ from finetune_contract.paths import POD_PORT, PROBER_PORT
 from finetune_contract.plans import ServedAdapter, ServingPlan, StoredReference
 from finetune_operator.api.base import GROUP, Resources
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.engines import transformers
 from finetune_operator.manifests.naming import (
     ANNOTATION_GENERATION,
@@ -82,6 +82,7 @@ def _deployment(deployment: ModelDeployment, config_map: str, settings: Settings
         ],
         volumes,
         deployment.spec.scheduling,
+        **storage.kept_together(settings),
         initContainers=[_deliver(settings)],
         terminationGracePeriodSeconds=GRACE_SECONDS,
     )

@@ -7,20 +7,24 @@ from typing import Any
 
 from finetune_contract.paths import POD_PORT
 from finetune_contract.plans import (
+    AdapterVariant,
     CheckpointPlan,
+    EarlyStoppingPlan,
     EvaluationPlan,
     Hyperparameters,
     LoraPlan,
+    ParallelismPlan,
     StoredReference,
     TrainingPlan,
+    ValidationPlan,
 )
-from finetune_operator.api.finetunejob import DEFAULT_LEARNING_RATE, Adapter, AdapterType, FineTuneJob
+from finetune_operator.api.finetunejob import Adapter, AdapterType, FineTuneJob, ValidationSpec, default_learning_rate
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
-from finetune_operator.manifests import jobs, pods, queues
+from finetune_operator.manifests import jobs, methods, multinode, pods, queues, storage
 from finetune_operator.manifests.accelerators import accelerators
-from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, Manifest, child_name, labels
+from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, MAX_NAME, Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
 ROLE = "train"
@@ -51,8 +55,20 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
         base=StoredReference(digest=run.inputs.base, uri=run.inputs.base_uri),
         dataset=StoredReference(digest=run.inputs.dataset, uri=run.inputs.dataset_uri),
         adapter=_adapter(spec.adapter),
+        **methods.settings(spec, run.inputs),
         hyperparameters=_hyperparameters(job, terms),
-        checkpoints=CheckpointPlan(interval_minutes=spec.checkpoints.interval_minutes, keep=spec.checkpoints.keep),
+        parallelism=ParallelismPlan(
+            nodes=spec.parallelism.nodes,
+            processes_per_node=multinode.processes(spec.resources),
+            strategy=spec.parallelism.strategy,
+            timeout_seconds=spec.parallelism.timeout_seconds,
+        ),
+        checkpoints=CheckpointPlan(
+            interval_minutes=spec.checkpoints.interval_minutes,
+            interval_steps=spec.checkpoints.interval_steps,
+            keep=spec.checkpoints.keep,
+        ),
+        validation=_validation(spec.validation),
         evaluation=EvaluationPlan(
             metrics=tuple(spec.evaluation.metrics),
             baselines=tuple(spec.evaluation.baselines),
@@ -75,24 +91,33 @@ def evaluation_key(job: FineTuneJob) -> str:
 
 def job_name(job: FineTuneJob, run_key: str, number: int) -> str:
     """Deterministic: the n-th attempt of one run."""
-    return child_name(job.metadata.name, run_key[:6], str(number))
+    limit = MAX_NAME if job.spec.parallelism.nodes == 1 else multinode.NAME_LIMIT
+    return child_name(job.metadata.name, run_key[:6], str(number), limit=limit)
 
 
-def build(
-    job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()
-) -> tuple[Manifest, Manifest]:
-    """The plan's ConfigMap and the Job, in the order they are created."""
-    metadata = job.metadata
+def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()) -> tuple[Manifest, ...]:
+    """The plan's ConfigMap, with several nodes a Service, and the Job, in the order they are created."""
+    metadata, nodes = job.metadata, job.spec.parallelism.nodes
     name = job_name(job, run.key, number)
     owner = jobs.owner_of("FineTuneJob", metadata)
     marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number))
-    pod = training_pod(job, name, ["python", "-m", "finetune_trainer", "train"], settings, ports=pods.ports(POD_PORT))
+    pod = training_pod(
+        job,
+        name,
+        ["python", "-m", "finetune_trainer", "train"],
+        settings,
+        extra_env=multinode.environment(name) if nodes > 1 else (),
+        ports=pods.ports(POD_PORT),
+    )
     if terms.seconds is not None:
         pod["activeDeadlineSeconds"] = max(1, round(terms.seconds)) + DEADLINE_SLACK
     wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
     wanted["metadata"]["annotations"][ANNOTATION_ACCELERATORS] = str(accelerators(job.spec.resources))
     config_map = jobs.plan_config_map(name, plan(job, run, number, settings, terms), marks, owner)
-    return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
+    if nodes == 1:
+        return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
+    group = queues.enqueue(multinode.indexed(wanted, nodes), config_map, job.spec.scheduling)
+    return config_map, multinode.service(wanted), group
 
 
 def training_pod(
@@ -123,6 +148,7 @@ def training_pod(
         [container],
         volumes,
         job.spec.scheduling,
+        **storage.kept_together(settings),
         terminationGracePeriodSeconds=job.spec.checkpoints.grace_period_seconds,
     )
 
@@ -132,6 +158,7 @@ def _adapter(adapter: Adapter) -> LoraPlan | None:
         return None
     modules = adapter.target_modules
     return LoraPlan(
+        variant=AdapterVariant(adapter.type.value),
         rank=adapter.rank,
         alpha=adapter.alpha,
         dropout=adapter.dropout,
@@ -139,11 +166,21 @@ def _adapter(adapter: Adapter) -> LoraPlan | None:
     )
 
 
+def _validation(spec: ValidationSpec) -> ValidationPlan:
+    early = spec.early_stopping
+    return ValidationPlan(
+        interval_steps=spec.interval_steps,
+        max_rows=spec.max_rows,
+        keep_best=spec.keep_best,
+        early_stopping=EarlyStoppingPlan(patience=early.patience, min_delta=early.min_delta) if early else None,
+    )
+
+
 def _hyperparameters(job: FineTuneJob, terms: Terms) -> Hyperparameters:
     spec = job.spec.hyperparameters
     return Hyperparameters(
         epochs=spec.epochs,
-        learning_rate=spec.learning_rate or DEFAULT_LEARNING_RATE[job.spec.adapter.type],
+        learning_rate=spec.learning_rate or default_learning_rate(job.spec.method, job.spec.adapter.type),
         global_batch_size=spec.global_batch_size,
         micro_batch_size=terms.micro_batch_size or spec.micro_batch_size,
         max_length=None if isinstance(spec.max_length, str) else spec.max_length,

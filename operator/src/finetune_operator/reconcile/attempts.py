@@ -11,15 +11,16 @@ from finetune_operator.api.finetunejob import FineTuneJob, OnOutOfMemory
 from finetune_operator.api.finetunejobstatus import (
     ArtifactStatus,
     Attempt,
+    FigureStatus,
     ProgressStatus,
     Run,
     RunRecord,
     TimingStatus,
 )
 from finetune_operator.manifests import training
-from finetune_operator.manifests.accelerators import accelerators, accelerators_of
+from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
-from finetune_operator.reconcile import evaluations, limits, pauses, queueing, vanished
+from finetune_operator.reconcile import evaluations, limits, multinode, pauses, queueing, vanished, warnings
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
 from finetune_operator.reconcile.endings import (
     Ending,
@@ -146,7 +147,7 @@ def _watch_over(draft: Draft, job: FineTuneJob, current: Numbered, observed: Obs
     if run.attempt != current.number:
         run = draft.run = run.model_copy(update={"attempt": current.number})
     used = queueing.usage_of(draft, current.number, current.job, now)
-    left = limits.left(job.spec.limits, draft.used.plus(used), accelerators_of(current.job))
+    left = limits.left(job.spec.limits, draft.used.plus(used), limits.accelerators_of(current.job))
     if job.spec.suspend:
         _stop(draft, current, used, SUSPENDED, "spec.suspend: stopped with a checkpoint", now)
         pause(draft)
@@ -205,7 +206,7 @@ def _latch(draft: Draft, job: FineTuneJob, run: Run, attempt: Numbered, ending: 
     used = queueing.usage_of(draft, number, attempt.job, now)
     if failure and ending.failure and ending.failure.reason is FailureReason.DEADLINE_EXCEEDED:
         # The kubelet stopped the pod at a limit while no operator was there; the pod only knows that it was stopped.
-        left = limits.left(job.spec.limits, draft.used.plus(used), accelerators_of(attempt.job))
+        left = limits.left(job.spec.limits, draft.used.plus(used), limits.accelerators_of(attempt.job))
         failure = left.failure if left else ending.failure
     before = queueing.best_checkpoint(draft)
     checkpoint = _checkpoint_step(draft, said)
@@ -309,6 +310,7 @@ def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
     """The run has succeeded: its artifact and scores are the job's."""
     artifact = result.artifact
     assert artifact is not None
+    warnings.show(draft.conditions, result.warnings)
     draft.artifact = ArtifactStatus(
         digest=artifact.digest,
         uri=artifact.uri,
@@ -334,6 +336,7 @@ def _final_progress(result: TrainingResult) -> ProgressStatus:
         total_steps=result.total_steps,
         percent=100,
         loss=_shown(result.train_loss),
+        eval_loss=_shown(result.best_eval_loss),
         checkpoint_step=result.checkpoint_step,
         resumed_from_step=result.resumed_from_step,
     )
@@ -402,6 +405,7 @@ def _shown_progress(said: Progress) -> ProgressStatus:
         percent=said.percent,
         loss=_shown(said.loss),
         eval_loss=_shown(said.eval_loss),
+        figures=[FigureStatus(name=name, value=round(value, 4)) for name, value in said.figures.items()],
         tokens_per_second=_shown(said.tokens_per_second),
         checkpoint_step=said.checkpoint_step,
         resumed_from_step=said.resumed_from_step,
@@ -415,6 +419,7 @@ def _tell(draft: Draft, current: Numbered, run: Run, said: Progress | None) -> N
     draft.conditions.waiting("Training", f"attempt {current.number} is running")
     if said is None or said.run_key != run.key or said.attempt != current.number:
         return
+    warnings.show(draft.conditions, said.warnings)
     shown = _shown_progress(said)
     _throttle(draft, shown, said.updated_at, draft.observed.settings.progress_write_seconds)
 
@@ -439,6 +444,10 @@ def _throttle(draft: Draft, shown: ProgressStatus, said_at: datetime, seconds: f
 
 def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, now: datetime) -> None:
     """One more attempt: the first, after a failure that may pass, or because an edit reopened a failed run."""
+    if refused := multinode.refusal(job, draft.observed):
+        draft.conditions.set("Running", False, refused.reason.value, refused.message)
+        draft.conditions.stalled(refused.reason.value, refused.message)
+        return
     if run.generation != job.metadata.generation:
         run = run.model_copy(update={"generation": job.metadata.generation})
         draft.reopen(run)
@@ -463,10 +472,11 @@ def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, now: datetime)
 
 def _left(draft: Draft) -> limits.Left | None:
     """What the attempts that are over leave for one more."""
-    return limits.left(draft.job.spec.limits, draft.used, accelerators(draft.job.spec.resources))
+    spec = draft.job.spec
+    return limits.left(spec.limits, draft.used, accelerators(spec.resources) * spec.parallelism.nodes)
 
 
-def _build(draft: Draft, run: Run, number: int) -> tuple[Manifest, Manifest]:
+def _build(draft: Draft, run: Run, number: int) -> tuple[Manifest, ...]:
     """An attempt as the spec and the attempts before it ask for."""
     left = _left(draft)
     terms = training.Terms(

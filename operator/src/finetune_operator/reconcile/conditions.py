@@ -72,6 +72,11 @@ class ConditionSet:
         """Since when a condition that is there has had its status."""
         return self._conditions[type_].last_transition_time
 
+    def said(self, type_: str) -> tuple[str, str]:
+        """A condition's reason and message; empty where there is none."""
+        condition = self._conditions.get(type_)
+        return (condition.reason, condition.message) if condition else ("", "")
+
     def to_list(self) -> list[Condition]:
         """In the order of their types, so that equal sets are equal lists."""
         return [self._conditions[type_] for type_ in sorted(self._conditions)]

@@ -25,6 +25,7 @@ from finetune_operator.reconcile.resources import (
     to_create,
     with_plan,
 )
+from finetune_operator.reconcile.storage import note_one_node
 from finetune_operator.settings import Settings
 
 SOURCE_POLL_SECONDS = 5.0
@@ -152,6 +153,7 @@ def _finish(
     wake_after: float | None = None,
 ) -> Outcome:
     note_denials(conditions, observed)
+    note_one_node(conditions, observed)
     status = DatasetStatus.model_validate(
         {
             "observed_generation": dataset.metadata.generation,

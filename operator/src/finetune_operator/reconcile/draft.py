@@ -19,12 +19,14 @@ from finetune_operator.api.finetunejobstatus import (
 from finetune_operator.api.queueing import QueueStatus
 from finetune_operator.manifests import evaluating, resolving, staging, training
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile import multinode
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import name_of
 from finetune_operator.reconcile.limits import Usage
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.resources import missing_claim, note_denials, stale_children, to_create
+from finetune_operator.reconcile.storage import note_one_node
 
 SUSPENDED = "Suspended"
 EVALUATED = "Evaluated"
@@ -145,6 +147,7 @@ class Draft:
     def outcome(self) -> Outcome:
         """The effects of the pass."""
         note_denials(self.conditions, self.observed)
+        note_one_node(self.conditions, self.observed)
         status = FineTuneJobStatus(
             observed_generation=self.job.metadata.generation,
             conditions=self.conditions.to_list(),
@@ -170,7 +173,9 @@ class Draft:
         return Outcome(
             create=self.create,
             status=status.to_dict(),
-            delete=self.delete + stale_children(self.observed, self._belongs),
+            delete=self.delete
+            + stale_children(self.observed, self._belongs)
+            + multinode.idle_services(self.observed, self.create),
             events=tuple(self.events),
             wake_after=self.wake_after,
         )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from finetune_contract.failure import Failure, FailureReason
 from finetune_operator.manifests.naming import ANNOTATION_GENERATION, LABEL_ATTEMPT, LABEL_ROLE, LABEL_RUN, Manifest
+from finetune_operator.reconcile.ranks import are_missing, first_failed, newest_of_each
 from finetune_operator.reconcile.troubles import NO_REPORTS, Reports, Trouble, failure_of_exit, pod_trouble
 
 _DISRUPTIONS = {
@@ -105,13 +106,14 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
     finished = finished_at(job)
     if finished is None:
         return None
-    own = pods_of(job, pods)
-    if not (own and _has_ended(own[-1])) and now < finished + LAST_WORD:
+    own = newest_of_each(pods_of(job, pods))
+    all_have_ended = not are_missing(job, own) and all(_has_ended(pod) for pod in own)
+    if not all_have_ended and now < finished + LAST_WORD:
         return None
     if not own:
         message = "its pod is gone and nobody saw how it ended"
         return Ending("", Failure(reason=FailureReason.UNKNOWN, message=message))
-    pod = own[-1]
+    pod = _deciding(own)
     terminated = terminated_of(pod)
     node = (pod.get("spec") or {}).get("nodeName")
     if terminated is None:
@@ -125,6 +127,13 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
         node=node,
         seconds=seconds_of(terminated),
     )
+
+
+def _deciding(pods: Sequence[Manifest]) -> Manifest:
+    """The pod that tells how the Job ended: of several ranks the one that failed first, else rank 0's."""
+    ends = [(pod, terminated_of(pod)) for pod in pods]
+    causes = [(pod, end, _cause(pod, end) if end else _without_exit(pod)) for pod, end in ends]
+    return first_failed((pod, end, cause) for pod, end, cause in causes if cause) or pods[0]
 
 
 def _has_ended(pod: Manifest) -> bool:
@@ -143,11 +152,11 @@ def trouble_of(job: Manifest, pods: Sequence[Manifest], reports: Reports = NO_RE
         return Trouble("Ending", "waiting for the pod's last word")
     if is_suspended(job):
         return Trouble("Suspended", "the Job is suspended")
-    own = [pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")]
-    if not own:
+    own = newest_of_each([pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")])
+    if are_missing(job, own):
         waiting = Trouble("PodPending", "waiting for the Job controller to create the pod")
         return reports.by_uid.get(job["metadata"]["uid"], waiting)
-    return pod_trouble(own[-1], reports)
+    return next((trouble for pod in own if (trouble := pod_trouble(pod, reports))), None)
 
 
 def is_suspended(job: Manifest) -> bool:

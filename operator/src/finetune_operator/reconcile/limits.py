@@ -7,7 +7,7 @@ from typing import NamedTuple
 from finetune_contract.failure import Failure, FailureReason
 from finetune_operator.api.base import seconds_of
 from finetune_operator.api.finetunejob import LimitsSpec
-from finetune_operator.manifests.accelerators import accelerators_of
+from finetune_operator.manifests.accelerators import accelerators_per_pod
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.endings import pods_of
 
@@ -27,8 +27,21 @@ class Usage(NamedTuple):
 
 def usage_of(job: Manifest, pods: Iterable[Manifest], now: datetime) -> Usage:
     """What an attempt has used so far, over all pods it has had; containers that do not run yet cost nothing."""
-    seconds = sum(_seconds(pod, now) for pod in pods_of(job, pods))
-    return Usage(seconds, seconds * accelerators_of(job))
+    return of_pods(job, sum(_seconds(pod, now) for pod in pods_of(job, pods)))
+
+
+def of_pods(job: Manifest, seconds: float) -> Usage:
+    """What the seconds of all pods of a Job together are; the pods of several ranks run side by side."""
+    return Usage(seconds / _ranks_of(job), seconds * accelerators_per_pod(job))
+
+
+def accelerators_of(job: Manifest) -> int:
+    """What all pods of a training Job have together."""
+    return accelerators_per_pod(job) * _ranks_of(job)
+
+
+def _ranks_of(job: Manifest) -> int:
+    return int((job.get("spec") or {}).get("parallelism") or 1)
 
 
 def _seconds(pod: Manifest, now: datetime) -> float:

@@ -30,6 +30,7 @@ from finetune_operator.reconcile.resources import (
     stale_children,
 )
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass, find_base, fits, pending_message
+from finetune_operator.reconcile.storage import note_one_node
 from finetune_operator.settings import Settings
 
 AVAILABLE = "Available"
@@ -103,6 +104,8 @@ def _find_adapter(this: Pass, wanted: ServedAdapterSpec, known: AdapterStatus | 
 def _why_pending(name: str, job: Manifest | None, artifact: Manifest | None) -> str:
     if job is None:
         return f"there is no FineTuneJob {name!r}; create it, or name another"
+    if artifact and artifact["type"] == ArtifactType.REWARD_MODEL.value:
+        return f"FineTuneJob {name!r} made a reward model, which scores answers and writes none; name another"
     if artifact:
         return f"FineTuneJob {name!r} made a whole model; serve it as spec.baseModel.fineTuneJob instead"
     phase = (job.get("status") or {}).get("phase", "Pending")
@@ -152,6 +155,7 @@ def _outcome(this: Pass) -> Outcome:
     item = rollout.child_of(this.deployment, this.observed)
     served = bool(this.apply)
     note_denials(this.conditions, this.observed)
+    note_one_node(this.conditions, this.observed)
     status = ModelDeploymentStatus.model_validate(
         {
             "observed_generation": this.deployment.metadata.generation,

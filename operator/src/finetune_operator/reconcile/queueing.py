@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from finetune_contract.results import TrainingResult
 from finetune_operator.api.finetunejobstatus import Attempt
 from finetune_operator.api.queueing import QueueStatus
-from finetune_operator.manifests.accelerators import accelerators_of
 from finetune_operator.manifests.naming import ANNOTATION_CONTENT, LABEL_QUEUE, Manifest
 from finetune_operator.reconcile.admission import Admission, patience_ends, waits_for
 from finetune_operator.reconcile.draft import Draft
@@ -26,7 +25,7 @@ from finetune_operator.reconcile.endings import (
     seconds_of,
     terminated_of,
 )
-from finetune_operator.reconcile.limits import Usage
+from finetune_operator.reconcile.limits import Usage, of_pods
 from finetune_operator.reconcile.limits import usage_of as usage_of_pods
 from finetune_operator.reconcile.outcome import Event
 from finetune_operator.reconcile.resources import seconds_until
@@ -86,8 +85,7 @@ def usage_of(draft: Draft, number: int, job: Manifest, now: datetime) -> Usage:
     if record is None or record.attempt != number or record.preempted_at is None:
         return usage_of_pods(job, pods, now)
     newer = [pod for pod in pods if not _is_stopped_by(pod, record.preempted_at)]
-    past = Usage(record.seconds, record.seconds * accelerators_of(job))
-    return usage_of_pods(job, newer, now).plus(past)
+    return usage_of_pods(job, newer, now).plus(of_pods(job, record.seconds))
 
 
 def _is_stopped_by(pod: Manifest, when: datetime) -> bool:

@@ -119,3 +119,11 @@ def seconds_until(times: Iterable[datetime | None], now: datetime) -> float | No
 def status_of(status: ResourceStatus) -> dict[str, Any]:
     """As it is written."""
     return status.to_dict()
+
+
+def ready_message(raw: Manifest) -> str:
+    """What a resource of ours says of itself, for the message of another that waits for it."""
+    for condition in (raw.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "Ready":
+            return f"{condition['reason']}: {condition.get('message', '')}"
+    return "nobody has looked at it yet"

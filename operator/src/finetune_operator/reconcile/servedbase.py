@@ -81,7 +81,9 @@ def _stage_base(this: Pass) -> None:
         if artifact and artifact["type"] == ArtifactType.MODEL.value:
             stored = StoredReference(digest=artifact["digest"], uri=artifact["uri"])
         elif this.base is None:
-            message = f"spec.baseModel.fineTuneJob.name: FineTuneJob {name!r} has no model artifact"
+            is_reward = artifact and artifact["type"] == ArtifactType.REWARD_MODEL.value
+            has = "a reward model, which writes no answers" if is_reward else "no model artifact"
+            message = f"spec.baseModel.fineTuneJob.name: FineTuneJob {name!r} has {has}"
             this.conditions.waiting("BaseNotReady", message)
             return
         else:
