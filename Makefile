@@ -10,8 +10,8 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 .DEFAULT_GOAL := help
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
-.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo \
-	test test-unit test-trainer test-cluster test-faults test-faults-subset check generate
+.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
+	bench-trainer test test-unit test-trainer test-cluster test-faults test-faults-subset check generate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ demo: prepare cluster images install ## three YAMLs to a served adapter, with a 
 bench-demo: demo ## the demo's accuracy over three seeds
 	@$(ON_CLUSTER) $(VENV)/python -m tools.demo.bench
 
+bench-operator: venv ## the operator at scale: 1,000 jobs at once, 10,000 at rest, beside a bare client
+	@$(VENV)/python -m tools.bench.operator
+
+bench-trainer: venv ## our trainer against TRL on CPU; with a GPU an 8 B model, with the demo up the time to the first step
+	@$(ON_CLUSTER) $(VENV)/python -W ignore -m tools.bench.trainer
+
 test: prepare test-unit test-faults-subset test-trainer test-cluster ## all tests: what CI runs, with `make check`
 
 test-unit: venv ## tests without a cluster, under a minute
@@ -81,3 +87,4 @@ check: venv ## format, lint, types, import rules, generated files
 generate: venv ## everything that is made from code: CRDs, reference pages
 	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
 	$(VENV)/python -m finetune_operator.api.reference docs/reference
+	$(VENV)/python -m tools.metrics_page docs/reference/metrics.md

@@ -19,11 +19,13 @@ from tests.faults.proxy import Proxy
 QUICK = {
     "RESYNC_SECONDS": "2", "RELIST_SECONDS": "0.3", "WATCH_LAG_SECONDS": "0.5", "WATCH_IDLE_SECONDS": "3",
     "RETRY_SECONDS": "0.2", "OUTAGE_RETRY_SECONDS": "1", "REFUSAL_RETRY_SECONDS": "1", "REQUEST_SECONDS": "5",
-    "REFERENCE_SECONDS": "0.5", "PROGRESS_POLL_SECONDS": "60", "LEASE_DURATION_SECONDS": "15",
-    "LEASE_RENEW_SECONDS": "10",
+    "REFERENCE_SECONDS": "0.5", "PROGRESS_POLL_SECONDS": "60", "LEASE_DURATION_SECONDS": "60",
+    "LEASE_RENEW_SECONDS": "45",
     "LEASE_RETRY_SECONDS": "1",
 }  # fmt: skip
-"""Settings of all cases; in production they are ten to a hundred times as long."""
+"""Settings of all cases; in production they are ten to a hundred times as long.
+
+But for the lease: a starved machine is no reason to lose it."""
 
 
 class Operator:

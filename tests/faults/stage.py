@@ -15,8 +15,8 @@ from tests.faults.kubelet import Kubelet
 from tests.faults.process import Operator
 from tests.faults.proxy import Proxy, Rule, StreamRule
 
-SETTLED_SECONDS = 0.4
-"""Without a request that writes: the operator has come to rest."""
+SETTLED_SECONDS = 1.3
+"""Without a request that writes: the operator has come to rest; longer than a Retry-After of a second."""
 GONE_SECONDS = 90.0
 PATIENCE = 90.0
 """Seconds for what takes a few on an idle machine: a loaded one is no fault."""

@@ -154,7 +154,7 @@ async def _leader_stopped(stage: Stage, goldens: Goldens) -> None:
 
 async def _lease_stolen(stage: Stage, goldens: Goldens) -> None:
     """A leader that sees another name in its lease ends at once, and works again when the lease is free."""
-    operator = await running_operator(stage)
+    operator = await running_operator(stage, LEASE_DURATION_SECONDS="5", LEASE_RENEW_SECONDS="3")
     stage.exits_allowed = 1
     held = await _until_moment(stage, "training")
     thief = {"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 1}}

@@ -263,9 +263,9 @@ async def _policy(stage: Stage, goldens: Goldens) -> None:
     await stage.verdict(goldens.trained)
 
 
-async def _namespace_going(words: str, stage: Stage, _goldens: Goldens) -> None:
+async def _namespace_going(words: str, lease_in: str, stage: Stage, _goldens: Goldens) -> None:
     """The operator goes on watching a namespace that is deleted: it neither keeps it nor dies of it."""
-    operator = await running_operator(stage)
+    operator = await running_operator(stage, POD_NAMESPACE=lease_in)
     stage.kubelet.hold("train-1")
     stage.kubelet.hold("serve")
     await stage.begin()
@@ -303,6 +303,8 @@ async def _all_while_away(stage: Stage, goldens: Goldens) -> None:
 async def _result_lost_while_away(what: str, stage: Stage, _goldens: Goldens) -> None:
     """The pod succeeded, and it and its result were deleted, while the operator was down: nothing is trained twice."""
     operator = await running_operator(stage)
+    # Without the Job, its attempt has never been: the next one has its number.
+    stage.moved = ("FineTuneJob",) if what == "Job" else ()
     held = stage.kubelet.hold("train-1")
     await stage.begin()
     await stage.until_said("FineTuneJob", life.JOB, "is running")
@@ -375,7 +377,9 @@ CASES = [
     Case("late", "Secret", _secret_late),
     *(Case("refused", resource, partial(_quota, resource)) for resource in ("count/jobs.batch", "count/configmaps")),
     Case("refused", "Pod Security", _policy),
-    *(Case("namespace going", words, partial(_namespace_going, words)) for words in ("DatasetNotReady", "is running")),
+    # Each with a lease elsewhere, where no other case has its own.
+    Case("namespace going", "while preparing", partial(_namespace_going, "DatasetNotReady", "kube-public")),
+    Case("namespace going", "while training", partial(_namespace_going, "is running", "kube-node-lease")),
     Case("operator away", "while the pod ends", _all_while_away),
     *(
         Case("operator away", f"{what} deleted with its result", partial(_result_lost_while_away, what))

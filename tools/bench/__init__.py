@@ -1,4 +1,4 @@
-"""Benchmarks: each prints a table and writes `.local/bench/<name>.json`.
+"""Benchmarks: each prints a table and writes `.local/bench/<name>.json` as {"rows": [{"name", "value", "unit"}]}.
 
-Figures that were measured go to docs/developing/performance.md.
+Belongs here: what is measured and against whom. Must not be here: anything that the operator or the trainer needs.
 """

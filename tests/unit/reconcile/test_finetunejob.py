@@ -487,6 +487,19 @@ def test_the_artifact_stays_while_another_run_goes_on() -> None:
     assert [record["key"] for record in here.status["runs"]] == [KEY, OTHER]
 
 
+def test_what_an_interrupted_deletion_left_of_an_earlier_resolution_goes_later() -> None:
+    here = staged()
+    left = [item for item in here.children["ConfigMap"] if "stage" in item["metadata"]["name"]]
+    succeed(here)
+    here.later(60)
+    here.edit(method="CPT")
+    staged(OTHER, here)
+    here.children["ConfigMap"] += left
+    here.settle()
+    assert left[0] not in here.children["ConfigMap"]
+    assert [job["metadata"]["name"] for job in here.jobs("stage")] == [here.newest("stage")["metadata"]["name"]]
+
+
 def test_a_reverted_edit_reuses_the_earlier_artifact() -> None:
     here = staged()
     succeed(here)

@@ -137,6 +137,20 @@ def test_an_edit_is_not_ready_before_it_is_rolled_out() -> None:
     assert here.status["phase"] == "Serving"
 
 
+def test_a_pod_that_starts_is_no_hindrance_of_a_roll_out() -> None:
+    here = roll_out(world(finished_job()))
+    here.edit(resources={"requests": {"cpu": "2"}})
+    here.settle()
+    before = here.says("Ready")
+    serving = here.children["Deployment"][0]
+    here.pod(serving, phase="Pending", containerStatuses=[])
+    here.settle()
+    assert here.says("Ready") == before, "the reason would go back and forth: old pods run while new ones start"
+    here.children["Pod"][-1]["status"] = factories.unschedulable()
+    here.settle()
+    assert here.says("Ready").startswith("False Unschedulable: ")
+
+
 def test_some_pods_ready_is_available_but_not_ready() -> None:
     here = roll_out(world(finished_job(), replicas=3), ready=2)
     assert here.says("Available") == "True PodsReady: 2 pods are ready"

@@ -18,10 +18,10 @@ from finetune_operator.api.finetunejobstatus import (
 )
 from finetune_operator.api.queueing import QueueStatus
 from finetune_operator.manifests import evaluating, resolving, staging, training
-from finetune_operator.manifests.naming import Manifest
+from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
 from finetune_operator.reconcile import multinode
 from finetune_operator.reconcile.conditions import ConditionSet
-from finetune_operator.reconcile.endings import name_of
+from finetune_operator.reconcile.endings import label_of, name_of
 from finetune_operator.reconcile.limits import Usage
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
@@ -188,7 +188,12 @@ class Draft:
             return run == self.resolve_run
         if role == evaluating.ROLE:
             return run == self.evaluation_run
-        return role != staging.ROLE or self.stage_run is None or run == self.stage_run
+        return role != staging.ROLE or run == (self.stage_run or self._last_stage_run() or run)
+
+    def _last_stage_run(self) -> str | None:
+        """The label of the resolution that was made last: what an interrupted deletion left of earlier ones goes."""
+        made = [item for item in self.observed.of("Job") if label_of(item, LABEL_ROLE) == staging.ROLE]
+        return label_of(made[-1], LABEL_RUN) if made else None
 
     def _phase(self) -> str:
         conditions = self.conditions

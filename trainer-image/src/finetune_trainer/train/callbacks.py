@@ -19,7 +19,8 @@ from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
 from finetune_trainer.train.divergence import LossCurve
 from finetune_trainer.train.group import sums, together
-from finetune_trainer.train.meters import Meter, peak_memory
+from finetune_trainer.train.memory import peak_memory
+from finetune_trainer.train.meters import Meter
 from finetune_trainer.train.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_store.disks import reason_when_full
 from finetune_trainer.stop import Stop
+from finetune_trainer.train.memory import evidence, out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -44,20 +45,19 @@ def named(stop: Stop) -> Iterator[None]:
         yield
     except Exception as error:
         stop.check()
-        if isinstance(error, (FineTuneError, OSError, MemoryError)):
+        memory = out_of_memory(error)
+        if isinstance(error, FineTuneError) or (isinstance(error, OSError) and memory is None):
             raise
         log.exception("training failed")
+        if memory is not None:
+            raise FineTuneError(memory, f"{evidence()}\n{_message_of(error)}"[:_MESSAGE_LIMIT]) from error
         raise FineTuneError(_reason_of(error), _message_of(error)) from error
 
 
 def _reason_of(error: Exception) -> FailureReason:
     text = str(error)
-    if "CUDA out of memory" in text or type(error).__name__ == "OutOfMemoryError":
-        return FailureReason.GPU_OUT_OF_MEMORY
     if _is_lost_peer(error):
         return FailureReason.NCCL_TIMEOUT
-    if "can't allocate memory" in text or "DefaultCPUAllocator" in text:
-        return FailureReason.HOST_OUT_OF_MEMORY
     if "No space left on device" in text or "file write failed" in text:  # safetensors; torch.save
         return reason_when_full(None)
     return FailureReason.TRAINER_CRASHED

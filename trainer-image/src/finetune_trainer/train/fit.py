@@ -28,6 +28,7 @@ from finetune_trainer.train.meters import Meter
 from finetune_trainer.train.methods import FAMILIES
 from finetune_trainer.train.model import CPU, load_model, refuse_foreign_tokenizer
 from finetune_trainer.train.order import GlobalBatches
+from finetune_trainer.train.rehearsal import cuts, first_that_fits
 from finetune_trainer.train.sequences import TrainingData, build_training_data, with_blank
 from finetune_trainer.train.sharded import is_sharded
 from finetune_trainer.train.trainer import PackedTrainer, build_config
@@ -204,18 +205,7 @@ def _train(
     clock = TokenClock(ranks)
     reporting = Reporting(attempt.board, clock, meter)
     recomputes = _recomputes(bench, model)
-    batches = _batches(attempt, bench, model, data, recomputes=recomputes)
-    attempt.board.update(micro_batch_size=batches.micro)
-    config = build_config(
-        plan.hyperparameters,
-        output_dir=str(checkpoints.directory),
-        total_steps=total,
-        batches=batches,
-        device=bench.device,
-        packed_attention=_is_segmented(model),
-        recomputes=recomputes,
-        sharded=is_sharded(plan),
-    )
+    estimate = _batches(attempt, bench, model, data, recomputes=recomputes)
     saving = Checkpointing(checkpoints, plan.checkpoints, attempt.stop, attempt.board, ranks)
     looking = (
         Validation(plan.validation, validation.interval_steps, attempt.board, checkpoints, meter)
@@ -224,26 +214,44 @@ def _train(
     )
     settings = plan.hyperparameters
     family = FAMILIES.get(plan.method)
-    if family:
-        make_trainer, dataset = partial(family.make_trainer, plan, bench), data.dataset
-    else:
-        order = GlobalBatches(len(data.dataset), settings.global_batch_size, batches, ranks, settings.seed)
-        make_trainer = partial(PackedTrainer, order=order, ranks=ranks)
-        dataset = with_blank(data.dataset) if ranks.are_several else data.dataset
-    trainer = make_trainer(
-        clock=clock,
-        model=model,
-        args=config,
-        train_dataset=dataset,
-        processing_class=bench.tokenizer,
-        # The guard and what decides about saving before the one that saves.
-        callbacks=[
-            Guard(watches_divergence=plan.method not in _REINFORCED),
-            reporting,
-            *([looking] if looking else []),
-            saving,
-        ],
-    )
+
+    def build(batches: BatchPlan) -> Any:  # noqa: ANN401 - trl has no types
+        attempt.board.update(micro_batch_size=batches.micro)
+        config = build_config(
+            settings,
+            output_dir=str(checkpoints.directory),
+            total_steps=total,
+            batches=batches,
+            device=bench.device,
+            packed_attention=_is_segmented(model),
+            recomputes=recomputes,
+            sharded=is_sharded(plan),
+        )
+        if family:
+            make_trainer, dataset = partial(family.make_trainer, plan, bench), data.dataset
+        else:
+            order = GlobalBatches(len(data.dataset), settings.global_batch_size, batches, ranks, settings.seed)
+            make_trainer = partial(PackedTrainer, order=order, ranks=ranks)
+            dataset = with_blank(data.dataset) if ranks.are_several else data.dataset
+        return make_trainer(
+            clock=clock,
+            model=model,
+            args=config,
+            train_dataset=dataset,
+            processing_class=bench.tokenizer,
+            # The guard and what decides about saving before the one that saves.
+            callbacks=[
+                Guard(watches_divergence=plan.method not in _REINFORCED),
+                reporting,
+                *([looking] if looking else []),
+                saving,
+            ],
+        )
+
+    # Several ranks would have to agree, and what other methods batch has other shapes: these take the estimate.
+    plans = [estimate] if family or ranks.are_several else cuts(settings, estimate, bench.device, resumed)
+    trainer, batches = first_that_fits(plans, build, data.dataset)
+    log.info("micro batch %d, accumulated %d times", batches.micro, batches.accumulation)
     if looking and validation:
         measure = SequenceLoss(trainer, validation.dataset, batches.micro)
         # All ranks measure the same rows; what follows must not hang on the last bit of a GPU's sum.
@@ -293,9 +301,7 @@ def _batches(
     else:
         most = most_on_cpu(data.sequence_length)
     # GPUs may differ in what is free: all ranks take what rank 0 takes.
-    batches = from_first(attempt.ranks, plan_batches(attempt.plan.hyperparameters, attempt.ranks.count, most))
-    log.info("micro batch %d, accumulated %d times", batches.micro, batches.accumulation)
-    return batches
+    return from_first(attempt.ranks, plan_batches(attempt.plan.hyperparameters, attempt.ranks.count, most))
 
 
 def _history(checkpoint: Path) -> list[dict[str, Any]]:

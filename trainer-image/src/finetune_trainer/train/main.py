@@ -24,6 +24,7 @@ from finetune_trainer.timings import Stopwatch
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.failures import named
 from finetune_trainer.train.launch import launch
+from finetune_trainer.train.memory import peak_memory
 from finetune_trainer.train.ranks import Ranks, refuse_too_small_batch
 from finetune_trainer.train.result import failed_result, fitted
 from finetune_trainer.train.surroundings import prepare_environment
@@ -82,6 +83,8 @@ class _Command:
             return fitted(result) if result else None
 
     def failed(self, failure: Failure) -> Document:
+        if self._board:
+            self._board.update(peak_memory_bytes=peak_memory())
         return fitted(failed_result(failure, self._board.snapshot() if self._board else None))
 
 

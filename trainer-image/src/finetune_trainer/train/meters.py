@@ -1,6 +1,5 @@
 """What a run costs: memory at its peak, tokens per second, and the share of the device's arithmetic that is used."""
 
-import resource
 import time
 from typing import Any
 
@@ -91,15 +90,3 @@ def peak_flops(device: torch.device) -> float | None:
         return None
     name = torch.cuda.get_device_name(device)
     return next((peak for part, peak in _PEAK_FLOPS.items() if part in name), None)
-
-
-def peak_memory() -> int:
-    """The most bytes this process has held so far: of GPU memory where it uses some, else resident memory."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_reserved())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
-
-
-def free_memory() -> int | None:
-    """Bytes of GPU memory that nobody holds; None without a GPU."""
-    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
