@@ -39,6 +39,8 @@ async def measure(plane: ControlPlane, jobs: int, resting: int) -> list[Row]:
             bare = await _bare(api, jobs, dataset)
             await _settle(plane)
             rows = await _burst(plane, api, operator, jobs, bare)
+        # Known now, even if what follows is interrupted.
+        report("operator", rows)
         if resting:
             rows += await _rest(plane, api, jobs, resting)
     return rows
