@@ -86,7 +86,7 @@ def ready_dataset(name: str = "tickets", letter: str = "d") -> Object:
         "key": "k" * 32,
         "uri": stored(letter, "datasets").uri,
         "createdAt": stamp(NOW),
-        "format": "Text",
+        "format": "Messages",
         "rows": {"read": 10, "kept": 9},
     }
     return make_dataset(name, status={"observedGeneration": 1, "phase": "Ready", "revision": revision})
@@ -215,8 +215,8 @@ def oom_killed() -> Object:
     return terminated(code=137, reason="OOMKilled")
 
 
-def evicted() -> Object:
-    return {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory.", "containerStatuses": []}
+def evicted(message: str = "The node was low on memory.") -> Object:
+    return {"phase": "Failed", "reason": "Evicted", "message": message, "containerStatuses": []}
 
 
 def disrupted(reason: str, *, code: int = 143) -> Object:
@@ -225,7 +225,8 @@ def disrupted(reason: str, *, code: int = 143) -> Object:
 
 
 def image_pull_error() -> Object:
-    waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nope"'}
+    words = 'Back-off pulling image "nope": ErrImagePull: failed to pull image "nope": not found'
+    waiting = {"reason": "ImagePullBackOff", "message": words}
     return {"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": waiting}}]}
 
 
@@ -239,3 +240,17 @@ def ended(job: Object, *, complete: bool, now: datetime = NOW) -> None:
     """Give a Job its final condition."""
     kind = "Complete" if complete else "Failed"
     job["status"] = {"conditions": [{"type": kind, "status": "True", "lastTransitionTime": stamp(now)}]}
+
+
+def event(regarding: Object, reason: str, note: str, *, at: datetime = NOW, seen: datetime | None = None) -> Object:
+    """An Event as a controller posts it through client-go."""
+    metadata = regarding["metadata"]
+    return {
+        "metadata": {"name": f"{metadata['name']}.{next(_uids)}", "creationTimestamp": stamp(at)},
+        "eventTime": None,
+        "deprecatedLastTimestamp": stamp(seen or at),
+        "type": "Warning",
+        "reason": reason,
+        "note": note,
+        "regarding": {"kind": regarding["kind"], "name": metadata["name"], "uid": metadata["uid"]},
+    }

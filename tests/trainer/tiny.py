@@ -45,6 +45,17 @@ def classification_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
+def preference_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """What kind of thing it was: the right answer, and a wrong one."""
+    pick = random.Random(seed)
+    rows = []
+    for row in classification_rows(count, seed):
+        wrong = pick.choice([label for label in sorted(_WORDS) if label != row["label"]])
+        prompt = [{"role": "user", "content": row["text"]}]
+        rows.append({"prompt": prompt, "chosen": row["label"], "rejected": wrong})
+    return rows
+
+
 def text_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """The same sentences as plain text of very different lengths."""
     pick = random.Random(seed)

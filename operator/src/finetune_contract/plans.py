@@ -30,6 +30,12 @@ class RowFormat(StrEnum):
     """`text`, for continued pre-training."""
     CLASSIFICATION = "Classification"
     """`text` and `label`; prompted through the chat template where the tokenizer has one."""
+    PREFERENCE = "Preference"
+    """`prompt` (a string, or the turns before the answer), `chosen` and `rejected`, both strings."""
+    UNPAIRED_PREFERENCE = "UnpairedPreference"
+    """`prompt` (a string, or turns), `completion`, and `label`: whether the completion is a good one."""
+    PROMPTS = "Prompts"
+    """`prompt` (a string, or turns), and perhaps `answer`: what a reward compares with."""
 
 
 # --- Dataset -------------------------------------------------------------------------------------------------------
@@ -131,6 +137,8 @@ class RunIngredients(Document):
 
     train_fields: dict[str, Any]
     dataset: Sha256
+    inputs: dict[str, StoredReference] = {}
+    """What else decides the weights, by its part in the run (`adapter`, `reward-0`, `teacher`): stored artifacts."""
 
 
 class StagePlan(Document):
@@ -145,6 +153,16 @@ class StagePlan(Document):
     claim: str
 
 
+class ResolvePlan(Document):
+    """Look up in the store what became of a run whose attempt nobody saw end."""
+
+    version: Literal[1] = 1
+    name: str
+    namespace: str
+    run_key: str
+    claim: str
+
+
 # --- Training ------------------------------------------------------------------------------------------------------
 
 
@@ -155,15 +173,172 @@ class Method(StrEnum):
     """Supervised fine-tuning on prompts and completions; the loss is on completions only."""
     CPT = "CPT"
     """Continued pre-training on text; the loss is on every token."""
+    DPO = "DPO"
+    """Direct preference optimisation on chosen and rejected answers."""
+    ORPO = "ORPO"
+    """Odds-ratio preference optimisation, without a reference model; experimental in TRL."""
+    SIMPO = "SimPO"
+    """Preference optimisation by mean log-probability, without a reference model; experimental in TRL."""
+    KTO = "KTO"
+    """Preference optimisation on answers that are marked good or bad, unpaired."""
+    REWARD = "Reward"
+    """A model that scores answers, learnt from chosen and rejected ones."""
+    GRPO = "GRPO"
+    """Reinforcement learning: answers to a prompt are judged relative to each other."""
+    RLOO = "RLOO"
+    """Reinforcement learning: each answer is judged against the mean of the others."""
+    DISTILLATION = "Distillation"
+    """The model answers prompts itself and learns a teacher's probabilities of each token."""
+
+
+ANSWERING_METHODS = (Method.GRPO, Method.RLOO, Method.DISTILLATION)
+"""Methods in which the model answers prompts while it is trained."""
+
+PAIR_METHODS = (Method.DPO, Method.ORPO, Method.SIMPO, Method.REWARD)
+"""Methods that learn from a chosen and a rejected answer to one prompt."""
+
+_ANSWERED = (RowFormat.MESSAGES, RowFormat.PROMPT_COMPLETION, RowFormat.CLASSIFICATION)
+
+METHOD_FORMATS: dict[Method, tuple[RowFormat, ...]] = {
+    Method.SFT: _ANSWERED,
+    Method.CPT: (RowFormat.TEXT,),
+    **dict.fromkeys(PAIR_METHODS, (RowFormat.PREFERENCE,)),
+    Method.KTO: (RowFormat.UNPAIRED_PREFERENCE, RowFormat.PREFERENCE),
+    # The last answer of an answered row is what a reward compares with.
+    **dict.fromkeys(ANSWERING_METHODS, (RowFormat.PROMPTS, *_ANSWERED)),
+}
+"""Which rows a method can learn from."""
+
+
+def unfit_rows(method: Method, row_format: RowFormat) -> str | None:
+    """Why a method cannot learn from rows of a format, and what to do; None when it can."""
+    if row_format in METHOD_FORMATS[method]:
+        return None
+    wanted = " or ".join(METHOD_FORMATS[method])
+    others = [other.value for other, formats in METHOD_FORMATS.items() if row_format in formats]
+    return (
+        f"spec.method: {method} needs {wanted} rows; the dataset has {row_format} rows: "
+        f"use method {' or '.join(others)}, or a dataset with {wanted} rows"
+    )
+
+
+def one_process_only(method: Method) -> str | None:
+    """Why several processes cannot train by a method; None where they can."""
+    if method in (Method.SFT, Method.CPT):
+        return None
+    return f"spec.parallelism: {method} trains in one process; ask for one node and at most one GPU"
+
+
+class AdapterVariant(StrEnum):
+    """What kind of low-rank adapter is trained."""
+
+    LORA = "LoRA"
+    QLORA = "QLoRA"
+    """LoRA on a base that is held in 4 bits (nf4, double quantisation) while training."""
+    DORA = "DoRA"
+    """LoRA with a trained magnitude per output (Liu et al. 2024); its result is a merged model."""
+    RSLORA = "rsLoRA"
+    """LoRA scaled by alpha / sqrt(rank) (Kalajdzievski 2023)."""
+    PISSA = "PiSSA"
+    """LoRA that begins as the base's principal components (Meng et al. 2024); its result is a LoRA of rank 2r."""
 
 
 class LoraPlan(Document):
     """A low-rank adapter, in peft's terms."""
 
+    variant: AdapterVariant = AdapterVariant.LORA
     rank: int
     alpha: float
     dropout: float
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+class DpoPlan(Document):
+    """DPO's settings, in TRL's terms."""
+
+    beta: float = 0.1
+    loss: str = "sigmoid"
+    label_smoothing: float = 0.0
+
+
+class OrpoPlan(Document):
+    """ORPO's settings."""
+
+    beta: float = 0.1
+
+
+class SimpoPlan(Document):
+    """SimPO's settings."""
+
+    beta: float = 2.0
+    gamma: float = 1.0
+
+
+class KtoPlan(Document):
+    """KTO's settings."""
+
+    beta: float = 0.1
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+
+
+class RewardFunction(StrEnum):
+    """Declared rewards: 1 for an answer that passes, else 0."""
+
+    EXACT_MATCH = "ExactMatch"
+    """The answer equals the row's `answer`, white space around both trimmed."""
+    REGEX = "Regex"
+    """The answer holds a match of a pattern."""
+    JSON_SCHEMA = "JSONSchema"
+    """The answer is JSON that a schema accepts."""
+    LENGTH = "Length"
+    """The answer has between so many tokens."""
+
+
+class RewardPlan(Document):
+    """One source of reward and its weight in the sum."""
+
+    weight: float = 1.0
+    model: StoredReference | None = None
+    """A model that a Reward job made."""
+    function: RewardFunction | None = None
+    pattern: str | None = None
+    """Of Regex."""
+    json_schema: str | None = None
+    """Of JSONSchema, as JSON text."""
+    min_tokens: int = 0
+    """Of Length."""
+    max_tokens: int | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.model is None) == (self.function is None):
+            raise ValueError("exactly one of model, function must be set")
+        return self
+
+
+class OnlinePlan(Document):
+    """GRPO's and RLOO's settings."""
+
+    rewards: tuple[RewardPlan, ...]
+    generations: int = 8
+    """Answers per prompt that are compared with each other."""
+    beta: float = 0.0
+    """Weight of the KL divergence from the model before training."""
+    temperature: float = 1.0
+    max_completion_length: int = 256
+    """Tokens of an answer; longer ones are cut and counted."""
+
+
+class DistillationPlan(Document):
+    """Distillation's settings."""
+
+    teacher: StoredReference
+    teacher_adapter: StoredReference | None = None
+    temperature: float = 1.0
+    beta: float = 1.0
+    """0: forward KL, 1: reverse KL, between: generalised Jensen-Shannon divergence."""
+    max_completion_length: int = 256
 
 
 class Hyperparameters(Document):
@@ -190,7 +365,31 @@ class CheckpointPlan(Document):
     """When training state is saved."""
 
     interval_minutes: float = 10.0
+    interval_steps: int | None = None
+    """Optimiser steps between checkpoints, beside the minutes: whichever comes first; None: minutes only."""
     keep: int = 2
+
+
+class EarlyStoppingPlan(Document):
+    """When training ends before its last step."""
+
+    patience: int
+    """Evaluations in a row without a better loss after which it ends."""
+    min_delta: float = 0.0
+    """By how much a loss must be lower to be better."""
+
+
+class ValidationPlan(Document):
+    """What is measured on the validation split while training goes on."""
+
+    interval_steps: int | None = None
+    """Optimiser steps between evaluations; None: ten evaluations in all, fewer where they would cost too much."""
+    max_rows: int = 200
+    """At most so many rows; 0: none, nothing is measured."""
+    keep_best: bool = False
+    """Whether the weights with the lowest loss are published instead of the last ones."""
+    early_stopping: EarlyStoppingPlan | None = None
+    """None: all steps are done."""
 
 
 class Metric(StrEnum):
@@ -200,6 +399,10 @@ class Metric(StrEnum):
     """Mean loss per supervised token; lower is better."""
     EXACT_MATCH = "ExactMatch"
     """Share of greedy answers equal to the reference after trimming white space."""
+    PREFERENCE_ACCURACY = "PreferenceAccuracy"
+    """Share of pairs whose chosen answer is scored above the rejected one."""
+    MEAN_REWARD = "MeanReward"
+    """Mean reward of greedy answers, by the rewards that GRPO or RLOO train on."""
 
 
 class Baseline(StrEnum):
@@ -261,13 +464,34 @@ class TrainingPlan(Document):
     dataset: StoredReference
     adapter: LoraPlan | None = None
     """None: full fine-tuning."""
+    start: StoredReference | None = None
+    """An adapter on `base` that an earlier job made: it is trained further, or merged where a whole model is made."""
+    dpo: DpoPlan | None = None
+    orpo: OrpoPlan | None = None
+    simpo: SimpoPlan | None = None
+    kto: KtoPlan | None = None
+    online: OnlinePlan | None = None
+    """Of GRPO and RLOO."""
+    distillation: DistillationPlan | None = None
     hyperparameters: Hyperparameters
     parallelism: ParallelismPlan = ParallelismPlan()
     checkpoints: CheckpointPlan = CheckpointPlan()
+    validation: ValidationPlan = ValidationPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
+    evaluation_key: str | None = None
+    """Names what `evaluation` asks for; stands in the result."""
     truncated_share: float = 0.01
     """Share of tokens that may be cut at max_length before the run is refused."""
     claim: str
+
+
+class ReevaluationPlan(Document):
+    """Measure a published artifact anew: only what is asked of the evaluation has changed."""
+
+    version: Literal[1] = 1
+    training: TrainingPlan
+    """How the artifact was trained, with the evaluation that is wanted now."""
+    artifact: StoredReference
 
 
 # --- Serving -------------------------------------------------------------------------------------------------------

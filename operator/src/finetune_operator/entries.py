@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from finetune_operator.api.base import GROUP
 from finetune_operator.cluster import OWN_KINDS, controller_uid
 from finetune_operator.manifests import multinode
-from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_ROLE, Manifest
+from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_QUEUE, LABEL_ROLE, Manifest
 
 KUBECTL_COPY = "kubectl.kubernetes.io/last-applied-configuration"
 METADATA = (
@@ -58,8 +58,12 @@ class Entry:
     """Digest of a child's spec as the server has it: changes when anybody edits the child."""
     summary: tuple[str, str] | None = None
     """Phase and reason of one of our resources, for metrics."""
+    is_edited: bool = False
+    """One of our resources whose status does not speak of its present spec."""
     address: str | None = None
     """IP of a training pod that runs."""
+    queue: str | None = None
+    """The Kueue queue that a suspended Job waits in."""
     gone: bool = False
     """A tombstone: a deleted Pod whose termination message is still wanted."""
 
@@ -75,6 +79,14 @@ class TrainingPod(NamedTuple):
     created: str
     key: Key
     address: str
+
+
+class QueuedJob(NamedTuple):
+    """A Job that waits in a Kueue queue."""
+
+    uid: str
+    key: Key
+    queue: str
 
 
 def to_json(value: Any) -> str:  # noqa: ANN401 - any JSON
@@ -99,7 +111,9 @@ def entry_of(manifest: Manifest, version: int) -> Entry:
         text=to_json(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
         content="" if is_ours else digest({"spec": manifest.get("spec"), "data": manifest.get("data")}),
         summary=_summary(manifest) if is_ours else None,
+        is_edited=is_ours and metadata.get("generation") != (manifest.get("status") or {}).get("observedGeneration"),
         address=_training_address(manifest, labels) if kind == "Pod" else None,
+        queue=labels.get(LABEL_QUEUE) if kind == "Job" and manifest["spec"].get("suspend") else None,
     )
 
 

@@ -51,3 +51,10 @@ OBJECTS = Gauge(
 PROGRESS_POLLS = Counter(
     f"{PREFIX}_progress_polls", "Questions to training pods: ok, unreachable, invalid.", ["result"], registry=REGISTRY
 )
+COLLECTIONS = Counter(
+    f"{PREFIX}_collections", "Ended collections of a store: succeeded, failed.", ["result"], registry=REGISTRY
+)
+COLLECTED_ENTRIES = Counter(
+    f"{PREFIX}_collected_entries", "Datasets, models, artifacts and runs that collections deleted.", registry=REGISTRY
+)
+COLLECTED_BYTES = Counter(f"{PREFIX}_collected_bytes", "Bytes that collections deleted.", registry=REGISTRY)

@@ -71,6 +71,43 @@ HUB = {"repo": "org/model"}
         pytest.param(
             factories.make_job(adapter={"targetModules": ["all-linear", "q_proj"]}), "stands alone", id="all-linear"
         ),
+        pytest.param(factories.make_job(method="DPO", dpo={"beta": 0.2}), None, id="a method's own settings"),
+        pytest.param(factories.make_job(dpo={"beta": 0.2}), "dpo: is for method DPO only", id="settings of no method"),
+        pytest.param(
+            factories.make_job(method="DPO", kto={"beta": 0.2}), "kto: is for method KTO only", id="another's settings"
+        ),
+        pytest.param(factories.make_job(method="GRPO"), "method GRPO needs spec.grpo", id="no rewards"),
+        pytest.param(factories.make_job(method="RLOO"), "method RLOO needs spec.rloo", id="no rewards of RLOO"),
+        pytest.param(factories.make_job(method="Distillation"), "needs spec.distillation", id="no teacher"),
+        pytest.param(
+            factories.make_job(method="GRPO", grpo={"rewards": [{"exactMatch": {}}]}), None, id="a declared reward"
+        ),
+        pytest.param(
+            factories.make_job(method="GRPO", grpo={"rewards": [{"exactMatch": {}, "regex": {"pattern": "x"}}]}),
+            "set exactly one of fineTuneJob, exactMatch",
+            id="two rewards in one",
+        ),
+        pytest.param(
+            factories.make_job(
+                method="GRPO",
+                grpo={"rewards": [{"exactMatch": {}}], "generations": 8},
+                hyperparameters={"globalBatchSize": 12},
+            ),
+            "globalBatchSize: is a multiple of generations",
+            id="groups that do not fill a batch",
+        ),
+        pytest.param(
+            factories.make_job(method="DPO", dpo={"labelSmoothing": 0.1}), "used by loss: robust only", id="smoothing"
+        ),
+        pytest.param(
+            factories.make_job(validation={"maxRows": 0, "keepBest": True}), "need validation rows", id="keepBest"
+        ),
+        pytest.param(
+            factories.make_job(validation={"maxRows": 0, "earlyStopping": {"patience": 2}}),
+            "need validation rows",
+            id="early stopping",
+        ),
+        pytest.param(factories.make_job(validation={"maxRows": 0}), None, id="no validation"),
         pytest.param(
             factories.make_deployment(adapters=[{"name": "tgi", "fineTuneJob": {"name": "x"}}]), "aliases", id="alias"
         ),

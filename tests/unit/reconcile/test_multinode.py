@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from finetune_contract.failure import FailureReason
+from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.manifests.multinode import INDEX
 from finetune_operator.reconcile.endings import ending_of, trouble_of
+from finetune_operator.reconcile.multinode import method_alone
 from finetune_operator.reconcile.outcome import ChildName
 from finetune_operator.settings import Settings
 from tests import factories
@@ -222,3 +224,12 @@ def test_an_edit_of_the_nodes_starts_no_other_run() -> None:
     here.settle()
     assert len(here.jobs("train")) == 1
     assert here.says("Ready").startswith("True")
+
+
+@pytest.mark.parametrize(("method", "refused"), [("SFT", False), ("CPT", False), ("DPO", True), ("Reward", True)])
+def test_a_method_that_trains_in_one_process_refuses_more(method: str, refused: bool) -> None:
+    job = FineTuneJob.model_validate(factories.make_job(method=method, parallelism={"nodes": 2}))
+    failure = method_alone(job)
+    assert (failure is not None) is refused
+    assert failure is None or "ask for one node and at most one GPU" in failure.message
+    assert method_alone(FineTuneJob.model_validate(factories.make_job(method=method))) is None

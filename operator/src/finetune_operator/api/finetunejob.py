@@ -12,6 +12,7 @@ from finetune_operator.api.base import (
     COMMON_REASON,
     NAME_RULE,
     ApiModel,
+    Duration,
     FieldClass,
     Fraction,
     Metadata,
@@ -19,12 +20,24 @@ from finetune_operator.api.base import (
     PrinterColumn,
     ResourceMeta,
     Resources,
-    Scheduling,
+    Token,
     rule,
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
+from finetune_operator.api.methods import (
+    METHOD_RULES,
+    DistillationSettings,
+    DpoSettings,
+    GrpoSettings,
+    KtoSettings,
+    OrpoSettings,
+    RlooSettings,
+    SimpoSettings,
+)
+from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.api.queueing import JobScheduling
 
 
 class DatasetReference(ApiModel):
@@ -38,6 +51,10 @@ class AdapterType(StrEnum):
     """What is trained."""
 
     LORA = "LoRA"
+    QLORA = "QLoRA"
+    DORA = "DoRA"
+    RSLORA = "rsLoRA"
+    PISSA = "PiSSA"
     NONE = "None"
 
 
@@ -45,7 +62,8 @@ class Adapter(ApiModel):
     """What is trained: a low-rank adapter, or with type None every weight."""
 
     type: AdapterType = AdapterType.LORA
-    """LoRA trains a small adapter beside the frozen base; None is full fine-tuning."""
+    """LoRA trains a small adapter beside the frozen base, QLoRA the same with the base held in 4 bits; DoRA, rsLoRA and
+    PiSSA are kinds of LoRA (DoRA's result is a merged model); None is full fine-tuning."""
     rank: Annotated[int, Field(ge=1, le=512)] = 16
     """Rank of the adapter's matrices; more learns more and costs more memory."""
     alpha: Annotated[float, Field(gt=0, le=4096)] = 32
@@ -92,8 +110,17 @@ MaxLength = Annotated[
     ),
 ]
 
-DEFAULT_LEARNING_RATE = {AdapterType.LORA: 2e-4, AdapterType.NONE: 2e-5}
-"""Adapters want about ten times the rate of full fine-tuning (Thinking Machines, "LoRA Without Regret")."""
+_LEARNING_RATE = {Method.SFT: 2e-5, Method.CPT: 2e-5, Method.REWARD: 1e-5}
+"""Of full fine-tuning."""
+
+_CORRECTING_RATE = 1e-6
+"""Of methods that correct a model which can do the task already; TRL's default for all of them."""
+
+
+def default_learning_rate(method: Method, adapter: AdapterType) -> float:
+    """Adapters want ten times the rate of full fine-tuning (Thinking Machines, "LoRA Without Regret")."""
+    rate = _LEARNING_RATE.get(method, _CORRECTING_RATE)
+    return rate if adapter is AdapterType.NONE else 10 * rate
 
 
 class HyperparametersSpec(ApiModel):
@@ -102,7 +129,8 @@ class HyperparametersSpec(ApiModel):
     epochs: Annotated[float, Field(gt=0, le=1000), FieldClass.TRAIN] = 3
     """How often every row is seen."""
     learning_rate: Annotated[Annotated[float, Field(gt=0, le=1)] | None, FieldClass.TRAIN] = None
-    """Peak learning rate; unset: 0.0002 for adapters, 0.00002 for full fine-tuning."""
+    """Peak learning rate; unset: 0.0002 for SFT and CPT, 0.0001 for Reward, 0.00001 for the other methods, and a tenth
+    of that for full fine-tuning."""
     global_batch_size: Annotated[int, Field(ge=1, le=65536), FieldClass.TRAIN] = 16
     """Sequences per optimiser step over all GPUs."""
     micro_batch_size: Annotated[Annotated[int, Field(ge=1, le=4096)] | None, FieldClass.OPERATIONAL] = None
@@ -114,7 +142,7 @@ class HyperparametersSpec(ApiModel):
     warmup_steps: Annotated[float, Field(ge=0, le=100_000), FieldClass.TRAIN] = 0.03
     """Steps of rising learning rate: a fraction of all when under 1, else a number."""
     scheduler: Annotated[Scheduler, FieldClass.TRAIN] = Scheduler.COSINE
-    """How the learning rate falls."""
+    """How the learning rate changes after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0, le=1), FieldClass.TRAIN] = 0.0
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0, le=1000), FieldClass.TRAIN] = 1.0
@@ -139,10 +167,44 @@ class CheckpointsSpec(ApiModel):
 
     interval_minutes: Annotated[float, Field(gt=0, le=1440)] = 10
     """Minutes between checkpoints; what a crash can lose at most."""
+    interval_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Optimiser steps between checkpoints, beside the minutes: whichever comes first. Unset: minutes only."""
     keep: Annotated[int, Field(ge=1, le=10)] = 2
-    """How many are kept."""
+    """How many of the newest checkpoints are kept."""
     grace_period_seconds: Annotated[int, Field(ge=5, le=3600)] = 120
     """Time a pod gets to finish its step and save when it is told to stop."""
+
+
+class EarlyStopping(ApiModel):
+    """When training ends before its last step, with the best weights so far."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)]
+    """Looks at the validation rows in a row that find no lower loss, after which training ends."""
+    min_delta: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """By how much a loss must be lower to count as lower."""
+
+
+class ValidationSpec(ApiModel):
+    """What is measured on the Dataset's validation rows while training goes on, and what follows from it."""
+
+    interval_steps: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, FieldClass.TRAIN] = None
+    """Optimiser steps between two looks; unset: ten looks in all, or fewer where they would cost too much."""
+    max_rows: Annotated[int, Field(ge=0, le=10_000), FieldClass.TRAIN] = 200
+    """At most so many rows, chosen by seed; 0 never looks."""
+    keep_best: Annotated[bool, FieldClass.TRAIN] = False
+    """Publish the weights with the lowest loss instead of the last ones."""
+    early_stopping: Annotated[EarlyStopping | None, FieldClass.TRAIN] = None
+    """End training when the loss no longer falls, and publish the best weights; unset: all steps are done."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!(has(self.maxRows) && self.maxRows == 0) || "
+                "(!has(self.earlyStopping) && !(has(self.keepBest) && self.keepBest))",
+                "keepBest and earlyStopping need validation rows: maxRows must not be 0",
+            )
+        )
+    )
 
 
 class EvaluationSpec(ApiModel):
@@ -164,29 +226,74 @@ class EvaluationSpec(ApiModel):
     """Length limit of an answer."""
 
 
+class OnOutOfMemory(StrEnum):
+    """What follows when the GPU's memory did not suffice."""
+
+    FAIL = "Fail"
+    SHRINK_MICRO_BATCH = "ShrinkMicroBatch"
+
+
 class RetriesSpec(ApiModel):
     """How failures are met."""
 
     limit: Annotated[int, Field(ge=0, le=20)] = 2
     """New attempts after failures that may pass; evictions and lost nodes do not count."""
+    on_out_of_memory: OnOutOfMemory = OnOutOfMemory.FAIL
+    """ShrinkMicroBatch tries again with half the sequences per forward pass when the GPU's memory did not suffice.
+
+    The global batch, and with it the result, stays the same.
+    """
 
 
 class LimitsSpec(ApiModel):
-    """Where a run is refused."""
+    """Where a run is stopped or refused."""
 
     truncated_share: Fraction = 0.01
     """Share of tokens that may be cut at maxLength; above it the run fails before its first step."""
+    duration: Duration | None = None
+    """How long the run's pods may run in all, for example `8h`; waiting, queues and pauses do not count.
+
+    At the limit training stops with a checkpoint and the job fails with DeadlineExceeded; a higher limit goes on from
+    there.
+    """
+    gpu_hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """GPU-hours that the run may use over all attempts; at the limit it stops with a checkpoint, as with duration."""
+
+
+class Reuse(StrEnum):
+    """Whether an earlier result may be used."""
+
+    ALWAYS = "Always"
+    NEVER = "Never"
 
 
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
+
+    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES))
 
     base_model: Annotated[BaseModelSource, FieldClass.INPUT]
     """Where the base model comes from: exactly one."""
     dataset: Annotated[DatasetReference, FieldClass.INPUT]
     """The Dataset to learn from."""
     method: Annotated[Method, FieldClass.TRAIN] = Method.SFT
-    """SFT learns answers to prompts, CPT continues pre-training on text."""
+    """SFT learns answers to prompts, CPT continues pre-training on text, DPO, KTO, ORPO and SimPO learn from
+    preferences (the last two are experimental), Reward learns to score answers, GRPO and RLOO learn from rewards,
+    Distillation from a teacher."""
+    dpo: Annotated[DpoSettings | None, FieldClass.TRAIN] = None
+    """Settings of method DPO."""
+    orpo: Annotated[OrpoSettings | None, FieldClass.TRAIN] = None
+    """Settings of method ORPO."""
+    simpo: Annotated[SimpoSettings | None, FieldClass.TRAIN] = None
+    """Settings of method SimPO."""
+    kto: Annotated[KtoSettings | None, FieldClass.TRAIN] = None
+    """Settings of method KTO."""
+    grpo: Annotated[GrpoSettings | None, FieldClass.TRAIN] = None
+    """Settings of method GRPO; its rewards are required."""
+    rloo: Annotated[RlooSettings | None, FieldClass.TRAIN] = None
+    """Settings of method RLOO; its rewards are required."""
+    distillation: Annotated[DistillationSettings | None, FieldClass.TRAIN] = None
+    """Settings of method Distillation; its teacher is required."""
     adapter: Annotated[Adapter, FieldClass.TRAIN] = Adapter()
     """What is trained: a LoRA adapter, or with type None every weight."""
     hyperparameters: HyperparametersSpec = HyperparametersSpec()
@@ -194,17 +301,36 @@ class FineTuneJobSpec(ApiModel):
     parallelism: Annotated[ParallelismSpec, FieldClass.OPERATIONAL] = ParallelismSpec()
     """How many processes train together; decides speed, not the result."""
     checkpoints: Annotated[CheckpointsSpec, FieldClass.OPERATIONAL] = CheckpointsSpec()
-    """When training state is saved."""
+    """How often training state is saved, and how long a pod gets to save it when it is told to stop."""
+    validation: ValidationSpec = ValidationSpec()
+    """What is measured on validation rows while training goes on, and what follows from it."""
     evaluation: Annotated[EvaluationSpec, FieldClass.EVALUATE] = EvaluationSpec()
     """What is measured on held-out rows after training."""
     retries: Annotated[RetriesSpec, FieldClass.OPERATIONAL] = RetriesSpec()
-    """How failures are met."""
+    """How often failures that may pass are tried again, each time from the newest checkpoint."""
     limits: Annotated[LimitsSpec, FieldClass.OPERATIONAL] = LimitsSpec()
-    """Where a run is refused."""
+    """Where a run is stopped or refused."""
     resources: Annotated[Resources, FieldClass.OPERATIONAL] = Resources()
-    """What the training pod asks for; any resource name."""
-    scheduling: Annotated[Scheduling, FieldClass.OPERATIONAL] = Scheduling()
-    """Where the training pod may run."""
+    """What the training pod asks for, such as `limits: {nvidia.com/gpu: 1}`; any resource name of the cluster."""
+    scheduling: Annotated[JobScheduling, FieldClass.OPERATIONAL] = JobScheduling()
+    """Where the training pod may run, and the queue that it waits in."""
+    pod_template: Annotated[PodTemplate, FieldClass.OPERATIONAL] = PodTemplate()
+    """What the job's pods get beside what the operator gives them."""
+    suspend: Annotated[bool, FieldClass.OPERATIONAL] = False
+    """True stops training with a checkpoint and frees the GPU; false goes on from there."""
+    rerun: Annotated[Token | None, FieldClass.INPUT] = None
+    """Any new word, such as a date: looks the inputs up again, and gives a failed run new attempts from its checkpoint.
+
+    A run that has succeeded with the same inputs is not trained again, unless reuse is Never. Removing the word does
+    nothing.
+    """
+    reuse: Annotated[Reuse, FieldClass.INPUT] = Reuse.ALWAYS
+    """Always adopts the result of an equal run of this namespace; Never trains anew, once for each word in rerun."""
+    ttl_after_finished: Annotated[Duration | None, FieldClass.OPERATIONAL] = None
+    """How long finished Jobs and their pods (with their logs) are kept, for example `24h`; unset: with the job.
+
+    What is stored, and this status, stay.
+    """
 
     def train_fields(self) -> dict[str, Any]:
         """The Train fields that differ from their defaults, as JSON: what the run key hashes beside the inputs.
@@ -222,7 +348,8 @@ def _train_fields(model: ApiModel) -> dict[str, Any]:
         alias = info.alias or name
         value = getattr(model, name)
         if FieldClass.TRAIN in info.metadata:
-            if alias in document:
+            # A method's settings object in which nothing is set says no more than none at all.
+            if document.get(alias, {}) != {}:
                 fields[alias] = document[alias]
         elif isinstance(value, ApiModel) and not any(isinstance(mark, FieldClass) for mark in info.metadata):
             nested = _train_fields(value)
@@ -250,6 +377,8 @@ META = ResourceMeta(
         COMMON_REASON,
         PrinterColumn("Method", ".spec.method", wide=True),
         PrinterColumn("Dataset", ".spec.dataset.name", wide=True),
+        PrinterColumn("Queue", ".spec.scheduling.queueName", wide=True),
+        PrinterColumn("Position", ".status.queue.position", "integer", wide=True),
         PrinterColumn("Artifact", ".status.artifact.digest", wide=True),
         COMMON_MESSAGE,
         COMMON_AGE,

@@ -1,12 +1,24 @@
 """What becomes of a FineTuneJob: its status."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
 from finetune_contract.results import ArtifactType
-from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Uri, Word
+from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Token, Uri, Word
+from finetune_operator.api.queueing import QueueStatus
+
+
+class OtherInput(ApiModel):
+    """An artifact of another job that a run learns from."""
+
+    part: Word
+    """Its part in the run: adapter, reward-0 and so on by place in the list, teacher or teacher-adapter."""
+    digest: Digest
+    """Digest of its files."""
+    uri: Uri
+    """Where it is stored."""
 
 
 class ResolvedInputs(ApiModel):
@@ -22,6 +34,8 @@ class ResolvedInputs(ApiModel):
     """Where it is stored."""
     base_revision: Word | None = None
     """The commit of a Hub model."""
+    others: Annotated[list[OtherInput], Field(max_length=16)] = []
+    """Artifacts of other jobs that decide the weights, too: an adapter to go on from, reward models, a teacher."""
 
 
 class Run(ApiModel):
@@ -37,6 +51,10 @@ class Run(ApiModel):
     """The spec's generation when the run began or was reopened."""
     started_at: datetime
     """When it began."""
+    rerun: Token | None = None
+    """The word in spec.rerun that its inputs were looked up for."""
+    attempt: Annotated[int, Field(ge=0)] = 0
+    """The attempt that was started last."""
     inputs: ResolvedInputs
     """What the names in the spec stood for."""
 
@@ -46,10 +64,19 @@ class RunRecord(ApiModel):
 
     key: Word
     """The run."""
-    outcome: Literal["Succeeded", "Failed"]
-    """How it ended."""
+    outcome: Literal["Succeeded", "Failed", "Cancelled"]
+    """How it ended; Cancelled when an edit asked for another run before its end."""
     artifact_digest: Digest | None = None
     """What it made."""
+
+
+class FigureStatus(ApiModel):
+    """One figure of a method."""
+
+    name: Word
+    """TRL's name of it."""
+    value: float
+    """Its value at the last logged step."""
 
 
 class ProgressStatus(ApiModel):
@@ -67,6 +94,8 @@ class ProgressStatus(ApiModel):
     """Training loss."""
     eval_loss: float | None = None
     """Loss on held-out rows."""
+    figures: Annotated[list[FigureStatus], Field(max_length=8)] = []
+    """What the method is judged by beside its loss, by TRL's names, such as rewards/margins."""
     tokens_per_second: float | None = None
     """Trained tokens per second, padding not counted."""
     checkpoint_step: int | None = None
@@ -77,6 +106,10 @@ class ProgressStatus(ApiModel):
     """When training will end at this speed."""
     updated_at: datetime | None = None
     """When the trainer said so."""
+
+    def at_rest(self) -> Self:
+        """How far it came still stands; what it was doing is over."""
+        return self.model_copy(update={"phase": None, "tokens_per_second": None, "estimated_completion_time": None})
 
 
 class Attempt(ApiModel):
@@ -92,8 +125,16 @@ class Attempt(ApiModel):
     """What happened."""
     node: Annotated[str, StringConstraints(max_length=253)] | None = None
     """Where it ran."""
+    finished_at: datetime | None = None
+    """When it ended."""
     seconds: Annotated[int, Field(ge=0)] = 0
     """How long its pods ran."""
+    preemptions: Annotated[int, Field(ge=1)] | None = None
+    """How often it lost its quota, was queued again and resumed."""
+    gpu_seconds: Annotated[int, Field(ge=0)] = 0
+    """Seconds of accelerators that it used."""
+    micro_batch_size: int | None = None
+    """Sequences per forward pass, where it mattered."""
     step: Annotated[int, Field(ge=0)] = 0
     """Last finished step."""
     resumed_from_step: int | None = None
@@ -110,7 +151,7 @@ class ScoreStatus(ApiModel):
     system: Word
     """Tuned, or the baseline."""
     value: float
-    """The result."""
+    """The measured value."""
     low: float | None = None
     """Lower end of the 95 % interval."""
     high: float | None = None
@@ -125,7 +166,7 @@ class TimingStatus(ApiModel):
     stage: Word
     """Loading, FirstStep, Training, Evaluating or Publishing."""
     seconds: float
-    """Wall time."""
+    """Wall-clock seconds that it took."""
 
 
 class ArtifactStatus(ApiModel):
@@ -136,7 +177,7 @@ class ArtifactStatus(ApiModel):
     uri: Uri
     """Where it is stored."""
     type: ArtifactType
-    """Adapter or Model."""
+    """Adapter, Model, or RewardModel, which scores answers and is served by nobody."""
     bytes: Annotated[int, Field(ge=0)]
     """Size of its files."""
     base: BaseStatus
@@ -160,14 +201,24 @@ class FineTuneJobStatus(ResourceStatus):
     """How far training is."""
     attempts: Annotated[list[Attempt], Field(max_length=10)] = []
     """The run's last ten attempts that ended, newest last."""
+    queue: QueueStatus | None = None
+    """The present attempt's place in its Kueue queue."""
     attempts_total: Annotated[int, Field(ge=0)] = 0
     """Attempts of the run that ended."""
     retries_used: Annotated[int, Field(ge=0)] = 0
     """Attempts that counted against retries.limit."""
     stalled_disruptions: Annotated[int, Field(ge=0)] = 0
     """Disruptions in a row without a newer checkpoint."""
+    seconds_total: Annotated[int, Field(ge=0)] = 0
+    """How long the pods of the run's attempts ran in all."""
+    gpu_seconds_total: Annotated[int, Field(ge=0)] = 0
+    """Seconds of accelerators that the run's attempts used in all."""
     evaluation: Annotated[list[ScoreStatus], Field(max_length=40)] = []
     """What was measured on held-out rows."""
+    evaluation_key: Word | None = None
+    """Names the spec.evaluation that it was measured for."""
+    evaluation_failure: JobFailure | None = None
+    """Why it could not be measured anew."""
     timings: Annotated[list[TimingStatus], Field(max_length=8)] = []
     """Where the time of the last attempt went."""
     artifact: ArtifactStatus | None = None

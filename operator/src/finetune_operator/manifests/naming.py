@@ -19,8 +19,18 @@ LABEL_ROLE = f"{GROUP}/role"
 LABEL_RUN = f"{GROUP}/run"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
+"""Kueue's labels on a Job: the LocalQueue, the WorkloadPriorityClass."""
+
 ANNOTATION_GENERATION = f"{GROUP}/generation"
 """On every child: the generation of the owner's spec that it was built from."""
+
+ANNOTATION_ACCELERATORS = f"{GROUP}/accelerators"
+"""On training Jobs: how many accelerators each of their pods has."""
+
+ANNOTATION_CONTENT = f"{GROUP}/content"
+"""On a Job that is queued: digest of what it and its plan say, to tell whether an edit concerns it."""
 
 MAX_NAME = 63
 """A Job's name becomes a label value and a host name."""

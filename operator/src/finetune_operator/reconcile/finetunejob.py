@@ -12,21 +12,20 @@ from datetime import datetime
 from typing import Any
 
 from finetune_contract.failure import Failure, FailureReason
-from finetune_contract.plans import RunIngredients, StoredReference
-from finetune_contract.results import ArtifactType, StageResult
-from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.api.finetunejobstatus import (
-    ResolvedInputs,
-    Run,
-)
+from finetune_contract.plans import RowFormat, RunIngredients, StoredReference, unfit_rows
+from finetune_contract.results import StageResult
+from finetune_operator.api.finetunejob import FineTuneJob, Reuse
+from finetune_operator.api.finetunejobstatus import OtherInput, ResolvedInputs, Run, RunRecord
 from finetune_operator.manifests import jobs, staging
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import attempts, oneshot
+from finetune_operator.reconcile import attempts, oneshot, upstream
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import Draft
+from finetune_operator.reconcile.lineage import named_in
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Event, Outcome
-from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, read, seconds_until, with_plan
+from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, read, ready_message, seconds_until, with_plan
+from finetune_operator.reconcile.upstream import Upstream
 from finetune_operator.settings import Settings
 
 
@@ -37,8 +36,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     found = [Reference("PersistentVolumeClaim", settings.claim_name)]
     if "dataset" in spec:
         found.append(Reference("Dataset", spec["dataset"]["name"]))
-    if "fineTuneJob" in base:
-        found.append(Reference("FineTuneJob", base["fineTuneJob"]["name"]))
+    found += [Reference("FineTuneJob", name) for name in named_in(spec)]
     if "persistentVolumeClaim" in base:
         found.append(Reference("PersistentVolumeClaim", base["persistentVolumeClaim"]["claimName"]))
     return tuple(found)
@@ -55,6 +53,11 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     draft.conditions.set(ACCEPTED, True, "Accepted")
     run = job.status.run
     if run is None or run.stage != spec_key(job):
+        if job.spec.suspend:
+            if run is not None:
+                attempts.advance(draft, job, run, observed, now)
+            attempts.pause(draft, "its inputs are looked up when it goes on")
+            return draft.outcome()
         resolved = _resolve(job, observed, draft, now)
         if resolved is None:
             return draft.outcome()
@@ -72,7 +75,22 @@ def spec_key(job: FineTuneJob) -> str:
     for source in base.values():
         source.pop("tokenSecretRef", None)
         source.pop("credentialsSecretRef", None)
-    return _hash({"train": job.spec.train_fields(), "base": base, "dataset": job.spec.dataset.name})
+    document = {"train": _ingredients(job), "base": base, "dataset": job.spec.dataset.name}
+    token = _token(job)
+    return _hash({**document, "rerun": token} if token else document)
+
+
+def _token(job: FineTuneJob) -> str | None:
+    """The word in spec.rerun; one that was removed still stands for the run that it asked for."""
+    return job.spec.rerun or (job.status.run.rerun if job.status.run else None)
+
+
+def _ingredients(job: FineTuneJob) -> dict[str, Any]:
+    """What of the spec makes the run key; a run that may reuse nothing is this object's own, once for each token."""
+    fields = job.spec.train_fields()
+    if job.spec.reuse is Reuse.NEVER:
+        fields["reuse"] = f"{job.metadata.uid}/{_token(job) or ''}"
+    return fields
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,7 @@ class Resolved:
     """A finished resolution: what the stage Job said, and the dataset it was asked about."""
 
     dataset: StoredReference
+    upstream: Upstream
     result: StageResult
 
 
@@ -88,13 +107,13 @@ def _resolve(job: FineTuneJob, observed: Observed, draft: Draft, now: datetime) 
     dataset = _dataset_revision(job, observed, draft.conditions)
     if dataset is None:
         return None
-    stored = _upstream_model(job, observed, draft.conditions)
-    if stored is None and job.spec.base_model.fine_tune_job:
+    found = upstream.find(job, observed, draft.conditions)
+    if found is None:
         return None
     if _source_claim_missing(job, observed, draft):
         return None
-    result = _stage(job, observed, draft, dataset, stored, now)
-    return Resolved(dataset, result) if result else None
+    result = _stage(job, observed, draft, dataset, found, now)
+    return Resolved(dataset, found, result) if result else None
 
 
 def _stage(
@@ -102,11 +121,11 @@ def _stage(
     observed: Observed,
     draft: Draft,
     dataset: StoredReference,
-    stored: StoredReference | None,
+    found: Upstream,
     now: datetime,
 ) -> StageResult | None:
     """What the stage Job said; None while it has not."""
-    key = _stage_key(job, dataset, stored)
+    key = _stage_key(job, dataset, found)
     draft.stage_run = key[:16]
     state = oneshot.state_of(
         observed,
@@ -127,10 +146,10 @@ def _stage(
             draft.conditions.stalled(failure.reason, oneshot.explain(failure))
             if job.status.stage_failure != failure:
                 draft.events.append(Event("Warning", failure.reason, failure.message))
-        case oneshot.Working(reason, message) as working:
+        case oneshot.Working() as working:
             draft.stage_failure = working.failure
             draft.wake(seconds_until([working.until], now))
-            _staging(draft.conditions, f"{reason}: {message}" if message else "bringing the base model into the store")
+            _base_waits(draft.conditions, *working.condition("Staging", "bringing the base model into the store"))
         case oneshot.Outdated(outdated):
             draft.stage_failure = job.status.stage_failure
             draft.delete += with_plan(observed, outdated)
@@ -140,15 +159,16 @@ def _stage(
             _staging(draft.conditions, "bringing the base model into the store")
             draft.wake(oneshot.wait_for(wanted, now))
             if oneshot.is_due(wanted, now):
-                draft.make(_stage_job(job, observed, key, wanted.number, dataset, stored))
+                draft.make(_stage_job(job, observed, key, wanted.number, dataset, found))
     return None
 
 
-def _stage_key(job: FineTuneJob, dataset: StoredReference, stored: StoredReference | None) -> str:
+def _stage_key(job: FineTuneJob, dataset: StoredReference, found: Upstream) -> str:
     """Names one resolution: of this spec, with these inputs, for the job's next run."""
     number = job.status.run.number + 1 if job.status.run else 1
-    upstream = stored.digest if stored else ""
-    return _hash({"spec": spec_key(job), "number": number, "dataset": dataset.digest, "base": upstream})
+    base = found.base.digest if found.base else ""
+    others = {"others": {part: other.digest for part, other in found.others.items()}} if found.others else {}
+    return _hash({"spec": spec_key(job), "number": number, "dataset": dataset.digest, "base": base, **others})
 
 
 def _stage_failure(result: StageResult) -> Failure | None:
@@ -168,7 +188,7 @@ def _stage_job(
     key: str,
     number: int,
     dataset: StoredReference,
-    stored: StoredReference | None,
+    found: Upstream,
 ) -> tuple[Manifest, ...]:
     metadata = job.metadata
     return staging.build(
@@ -176,9 +196,10 @@ def _stage_job(
         job.spec.base_model,
         key=key,
         number=number,
-        stored=stored,
-        run=RunIngredients(train_fields=job.spec.train_fields(), dataset=dataset.digest),
+        stored=found.base,
+        run=RunIngredients(train_fields=_ingredients(job), dataset=dataset.digest, inputs=found.others),
         scheduling=job.spec.scheduling,
+        template=job.spec.pod_template,
         settings=observed.settings,
     )
 
@@ -195,8 +216,12 @@ def _dataset_revision(job: FineTuneJob, observed: Observed, conditions: Conditio
         return None
     revision = (dataset.get("status") or {}).get("revision")
     if revision is None:
-        reason = _ready_message(dataset)
+        reason = ready_message(dataset)
         _dataset_waits(conditions, "DatasetNotReady", f"Dataset {name!r} has no revision yet: {reason}")
+        return None
+    if unfit := unfit_rows(job.spec.method, RowFormat(revision["format"])):
+        conditions.set("DatasetReady", False, FailureReason.DATASET_INVALID, unfit)
+        conditions.stalled(FailureReason.DATASET_INVALID, unfit)
         return None
     conditions.set("DatasetReady", True, "Ready", f"revision {revision['digest']}")
     return StoredReference(digest=revision["digest"], uri=revision["uri"])
@@ -205,39 +230,6 @@ def _dataset_revision(job: FineTuneJob, observed: Observed, conditions: Conditio
 def _dataset_waits(conditions: ConditionSet, reason: str, message: str) -> None:
     conditions.set("DatasetReady", False, reason, message)
     conditions.waiting(reason, message)
-
-
-def _ready_message(raw: Manifest) -> str:
-    for condition in (raw.get("status") or {}).get("conditions") or ():
-        if condition["type"] == "Ready":
-            return f"{condition['reason']}: {condition.get('message', '')}"
-    return "nobody has looked at it yet"
-
-
-def _upstream_model(job: FineTuneJob, observed: Observed, conditions: ConditionSet) -> StoredReference | None:
-    """The artifact of `spec.baseModel.fineTuneJob`; None while there is none, or where the base is something else."""
-    if job.spec.base_model.fine_tune_job is None:
-        return None
-    name = job.spec.base_model.fine_tune_job.name
-    upstream = observed.references.get(Reference("FineTuneJob", name))
-    path = "spec.baseModel.fineTuneJob.name"
-    if upstream is None:
-        _base_waits(conditions, "BaseNotFound", f"{path}: there is no FineTuneJob {name!r}; create it")
-        return None
-    artifact = (upstream.get("status") or {}).get("artifact")
-    if artifact is None:
-        message = f"FineTuneJob {name!r} has no artifact yet: {_ready_message(upstream)}"
-        _base_waits(conditions, "BaseNotReady", message)
-        return None
-    if artifact["type"] != ArtifactType.MODEL.value:
-        message = (
-            f"{path}: FineTuneJob {name!r} made an adapter; name one with spec.adapter.type None, "
-            "whose result is a whole model"
-        )
-        conditions.set("Staged", False, "BaseNotAModel", message)
-        conditions.stalled("BaseNotAModel", message)
-        return None
-    return StoredReference(digest=artifact["digest"], uri=artifact["uri"])
 
 
 def _base_waits(conditions: ConditionSet, reason: str, message: str) -> None:
@@ -274,15 +266,24 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
         stage=spec_key(job),
         generation=job.metadata.generation,
         started_at=now.replace(microsecond=0),
+        rerun=_token(job),
+        attempt=previous.attempt if previous and same else 0,
         inputs=ResolvedInputs(
             dataset=resolved.dataset.digest,
             dataset_uri=resolved.dataset.uri,
             base=result.base.digest,
             base_uri=result.base.uri,
             base_revision=result.revision,
+            others=[
+                OtherInput(part=part, digest=other.digest, uri=other.uri)
+                for part, other in resolved.upstream.others.items()
+            ],
         ),
     )
     if not same:
+        if previous is not None and draft.record_of(previous) is None:
+            draft.runs.append(RunRecord(key=previous.key, outcome="Cancelled"))
+            draft.events.append(Event("Normal", "Cancelled", f"run {previous.key[:12]} makes way for {run.key[:12]}"))
         draft.forget_attempts()
     draft.reopen(run)
     if result.outcome:

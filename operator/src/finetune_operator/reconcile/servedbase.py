@@ -81,7 +81,9 @@ def _stage_base(this: Pass) -> None:
         if artifact and artifact["type"] == ArtifactType.MODEL.value:
             stored = StoredReference(digest=artifact["digest"], uri=artifact["uri"])
         elif this.base is None:
-            message = f"spec.baseModel.fineTuneJob.name: FineTuneJob {name!r} has no model artifact"
+            is_reward = artifact and artifact["type"] == ArtifactType.REWARD_MODEL.value
+            has = "a reward model, which writes no answers" if is_reward else "no model artifact"
+            message = f"spec.baseModel.fineTuneJob.name: FineTuneJob {name!r} has {has}"
             this.conditions.waiting("BaseNotReady", message)
             return
         else:
@@ -121,10 +123,10 @@ def _run_stage(this: Pass, key: str, stored: StoredReference | None) -> None:
         case oneshot.Outdated(job):
             this.delete += with_plan(this.observed, job)
             this.conditions.waiting("Staging", "starting again as the edited spec says")
-        case oneshot.Working(reason, message) as working:
+        case oneshot.Working() as working:
             this.stage_failure = working.failure
             this.wake_after = seconds_until([working.until], this.now)
-            this.conditions.waiting("Staging", f"{reason}: {message}" if message else "staging the base model")
+            this.conditions.waiting(*working.condition("Staging", "staging the base model"))
         case oneshot.Wanted() as wanted:
             this.stage_failure = wanted.failure
             this.conditions.waiting("Staging", "staging the base model")
@@ -146,6 +148,7 @@ def _stage_job(this: Pass, key: str, number: int, stored: StoredReference | None
         stored=stored,
         run=None,
         scheduling=deployment.spec.scheduling,
+        template=deployment.spec.pod_template,
         settings=this.observed.settings,
     )
 

@@ -1,26 +1,27 @@
 """From a source's columns to a format's: detected once, then every row is held to it."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import RowFormat
+from finetune_trainer.data.preferences import SHAPES
 from finetune_trainer.data.read import kind_of
 from finetune_trainer.data.rows import RawRow, Row, make_row
+from finetune_trainer.data.turns import RowFaultError, conversation, listed
 
 COLUMNS = {
     RowFormat.MESSAGES: ("messages",),
+    RowFormat.PREFERENCE: ("chosen", "rejected"),
+    RowFormat.UNPAIRED_PREFERENCE: ("prompt", "completion", "label"),
     RowFormat.PROMPT_COMPLETION: ("prompt", "completion"),
     RowFormat.CLASSIFICATION: ("text", "label"),
     RowFormat.TEXT: ("text",),
+    RowFormat.PROMPTS: ("prompt",),
 }
-"""Each format's columns; detection takes the first format whose columns are all there."""
+"""Each format's columns; detection takes the first format whose columns are all there, as long as `_is_like` agrees."""
 
-_ROLES = ("system", "user", "assistant")
-
-
-class RowFaultError(Exception):
-    """What is wrong with one row; the caller knows its line and whether it may be tolerated."""
+_OPTIONAL = {RowFormat.PREFERENCE: ("prompt",), RowFormat.PROMPTS: ("answer",)}
+"""Columns that a format knows and a row may lack."""
 
 
 class Normaliser:
@@ -39,24 +40,29 @@ class Normaliser:
         """
         self._source_columns = columns
         self._is_detected = row_format is None
+        self._prompts_are_turns: bool | None = None
         self.format = row_format or self._detected(first)
-        unknown = sorted(set(columns) - set(COLUMNS[self.format]))
+        unknown = sorted(set(columns) - set(_columns(self.format)))
         if unknown:
             raise FineTuneError(
                 FailureReason.DATASET_INVALID,
-                f"spec.columns.{unknown[0]}: is not a column of {self.format}; it has {_listed(COLUMNS[self.format])}",
+                f"spec.columns.{unknown[0]}: is not a column of {self.format}; it has {listed(_columns(self.format))}",
             )
         missing = self._missing(first)
         if missing:
             raise FineTuneError(
                 FailureReason.DATASET_INVALID,
                 f"{first.origin}: has no column {missing[0]!r}, which {self.format} needs; it has "
-                f"{_listed(first.value)}; name yours in spec.columns",
+                f"{listed(first.value)}; name yours in spec.columns",
             )
 
     def unused_columns(self, row: RawRow) -> list[str]:
         """Columns of a source's row that the format has no place for."""
-        return sorted(set(row.value) - {self._source_of(column) for column in COLUMNS[self.format]})
+        return self.unused(self.format, row)
+
+    def unused(self, row_format: RowFormat, row: RawRow) -> list[str]:
+        """The same for a format that may be the right one."""
+        return sorted(set(row.value) - {self._source_of(column) for column in _columns(row_format)})
 
     def normalise(self, row: RawRow) -> Row | None:
         """The row in the format's columns; None when it holds nothing to learn from.
@@ -66,17 +72,30 @@ class Normaliser:
         """
         missing = self._missing(row)
         if missing:
-            raise RowFaultError(f"has no column {missing[0]!r}, unlike the rows before; it has {_listed(row.value)}")
+            raise RowFaultError(f"has no column {missing[0]!r}, unlike the rows before; it has {listed(row.value)}")
         # A file that mixes formats must not pass for the poorer one, or the order of its rows would decide.
         if self._is_detected and self._format_of(row) is not self.format:
             raise RowFaultError(f"is a row of {self._format_of(row)}; the rows before are of {self.format}")
-        values = {column: row.value[self._source_of(column)] for column in COLUMNS[self.format]}
+        values = {column: row.value.get(self._source_of(column)) for column in _columns(self.format)}
+        if shape := SHAPES.get(self.format):
+            shaped = shape(values)
+            return None if shaped is None else self._row(row, self._alike(shaped))
         if self.format is RowFormat.MESSAGES:
-            messages = _messages(values["messages"])
+            messages = conversation("messages", values["messages"], last="assistant")
             is_empty = any(not m["content"].strip() for m in messages if m["role"] != "system")
             return None if is_empty else self._row(row, {"messages": messages})
         texts = {column: self._text(column, value) for column, value in values.items()}
         return None if any(not text.strip() for text in texts.values()) else self._row(row, texts)
+
+    def _alike(self, value: dict[str, Any]) -> dict[str, Any]:
+        """A row whose prompt is what the first row's was: a column is text or turns, not now this, now that."""
+        is_turns = isinstance(value["prompt"], list)
+        if self._prompts_are_turns is None:
+            self._prompts_are_turns = is_turns
+        if is_turns != self._prompts_are_turns:
+            kinds = ("turns", "text") if is_turns else ("text", "turns")
+            raise RowFaultError(f"its prompt is {kinds[0]}; those of the rows before are {kinds[1]}")
+        return value
 
     def _row(self, row: RawRow, value: dict[str, Any]) -> Row:
         try:
@@ -97,18 +116,28 @@ class Normaliser:
         found = self._format_of(first)
         if found is not None:
             return found
-        wanted = "; ".join(f"{_listed(columns)} ({row_format})" for row_format, columns in COLUMNS.items())
+        wanted = "; ".join(f"{listed(columns)} ({row_format})" for row_format, columns in COLUMNS.items())
         raise FineTuneError(
             FailureReason.DATASET_INVALID,
-            f"{first.origin}: has the columns {_listed(first.value)}; no format has these. "
+            f"{first.origin}: has the columns {listed(first.value)}; no format has these. "
             f"Name them in spec.columns, as one of: {wanted}",
         )
 
     def _format_of(self, row: RawRow) -> RowFormat | None:
         for row_format, columns in COLUMNS.items():
-            if all(self._source_of(column) in row.value for column in columns):
+            has_all = all(self._source_of(column) in row.value for column in columns)
+            if has_all and self._is_like(row_format, row):
                 return row_format
         return None
+
+    def _is_like(self, row_format: RowFormat, row: RawRow) -> bool:
+        """Whether columns that other formats have, too, mean this one."""
+        if row_format is RowFormat.UNPAIRED_PREFERENCE:
+            return isinstance(row.value[self._source_of("label")], bool)
+        if row_format is RowFormat.PROMPTS:
+            # Anything else beside the prompt may be an answer under another name, which must not be passed over.
+            return not self.unused(row_format, row)
+        return True
 
     def _missing(self, row: RawRow) -> list[str]:
         wanted = (self._source_of(column) for column in COLUMNS[self.format])
@@ -118,34 +147,6 @@ class Normaliser:
         return self._source_columns.get(column, column)
 
 
-def _messages(value: object) -> list[dict[str, str]]:
-    if not isinstance(value, list) or not value:
-        raise RowFaultError(f"messages is {kind_of(value) if value != [] else 'empty'}, not a list of turns")
-    messages = [_message(number, message) for number, message in enumerate(value)]
-    roles = [message["role"] for message in messages]
-    first = 1 if roles[0] == "system" else 0
-    for number, role in enumerate(roles[first:], start=first):
-        wanted = "assistant" if (number - first) % 2 else "user"
-        if role != wanted:
-            raise RowFaultError(f"messages[{number}].role is {role!r} where {wanted!r} has to be")
-    if roles[-1] != "assistant":
-        raise RowFaultError(f"messages end with {roles[-1]!r}; the last one has to be the assistant's answer")
-    return messages
-
-
-def _message(number: int, message: object) -> dict[str, str]:
-    if not isinstance(message, dict):
-        raise RowFaultError(f"messages[{number}] is {kind_of(message)}, not an object with role and content")
-    for key, value in message.items():
-        if key not in ("role", "content") and value is not None:
-            raise RowFaultError(f"messages[{number}] has {key!r}; only role and content are supported")
-    role, content = message.get("role"), message.get("content")
-    if role not in _ROLES:
-        raise RowFaultError(f"messages[{number}].role is {role!r}; it may be {_listed(_ROLES)}")
-    if not isinstance(content, str):
-        raise RowFaultError(f"messages[{number}].content is {kind_of(content)}; only text is supported")
-    return {"role": role, "content": content}
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
+def _columns(row_format: RowFormat) -> tuple[str, ...]:
+    """All columns that a format has a place for."""
+    return (*_OPTIONAL.get(row_format, ()), *COLUMNS[row_format])

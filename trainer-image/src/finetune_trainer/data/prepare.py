@@ -15,14 +15,16 @@ from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STOR
 from finetune_contract.plans import DatasetPlan
 from finetune_contract.results import DatasetResult, DropReason, Split
 from finetune_store.edge import read_plan, run_command
+from finetune_store.retention import register
 from finetune_store.store import Store
 from finetune_trainer.data.clean import near_groups, without_exact_duplicates, without_near_duplicates
-from finetune_trainer.data.formats import Normaliser, RowFaultError
+from finetune_trainer.data.formats import Normaliser
 from finetune_trainer.data.read import read
 from finetune_trainer.data.revision import digest_of, write_revision
 from finetune_trainer.data.rows import Account, BadRow, RawRow, Row
 from finetune_trainer.data.sources import SourceFile, address_of, fetch
 from finetune_trainer.data.split import divide
+from finetune_trainer.data.turns import RowFaultError
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
     Raises:
         FineTuneError: DatasetInvalid, BadRow or SourceUnavailable, naming file and line.
     """
+    register(store.root, plan.namespace)
     account = Account()
     files = fetch(plan.source, source_mount, scratch)
     normaliser, rows = _normalised(plan, files, account)
@@ -63,7 +66,7 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
     splits = divide(groups, plan.split)
     lineage = _lineage(plan, normaliser)
     with store.workspace(StoredKind.DATASET) as work:
-        write_revision(work, normaliser.format, splits, account.drops)
+        write_revision(work, splits, account.drops)
         revision = store.publish(StoredKind.DATASET, work, lineage, digest_of(normaliser.format, splits))
     log.info("revision %s: %s", revision.digest, {name: len(rows) for name, rows in splits.items()})
     return DatasetResult(

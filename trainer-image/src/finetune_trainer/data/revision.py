@@ -29,10 +29,10 @@ def digest_of(row_format: RowFormat, splits: dict[str, list[Row]]) -> Sha256:
     return "sha256:" + total.hexdigest()
 
 
-def write_revision(directory: Path, row_format: RowFormat, splits: dict[str, list[Row]], drops: list[Drop]) -> None:
+def write_revision(directory: Path, splits: dict[str, list[Row]], drops: list[Drop]) -> None:
     """Write a revision's files."""
     for split, rows in splits.items():
-        _write_parquet(directory / f"{split}.parquet", row_format, rows)
+        _write_parquet(directory / f"{split}.parquet", rows)
     # No time in the header: the same rows give the same bytes.
     with gzip.GzipFile(directory / DROPPED_FILE, "wb", mtime=0) as file:
         for drop in sorted(drops, key=lambda drop: (drop.origin.file, drop.origin.line)):
@@ -40,16 +40,13 @@ def write_revision(directory: Path, row_format: RowFormat, splits: dict[str, lis
             file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
 
 
-def _write_parquet(path: Path, row_format: RowFormat, rows: list[Row]) -> None:
+def _write_parquet(path: Path, rows: list[Row]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    text = pyarrow.string()
-    if row_format is RowFormat.MESSAGES:
-        message = pyarrow.struct([("role", text), ("content", text)])
-        schema = pyarrow.schema([("messages", pyarrow.list_(message))])
-    else:
-        schema = pyarrow.schema([(column, text) for column in rows[0].value()])
+    turns = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
+    types = {list: turns, bool: pyarrow.bool_(), str: pyarrow.string()}
+    schema = pyarrow.schema([(column, types[type(value)]) for column, value in rows[0].value().items()])
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in _batches(rows):
             writer.write_table(pyarrow.Table.from_pylist([row.value() for row in batch], schema=schema))

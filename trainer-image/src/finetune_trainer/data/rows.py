@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +57,16 @@ class Row:
         value = self.value()
         if "messages" in value:
             return "\n".join(message["content"] for message in value["messages"])
-        return "\n".join(value.values())
+        return "\n".join(_texts(value.values()))
+
+
+def _texts(values: Iterable[Any]) -> Iterator[str]:
+    """Texts, and the contents of turns; a mark such as a preference's label is no text."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            yield from (turn["content"] for turn in value)
 
 
 def make_row(origin: Origin, value: dict[str, Any]) -> Row:

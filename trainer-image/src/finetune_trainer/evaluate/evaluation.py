@@ -1,7 +1,7 @@
 """The evaluation stage: the tuned model beside its baselines, on rows that were never trained on."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune_contract.base import Document
@@ -9,9 +9,11 @@ from finetune_contract.plans import Baseline, Metric, RowFormat, TrainingPlan
 from finetune_contract.results import TUNED, Score
 from finetune_trainer.evaluate.generate import Loss, greedy_answers, supervised_losses
 from finetune_trainer.evaluate.heldout import HeldOut, held_out
+from finetune_trainer.evaluate.rewarded import mean_rewards
 from finetune_trainer.evaluate.scores import score
 from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.train.render import Example
+from finetune_trainer.train.rows import with_answer
 from finetune_trainer.train.sequences import pieces_of
 from finetune_trainer.train.workbench import Workbench
 
@@ -49,6 +51,9 @@ class _Measured:
 
     losses: list[Loss] | None
     answers: list[str] | None
+    preferred: list[float] | None = None
+    """1 where the row's better answer is likelier than its worse one."""
+    rewards: list[float] | None = None
 
 
 def evaluate(plan: TrainingPlan, bench: Workbench, systems: Systems) -> Evaluation:
@@ -60,6 +65,8 @@ def evaluate(plan: TrainingPlan, bench: Workbench, systems: Systems) -> Evaluati
         return Evaluation(split=wanted.split)
     if Metric.EXACT_MATCH in wanted.metrics and bench.revision.row_format is RowFormat.TEXT:
         log.info("ExactMatch is left out: Text rows have no answer to match")
+    if not _have_answers(bench, rows):
+        log.info("EvalLoss and ExactMatch are left out: there are rows without an answer to compare with")
     measured: dict[str, _Measured] = {}
     for system in _systems(wanted.baselines, bench):
         examples = rows.with_shots(wanted.few_shot_examples) if system == Baseline.FEW_SHOT else rows.examples
@@ -85,17 +92,48 @@ def _measure(
     rows: HeldOut,
 ) -> _Measured:
     metrics, renderer = plan.evaluation.metrics, bench.renderer
-    losses = answers = None
-    if Metric.EVAL_LOSS in metrics:
-        tokens = [pieces_of(each, bench.context, split_long=True) for each in renderer.example_tokens(examples)]
-        flat = supervised_losses(model, [piece for pieces in tokens for piece in pieces])
-        found = iter(flat)
-        losses = [_summed([next(found) for _ in pieces]) for pieces in tokens]
+    losses = answers = preferred = rewards = None
+    if not _have_answers(bench, rows):
+        metrics = tuple(each for each in metrics if each not in (Metric.EVAL_LOSS, Metric.EXACT_MATCH))
+    has_pairs = Metric.PREFERENCE_ACCURACY in metrics and all("rejected" in row for row in rows.rows)
+    if Metric.EVAL_LOSS in metrics or has_pairs:
+        losses = _losses(bench, model, examples)
+    if has_pairs:
+        preferred = _preferred(losses or [], _losses(bench, model, _with_worse_answers(rows, examples)))
     if Metric.EXACT_MATCH in metrics and bench.revision.row_format is not RowFormat.TEXT:
         prompts = [renderer.prompt_ids(example) for example in examples]
         greedy = greedy_answers(model, prompts, rows.max_new_tokens, renderer.stop_ids())
         answers = [bench.tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in greedy]
-    return _Measured(losses, answers)
+    if Metric.MEAN_REWARD in metrics and plan.online is not None:
+        rewards = mean_rewards(plan.online, bench, model, [renderer.prompt_ids(each) for each in examples], rows)
+    return _Measured(losses if Metric.EVAL_LOSS in metrics else None, answers, preferred, rewards)
+
+
+def _have_answers(bench: Workbench, rows: HeldOut) -> bool:
+    return bench.revision.row_format is RowFormat.TEXT or all(each.answer.strip() for each in rows.examples)
+
+
+def _losses(bench: Workbench, model: Any, examples: list[Example]) -> list[Loss]:  # noqa: ANN401
+    tokens = [pieces_of(each, bench.context, split_long=True) for each in bench.renderer.example_tokens(examples)]
+    found = iter(supervised_losses(model, [piece for pieces in tokens for piece in pieces]))
+    return [_summed([next(found) for _ in pieces]) for pieces in tokens]
+
+
+def _with_worse_answers(rows: HeldOut, examples: list[Example]) -> list[Example]:
+    """The same prompts, solved rows included, with the answers that were rejected."""
+    worse = [rows.renderer.example(with_answer(row, row["rejected"])) for row in rows.rows]
+    return [
+        replace(each, completion=other.completion, answer=other.answer)
+        for each, other in zip(examples, worse, strict=True)
+    ]
+
+
+def _preferred(chosen: list[Loss], rejected: list[Loss]) -> list[float]:
+    """By mean log-probability per token, as SimPO judges (Meng et al. 2024, eq. 4): a sum prefers short answers."""
+    return [
+        float(good.total / max(good.tokens, 1) < bad.total / max(bad.tokens, 1))
+        for good, bad in zip(chosen, rejected, strict=True)
+    ]
 
 
 def _summed(losses: list[Loss]) -> Loss:
@@ -114,6 +152,11 @@ def _scores(plan: TrainingPlan, system: str, measured: _Measured, rows: HeldOut)
             for answer, example in zip(measured.answers, rows.examples, strict=True)
         ]
         scores.append(score(Metric.EXACT_MATCH, system, matches, [1.0] * len(matches), seed))
+    if measured.preferred is not None:
+        ones = [1.0] * len(measured.preferred)
+        scores.append(score(Metric.PREFERENCE_ACCURACY, system, measured.preferred, ones, seed))
+    if measured.rewards is not None:
+        scores.append(score(Metric.MEAN_REWARD, system, measured.rewards, [1.0] * len(measured.rewards), seed))
     return scores
 
 

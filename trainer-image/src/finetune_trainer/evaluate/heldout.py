@@ -52,8 +52,8 @@ def held_out(plan: TrainingPlan, bench: Workbench) -> HeldOut:
     Rows that do not fit the context are left out for every system, and logged.
     """
     seed = plan.hyperparameters.seed
-    rows = _sample(bench.revision.rows(plan.evaluation.split), plan.evaluation.max_rows, seed)
-    train = bench.revision.rows("train")
+    rows = _sample(_wanted(bench.revision.rows(plan.evaluation.split)), plan.evaluation.max_rows, seed)
+    train = _wanted(bench.revision.rows("train"))
     is_text = bench.revision.row_format is RowFormat.TEXT
     longest = _longest_answer(bench, [*train, *rows], plan.evaluation.max_new_tokens)
     examples = [bench.renderer.example(row) for row in rows]
@@ -69,6 +69,11 @@ def held_out(plan: TrainingPlan, bench: Workbench) -> HeldOut:
         context=bench.context,
         seed=seed,
     )
+
+
+def _wanted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose answer is one to be given: no preference that is marked as a bad one."""
+    return [row for row in rows if row.get("label") is not False]
 
 
 def _sample(rows: list[dict[str, Any]], most: int, seed: int) -> list[dict[str, Any]]:

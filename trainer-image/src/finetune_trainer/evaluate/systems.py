@@ -9,6 +9,7 @@ import torch
 
 from finetune_contract.plans import TrainingPlan
 from finetune_contract.results import TUNED
+from finetune_trainer.train.adapters import makes_whole_model
 from finetune_trainer.train.model import load_model
 from finetune_trainer.train.workbench import Workbench
 
@@ -28,7 +29,7 @@ class Systems:
         """The model of `Tuned`, or of any other system the base, for evaluation only."""
         is_tuned = system == TUNED
         with torch.inference_mode():
-            if self._plan.adapter is None:
+            if makes_whole_model(self._plan):
                 yield self._load(self._artifact if is_tuned else self._bench.base)
             else:
                 model = self._load_with_adapter()

@@ -4,7 +4,6 @@ The directory's digest names the artifact, so the same weights must give the sam
 dates, no order of a set.
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from finetune_contract.base import Sha256
 from finetune_contract.paths import MANIFEST_FILE
+from finetune_trainer.train.adapters import merged_into, write_plain_adapter
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -29,8 +29,6 @@ _TOKENIZER_FILES = (
 )
 """What tokenizers are read from; copied from the base as they are."""
 
-_ADAPTER_CONFIG = "adapter_config.json"
-
 
 def write_adapter(checkpoint: Path, base: Path, base_digest: Sha256, directory: Path) -> None:
     """An adapter's files, from the checkpoint of the last step.
@@ -41,14 +39,8 @@ def write_adapter(checkpoint: Path, base: Path, base_digest: Sha256, directory: 
         base_digest: Stands in the adapter's configuration where peft would write a path.
         directory: Where the files go.
     """
-    shutil.copy(checkpoint / "adapter_model.safetensors", directory)
-    config = json.loads((checkpoint / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base_digest
-    # peft writes sets as lists, in an order that differs between processes.
-    ordered = {key: sorted(value) if key.endswith("modules") and isinstance(value, list) else value
-               for key, value in config.items()}  # fmt: skip
-    (directory / _ADAPTER_CONFIG).write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    _copy_tokenizer(base, directory)
+    write_plain_adapter(checkpoint, directory, base_model_name_or_path=base_digest)
+    copy_tokenizer(base, directory)
 
 
 def write_model(checkpoint: Path, base: Path, dtype: torch.dtype, directory: Path) -> None:
@@ -56,7 +48,13 @@ def write_model(checkpoint: Path, base: Path, dtype: torch.dtype, directory: Pat
     model = AutoModelForCausalLM.from_pretrained(str(checkpoint), dtype=dtype, local_files_only=True)
     model.config.use_cache = True
     model.save_pretrained(str(directory))
-    _copy_tokenizer(base, directory)
+    copy_tokenizer(base, directory)
+
+
+def write_merged_model(checkpoint: Path, base: Path, dtype: torch.dtype, directory: Path) -> None:
+    """A model's files: a fresh base with the adapter of the last step's checkpoint merged into its weights."""
+    merged_into(base, checkpoint, dtype, directory)
+    copy_tokenizer(base, directory)
 
 
 def size_of(directory: Path) -> int:
@@ -64,7 +62,8 @@ def size_of(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
 
 
-def _copy_tokenizer(base: Path, directory: Path) -> None:
+def copy_tokenizer(base: Path, directory: Path) -> None:
+    """The base's tokenizer, as it is."""
     for name in _TOKENIZER_FILES:
         if (base / name).is_file():
             shutil.copy(base / name, directory)

@@ -18,6 +18,7 @@ def lineage_of(plan: TrainingPlan) -> dict[str, str]:
         "base": plan.base.digest,
         "dataset": plan.dataset.digest,
         "method": plan.method.value,
+        **({"adapter": plan.start.digest} if plan.start else {}),
     }
 
 

@@ -13,10 +13,13 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.plans import CheckpointPlan
 from finetune_store.checkpoints import Checkpoints
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
+from finetune_trainer.train.divergence import LossCurve
 from finetune_trainer.train.group import sums, together
+from finetune_trainer.train.meters import Meter, peak_memory
 from finetune_trainer.train.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
@@ -29,17 +32,13 @@ class Checkpointing(TrainerCallback):  # type: ignore[misc] # transformers has n
     """Saves at the end of a step: every interval, when the pod is told to stop, and after the last step."""
 
     def __init__(
-        self,
-        checkpoints: Checkpoints,
-        interval_seconds: float,
-        stop: Stop,
-        board: ProgressBoard,
-        ranks: Ranks = ALONE,
+        self, checkpoints: Checkpoints, plan: CheckpointPlan, stop: Stop, board: ProgressBoard, ranks: Ranks = ALONE
     ) -> None:
         """Take where to save, and how often."""
         self._ranks = ranks
         self._checkpoints = checkpoints
-        self._interval_seconds = interval_seconds
+        self._interval_seconds = plan.interval_minutes * 60
+        self._interval_steps = plan.interval_steps
         self._stop = stop
         self._board = board
         self._saved_at = time.monotonic()
@@ -55,7 +54,8 @@ class Checkpointing(TrainerCallback):  # type: ignore[misc] # transformers has n
         is_due = self._ranks.is_first and time.monotonic() - self._saved_at >= self._interval_seconds
         # A signal that comes from here on is for the next step: the others do not know of it.
         due, stopped = sums(self._ranks, [is_due, self._stop.requested])
-        if due or stopped or state.global_step >= state.max_steps:
+        is_step = self._interval_steps is not None and state.global_step % self._interval_steps == 0
+        if due or stopped or is_step or state.global_step >= state.max_steps:
             control.should_save = True
             # Logged first, so that the guard sees the step before it is saved.
             control.should_log = True
@@ -75,7 +75,18 @@ class Checkpointing(TrainerCallback):  # type: ignore[misc] # transformers has n
 
 
 class Guard(TrainerCallback):  # type: ignore[misc]
-    """Stops at the first loss or gradient that is no number, before anything of it is saved."""
+    """Stops at the first loss or gradient that is no number, and when the loss has left for good."""
+
+    def __init__(self, *, watches_divergence: bool = True) -> None:
+        """Say whether the loss must not rise: that of reinforcement learning may."""
+        self._watches_divergence = watches_divergence
+        self._curve = LossCurve()
+
+    def on_train_begin(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: object
+    ) -> None:
+        """Go on where an earlier attempt was."""
+        self._curve = LossCurve(entry["loss"] for entry in state.log_history if "loss" in entry)
 
     def on_log(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: dict[str, Any], **_: object
@@ -83,7 +94,7 @@ class Guard(TrainerCallback):  # type: ignore[misc]
         """Check one log entry.
 
         Raises:
-            FineTuneError: NonFiniteLoss.
+            FineTuneError: NonFiniteLoss, LossDiverged.
         """
         for name, value in (("loss", logs.get("loss")), ("gradient norm", logs.get("grad_norm"))):
             if value is not None and not math.isfinite(value):
@@ -91,18 +102,23 @@ class Guard(TrainerCallback):  # type: ignore[misc]
                     FailureReason.NON_FINITE_LOSS,
                     f"step {state.global_step}: the {name} is {value}; nothing of this step was saved",
                 )
+        if self._watches_divergence and "loss" in logs and (found := self._curve.add(logs["loss"])):
+            raise FineTuneError(FailureReason.LOSS_DIVERGED, f"step {state.global_step}: {found}")
 
 
 class Reporting(TrainerCallback):  # type: ignore[misc]
     """Keeps the progress board, and writes a line for people now and then."""
 
-    def __init__(self, board: ProgressBoard, clock: "TokenClock") -> None:
-        """Take the board, and who counts the tokens."""
+    def __init__(self, board: ProgressBoard, clock: "TokenClock", meter: Meter) -> None:
+        """Take the board, who counts the tokens, and who measures."""
         self._board = board
+        self._meter = meter
         self._clock = clock
         self._began = 0.0
         self._line_at = 0.0
         self.first_step_seconds: float | None = None
+        self.passes: float = 1.0
+        """Epochs that are one of the trainer's."""
 
     def on_train_begin(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: object
@@ -116,7 +132,9 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         """Count the step."""
         if self.first_step_seconds is None:
             self.first_step_seconds = time.monotonic() - self._began
-        self._board.step_ends(state.global_step, state.epoch or 0.0, self._clock.take())
+        tokens = self._clock.take()
+        self._meter.step(tokens)
+        self._board.step_ends(state.global_step, self.passes * (state.epoch or 0.0), tokens)
 
     def on_log(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: dict[str, Any], **_: object
@@ -124,7 +142,14 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         """Take over loss and learning rate."""
         if "loss" not in logs:
             return
-        self._board.update(loss=logs["loss"], learning_rate=logs["learning_rate"])
+        self._board.update(
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+            grad_norm=logs.get("grad_norm"),
+            figures={name: logs[name] for name in FIGURES if math.isfinite(logs.get(name, math.nan))},
+            mfu=self._meter.mfu,
+            peak_memory_bytes=peak_memory(),
+        )
         now = time.monotonic()
         if now - self._line_at >= _LINE_EVERY_SECONDS or state.global_step >= state.max_steps:
             self._line_at = now
@@ -133,6 +158,13 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
                 "step %d/%d  epoch %.2f  loss %.4f  %.0f tokens/s",
                 seen.step, seen.total_steps, seen.epoch, logs["loss"], seen.tokens_per_second or 0.0,
             )  # fmt: skip
+
+
+FIGURES = (
+    "rewards/margins", "rewards/accuracies", "margin", "accuracy", "reward", "reward_std", "frac_reward_zero_std", "kl",
+    "completions/mean_length", "completions/clipped_ratio",
+)  # fmt: skip
+"""What TRL's trainers log beside the loss that tells whether a method works; no method has more than eight of them."""
 
 
 class TokenClock:

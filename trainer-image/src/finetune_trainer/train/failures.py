@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_store.disks import reason_when_full
 from finetune_trainer.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,8 @@ def named(stop: Stop) -> Iterator[None]:
         stop: Once the pod was told to stop, whatever goes wrong is a consequence of that.
 
     Raises:
-        FineTuneError: Preempted, GpuOutOfMemory, NcclTimeout, HostOutOfMemory, StorageFull, or TrainerCrashed with the
-            end of the traceback.
+        FineTuneError: Preempted, GpuOutOfMemory, NcclTimeout, HostOutOfMemory, StorageFull, EphemeralStorageFull, or
+            TrainerCrashed with the end of the traceback.
     """
     try:
         yield
@@ -58,7 +59,7 @@ def _reason_of(error: Exception) -> FailureReason:
     if "can't allocate memory" in text or "DefaultCPUAllocator" in text:
         return FailureReason.HOST_OUT_OF_MEMORY
     if "No space left on device" in text or "file write failed" in text:  # safetensors; torch.save
-        return FailureReason.STORAGE_FULL
+        return reason_when_full(None)
     return FailureReason.TRAINER_CRASHED
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import LoraPlan, TrainingPlan
+from finetune_contract.plans import TrainingPlan
 
 log = logging.getLogger(__name__)
 
@@ -73,21 +73,29 @@ def load_tokenizer(directory: Path) -> Any:  # noqa: ANN401 - transformers has n
     return tokenizer
 
 
-def load_model(directory: Path, dtype: torch.dtype, device: Device) -> Any:  # noqa: ANN401 - transformers has no types
+def load_model(directory: Path, dtype: torch.dtype, device: Device, quantization: Any = None) -> Any:  # noqa: ANN401
     """A stored causal language model.
+
+    Args:
+        directory: Where it is stored.
+        dtype: Precision of its weights, as far as they are not quantised.
+        device: Where it is put.
+        quantization: transformers' quantisation config for its linear layers, or None.
 
     Raises:
         FineTuneError: ModelNotFound when the directory holds none.
     """
     from transformers import AutoModelForCausalLM
 
+    # Quantised weights are made on the device; they cannot be moved afterwards.
+    held = {"quantization_config": quantization, "device_map": {"": device.type}} if quantization else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype, local_files_only=True, **held)
     except (OSError, ValueError, KeyError) as error:
         raise FineTuneError(
             FailureReason.MODEL_NOT_FOUND, f"spec.baseModel: is no causal language model that can be read: {error}"
         ) from error
-    return model.to(device.type)
+    return model if quantization else model.to(device.type)
 
 
 def stored_dtype(directory: Path) -> torch.dtype:
@@ -124,23 +132,3 @@ def refuse_foreign_tokenizer(model: Any, tokenizer: Any) -> None:  # noqa: ANN40
             FailureReason.TOKENIZER_MISMATCH,
             f"spec.baseModel: the tokenizer has {len(tokenizer)} tokens and the model embeddings for {embeddings}",
         )
-
-
-def add_adapter(model: Any, plan: LoraPlan) -> Any:  # noqa: ANN401 - peft has no types
-    """The model with a fresh adapter; only the adapter is trained.
-
-    Raises:
-        FineTuneError: InvalidPlan when the target modules are not the model's.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    modules = plan.target_modules if isinstance(plan.target_modules, str) else list(plan.target_modules)
-    config = LoraConfig(
-        task_type="CAUSAL_LM", r=plan.rank, lora_alpha=plan.alpha, lora_dropout=plan.dropout, target_modules=modules
-    )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise FineTuneError(
-            FailureReason.INVALID_PLAN, f"spec.adapter.targetModules: {modules!r} does not fit the model: {error}"
-        ) from error

@@ -8,16 +8,18 @@ import logging
 from pathlib import Path
 
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import TrainingPlan
+from finetune_contract.plans import Method, TrainingPlan
 from finetune_contract.results import Artifact, ArtifactType, Phase, TrainingResult
 from finetune_store.checkpoints import Checkpoints
 from finetune_store.store import Store
 from finetune_trainer.evaluate.evaluation import Evaluation, evaluate
+from finetune_trainer.evaluate.reward import evaluate_reward_model
 from finetune_trainer.evaluate.systems import Systems
-from finetune_trainer.export.artifact import size_of, write_adapter, write_model
+from finetune_trainer.export.artifact import copy_tokenizer, size_of, write_adapter, write_merged_model, write_model
 from finetune_trainer.export.probe import write_probe
 from finetune_trainer.export.publish import lineage_of, publish_outcome
-from finetune_trainer.timings import Stopwatch
+from finetune_trainer.train import reward
+from finetune_trainer.train.adapters import makes_whole_model
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.fit import Trained, fit
 from finetune_trainer.train.group import from_first, joined
@@ -63,21 +65,34 @@ def _finish(attempt: Attempt, store: Store, bench: Workbench, trained: Trained) 
         _write_artifact(plan, bench, trained, directory)
         with watch.stage("Evaluating"):
             board.update(phase=Phase.EVALUATING)
-            systems = Systems(plan, bench, directory)
-            evaluation = evaluate(plan, bench, systems)
-            write_probe(plan, bench, systems, directory)
+            evaluation = _evaluate(plan, bench, directory)
             board.update(eval_loss=evaluation.tuned_loss())
         attempt.stop.check()
         with attempt.stop.deferred():
             board.update(phase=Phase.PUBLISHING)
             with watch.stage("Publishing"):
                 artifact = _publish_artifact(plan, store, directory)
-            result = _result(plan, trained, artifact, evaluation, watch)
+            result = _result(attempt, trained, artifact, evaluation)
             return publish_outcome(store, result, evaluation.to_json())
 
 
+def _evaluate(plan: TrainingPlan, bench: Workbench, directory: Path) -> Evaluation:
+    """The scores; what writes answers gets its probe, too."""
+    if plan.method is Method.REWARD:
+        return evaluate_reward_model(plan, bench, directory)
+    systems = Systems(plan, bench, directory)
+    evaluation = evaluate(plan, bench, systems)
+    write_probe(plan, bench, systems, directory)
+    return evaluation
+
+
 def _write_artifact(plan: TrainingPlan, bench: Workbench, trained: Trained, directory: Path) -> None:
-    if plan.adapter is not None:
+    if plan.method is Method.REWARD:
+        reward.write(plan, trained.checkpoint, bench, stored_dtype(bench.base), directory)
+        copy_tokenizer(bench.base, directory)
+    elif plan.adapter is not None and makes_whole_model(plan):
+        write_merged_model(trained.checkpoint, bench.base, stored_dtype(bench.base), directory)
+    elif plan.adapter is not None:
         write_adapter(trained.checkpoint, bench.base, plan.base.digest, directory)
     else:
         write_model(trained.checkpoint, bench.base, stored_dtype(bench.base), directory)
@@ -90,27 +105,43 @@ def _publish_artifact(plan: TrainingPlan, store: Store, directory: Path) -> Arti
     return Artifact(
         digest=reference.digest,
         uri=reference.uri,
-        type=ArtifactType.MODEL if plan.adapter is None else ArtifactType.ADAPTER,
+        type=_type_of(plan),
         bytes=size,
         base=plan.base,
     )
 
 
-def _result(
-    plan: TrainingPlan, trained: Trained, artifact: Artifact, evaluation: Evaluation, watch: Stopwatch
-) -> TrainingResult:
+def _type_of(plan: TrainingPlan) -> ArtifactType:
+    if plan.method is Method.REWARD:
+        return ArtifactType.REWARD_MODEL
+    return ArtifactType.MODEL if makes_whole_model(plan) else ArtifactType.ADAPTER
+
+
+def _result(attempt: Attempt, trained: Trained, artifact: Artifact, evaluation: Evaluation) -> TrainingResult:
+    plan = attempt.plan
+    seen = attempt.board.snapshot()
     return TrainingResult(
         run_key=plan.run_key,
         attempt=plan.attempt,
         artifact=artifact,
-        step=trained.total_steps,
+        step=trained.step,
         total_steps=trained.total_steps,
         resumed_from_step=trained.resumed_from_step,
-        checkpoint_step=trained.total_steps,
+        checkpoint_step=trained.step,
         train_loss=round(trained.train_loss, 6),
+        tokens=trained.data.tokens,
         supervised_tokens=trained.data.supervised_tokens,
         truncated_tokens=trained.data.truncated_tokens,
         truncated_rows=trained.data.truncated_rows,
         evaluation=evaluation.scores,
-        timings=watch.timings(),
+        evaluation_key=plan.evaluation_key,
+        timings=attempt.watch.timings(),
+        dropped_rows=trained.data.dropped_rows,
+        best_step=trained.best_step,
+        best_eval_loss=None if trained.best_eval_loss is None else round(trained.best_eval_loss, 6),
+        tokens_per_second=trained.tokens_per_second,
+        mfu=trained.mfu,
+        micro_batch_size=seen.micro_batch_size,
+        peak_memory_bytes=seen.peak_memory_bytes,
+        warnings=trained.warnings,
     )

@@ -1,33 +1,70 @@
 """Rows of a dataset revision, as its publisher left them in the store."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Method, RowFormat
+from finetune_contract.plans import Method, RowFormat, unfit_rows
 from finetune_store.manifests import read_manifest
 
-_FORMATS = {
-    Method.SFT: (RowFormat.MESSAGES, RowFormat.PROMPT_COMPLETION, RowFormat.CLASSIFICATION),
-    Method.CPT: (RowFormat.TEXT,),
-}
-"""Which rows a method can learn from."""
+_PROMPTED = (RowFormat.PREFERENCE, RowFormat.UNPAIRED_PREFERENCE, RowFormat.PROMPTS)
+"""Formats whose rows have a prompt of their own: text, or turns."""
 
 
 @dataclass(frozen=True)
 class Revision:
-    """A dataset revision in this pod."""
+    """A dataset revision in this pod.
+
+    Rows of preferences and prompts are read as Messages or PromptCompletion rows, by what their prompts are; what else
+    they have (`rejected`, `label`) stays beside.
+    """
 
     directory: Path
     row_format: RowFormat
+    """What the rows are read as."""
 
     def rows(self, split: str) -> list[dict[str, Any]]:
         """The rows of a split in their stored order; none where the revision has no such split."""
         import pyarrow.parquet as parquet
 
         path = self.directory / f"{split}.parquet"
-        return list(parquet.read_table(path).to_pylist()) if path.is_file() else []
+        return [_answered(row) for row in parquet.read_table(path).to_pylist()] if path.is_file() else []
+
+
+def with_answer(row: Mapping[str, Any], answer: str) -> dict[str, Any]:
+    """The row with another answer to its prompt."""
+    if "messages" in row:
+        return {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": answer}]}
+    return {**row, "completion": answer}
+
+
+def _answered(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with a prompt of its own as a row with the answer that is wanted."""
+    if "chosen" in row:
+        answer = row.pop("chosen")
+    elif "label" in row and "prompt" in row:
+        answer = row.pop("completion")
+    elif "answer" in row:
+        answer = row.pop("answer")
+    else:
+        return row
+    if isinstance(row["prompt"], str):
+        return {**row, "completion": answer}
+    turns = row.pop("prompt")
+    return {**row, "messages": [*turns, {"role": "assistant", "content": answer}]}
+
+
+def _read_as(directory: Path, row_format: RowFormat) -> RowFormat:
+    import pyarrow.parquet as parquet
+    import pyarrow.types as types
+
+    if row_format not in _PROMPTED:
+        return row_format
+    (first, *_) = sorted(directory.glob("*.parquet"))
+    prompt = parquet.read_schema(first).field("prompt").type
+    return RowFormat.PROMPT_COMPLETION if types.is_string(prompt) else RowFormat.MESSAGES
 
 
 def open_revision(directory: Path, method: Method) -> Revision:
@@ -40,11 +77,6 @@ def open_revision(directory: Path, method: Method) -> Revision:
     if name not in list(RowFormat):
         raise FineTuneError(FailureReason.DATASET_INVALID, f"the dataset revision's format is {name!r}")
     row_format = RowFormat(name)
-    if row_format not in _FORMATS[method]:
-        wanted = " or ".join(_FORMATS[method])
-        other = next(other for other in Method if other is not method)
-        raise FineTuneError(
-            FailureReason.INVALID_PLAN,
-            f"spec.method: {method} needs {wanted} rows; the dataset has {row_format} rows: use {other}",
-        )
-    return Revision(directory, row_format)
+    if unfit := unfit_rows(method, row_format):
+        raise FineTuneError(FailureReason.INVALID_PLAN, unfit)
+    return Revision(directory, _read_as(directory, row_format))

@@ -14,6 +14,7 @@ from trl import SFTConfig, SFTTrainer
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import Hyperparameters
+from finetune_trainer.train.adapters import ExactAdapters
 from finetune_trainer.train.batching import BatchPlan
 from finetune_trainer.train.callbacks import TokenClock
 from finetune_trainer.train.exact import ExactSums, sum_over_ranks
@@ -34,7 +35,7 @@ _SEED_STRIDE = 1009
 """Between the seeds of two steps: more than there are ranks."""
 
 
-class PackedTrainer(SFTTrainer):  # type: ignore[misc] # trl has no types
+class PackedTrainer(ExactAdapters, SFTTrainer):  # type: ignore[misc] # trl has no types
     """Trains on sequences that are tokenised, labelled and packed already."""
 
     def __init__(
@@ -103,9 +104,10 @@ class PackedTrainer(SFTTrainer):  # type: ignore[misc] # trl has no types
         others = {name: value for name, value in inputs.items() if name != "labels"}
         logits = model(**others, use_cache=False, logits_to_keep=predicting).logits[0]
         loss = cross_entropy(logits.float(), labels[0, 1:][predicting], reduction="sum")
-        count = predicting.numel() if num_items_in_batch is None else num_items_in_batch
+        if num_items_in_batch is None:
+            return loss / max(predicting.numel(), 1)
         # Ranks' gradients are averaged, and the count is that of all of them.
-        return loss / max(int(count), 1) * self._ranks.count
+        return loss / max(int(num_items_in_batch), 1) * self._ranks.count
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ANN401
         """Weights of one rank's files, also into a divided model."""

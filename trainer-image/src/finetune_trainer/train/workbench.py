@@ -1,24 +1,33 @@
 """What every stage of an attempt needs: verified inputs, the tokenizer, and how rows become text."""
 
+import logging
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_contract.plans import TrainingPlan
 from finetune_store.store import Store
+from finetune_trainer.train.adapters import makes_whole_model, merged_into
 from finetune_trainer.train.group import together
-from finetune_trainer.train.model import Device, context_of, find_device, load_tokenizer
+from finetune_trainer.train.model import Device, context_of, find_device, load_tokenizer, stored_dtype
 from finetune_trainer.train.ranks import ALONE, Ranks
 from finetune_trainer.train.render import Renderer
 from finetune_trainer.train.rows import Revision, open_revision
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Workbench:
     """The inputs of one attempt, in this pod."""
 
+    store: Store
     base: Path
-    """The base model's directory."""
+    """The base model's directory; with an earlier adapter merged into it where a whole model is made."""
+    start: Path | None
+    """The earlier adapter that is trained further."""
     revision: Revision
     context: int
     """Tokens the model can attend to."""
@@ -38,5 +47,20 @@ def open_workbench(plan: TrainingPlan, store: Store, ranks: Ranks = ALONE) -> Wo
     revision = open_revision(verified(plan.dataset), plan.method)
     together(ranks)
     context = context_of(base)  # first: it says whether there is a model at all
+    start = store.verify(plan.start) if plan.start else None
+    if start and makes_whole_model(plan):
+        base, start = _merged(base, start), None
     tokenizer = load_tokenizer(base)
-    return Workbench(base, revision, context, tokenizer, Renderer(tokenizer, revision.row_format), find_device(plan))
+    renderer = Renderer(tokenizer, revision.row_format)
+    return Workbench(store, base, start, revision, context, tokenizer, renderer, find_device(plan))
+
+
+def _merged(base: Path, adapter: Path) -> Path:
+    """The base with an earlier job's adapter in its weights, beside its tokenizer; lost with the pod."""
+    log.info("the adapter of an earlier job is merged into the base")
+    directory = Path(tempfile.mkdtemp(prefix="merged-base-"))
+    for path in base.iterdir():
+        if path.is_file() and path.suffix not in (".safetensors", ".bin") and ".safetensors." not in path.name:
+            shutil.copy(path, directory)
+    merged_into(base, adapter, stored_dtype(base), directory)
+    return directory
