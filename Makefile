@@ -10,7 +10,7 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 .DEFAULT_GOAL := help
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
-.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo \
+.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
 	test test-unit test-trainer test-cluster test-faults test-faults-subset check generate
 
 help: ## list the targets
@@ -50,6 +50,9 @@ demo: prepare cluster images install ## three YAMLs to a served adapter, with a 
 bench-demo: demo ## the demo's accuracy over three seeds
 	@$(ON_CLUSTER) $(VENV)/python -m tools.demo.bench
 
+bench-operator: venv ## the operator at scale: 1,000 jobs at once, 10,000 at rest, beside a bare client
+	@$(VENV)/python -m tools.bench.operator
+
 test: prepare test-unit test-faults-subset test-trainer test-cluster ## all tests: what CI runs, with `make check`
 
 test-unit: venv ## tests without a cluster, under a minute
@@ -81,3 +84,4 @@ check: venv ## format, lint, types, import rules, generated files
 generate: venv ## everything that is made from code: CRDs, reference pages
 	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
 	$(VENV)/python -m finetune_operator.api.reference docs/reference
+	$(VENV)/python -m tools.metrics_page docs/reference/metrics.md

@@ -1,6 +1,6 @@
 """What the watches last said: our resources in full, their children slimmed, indexed by owner.
 
-Objects are kept as JSON text: a fraction of the memory of dicts, and nobody can change a cached object by accident.
+Objects are kept as compressed JSON: a fraction of the memory of dicts, and nobody can change one by accident.
 An object is never replaced by an older version of itself, and one that was deleted never comes back, whatever order
 watches, lists and answers to our own writes arrive in. Every change answers with the keys that should be looked at.
 """
@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from finetune_contract.results import Progress
 from finetune_operator.cluster import OWN_KINDS
-from finetune_operator.entries import Entry, Key, Place, QueuedJob, TrainingPod, entry_of, to_json
+from finetune_operator.entries import Entry, Key, Place, QueuedJob, TrainingPod, entry_of
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.packing import pack
 from finetune_operator.reconcile.admission import Admission
 from finetune_operator.reconcile.observed import Reference
 
@@ -199,7 +200,7 @@ class Cache:
     def _mark_deleted(entry: Entry) -> None:
         manifest = entry.load()
         manifest["metadata"].setdefault("deletionTimestamp", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-        entry.text = to_json(manifest)
+        entry.packed = pack(manifest)
 
 
 def _discard(index: dict[A, set[B]], where: A, what: B) -> None:

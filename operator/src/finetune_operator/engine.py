@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from finetune_operator import metrics
+from finetune_operator import accounting, metrics
 from finetune_operator.cache import Cache
 from finetune_operator.cluster import OWN_KINDS, Cluster, controller_uid
 from finetune_operator.entries import Key, Place, digest
@@ -244,6 +244,8 @@ class Engine:
             return
         written = await self._cluster.replace_status({**resource, "status": status})
         metrics.STATUS_WRITES.labels(resource["kind"]).inc()
+        for attempt in accounting.spent(resource.get("spec") or {}, resource.get("status") or {}, status):
+            metrics.GPU_SECONDS.labels(resource["metadata"]["namespace"], attempt.outcome).inc(attempt.gpu_seconds)
         if written.get("status") != status:
             # Each pass would find a difference and write again: with back-off, and without being woken by the write.
             self._cache.put(written)

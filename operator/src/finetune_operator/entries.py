@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from finetune_operator.api.base import GROUP
-from finetune_operator.cluster import OWN_KINDS, controller_uid
+from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, RESOURCES, controller_uid
 from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_QUEUE, LABEL_ROLE, Manifest
+from finetune_operator.packing import pack, unpack
 
 KUBECTL_COPY = "kubectl.kubernetes.io/last-applied-configuration"
 METADATA = (
@@ -23,6 +24,9 @@ SPEC: Mapping[str, tuple[str, ...]] = {
     "PersistentVolumeClaim": ("accessModes", "storageClassName", "volumeName"),
 }
 """Fields of a child's spec that are kept."""
+
+APPLIED_KINDS = frozenset(kind for kind in CHILD_KINDS if "patch" in RESOURCES[kind].verbs)
+"""Children that are applied again when somebody edits them; the others are created once and never changed."""
 
 
 class Key(NamedTuple):
@@ -53,9 +57,9 @@ class Entry:
     controller: str | None
     """Uid of the controlling owner: of our resource, or of the Job or ReplicaSet of a Pod."""
     created: str
-    text: str
+    packed: bytes
     content: str = ""
-    """Digest of a child's spec as the server has it: changes when anybody edits the child."""
+    """Digest of an applied child's spec as the server has it: changes when anybody edits the child."""
     summary: tuple[str, str] | None = None
     """Phase and reason of one of our resources, for metrics."""
     is_edited: bool = False
@@ -69,7 +73,7 @@ class Entry:
 
     def load(self) -> Manifest:
         """A copy of the object."""
-        return dict(json.loads(self.text))
+        return dict(unpack(self.packed))
 
 
 class TrainingPod(NamedTuple):
@@ -89,11 +93,6 @@ class QueuedJob(NamedTuple):
     queue: str
 
 
-def to_json(value: Any) -> str:  # noqa: ANN401 - any JSON
-    """Compact JSON text."""
-    return json.dumps(value, separators=(",", ":"))
-
-
 def entry_of(manifest: Manifest, version: int) -> Entry:
     """The entry of an object as a watch, a list or an answer to a write shows it."""
     metadata = manifest["metadata"]
@@ -108,8 +107,8 @@ def entry_of(manifest: Manifest, version: int) -> Entry:
         owner=Key(labels[LABEL_KIND], namespace, labels[LABEL_NAME]) if named and not is_ours else None,
         controller=controller_uid(manifest),
         created=str(metadata.get("creationTimestamp", "")),
-        text=to_json(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
-        content="" if is_ours else digest({"spec": manifest.get("spec"), "data": manifest.get("data")}),
+        packed=pack(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
+        content=digest({"spec": manifest.get("spec")}) if kind in APPLIED_KINDS else "",
         summary=_summary(manifest) if is_ours else None,
         is_edited=is_ours and metadata.get("generation") != (manifest.get("status") or {}).get("observedGeneration"),
         address=_training_address(manifest, labels) if kind == "Pod" else None,

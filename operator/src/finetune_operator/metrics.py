@@ -48,6 +48,11 @@ OBJECTS = Gauge(
     f"{PREFIX}_objects", "Our resources by phase and by the reason of their Ready condition.",
     ["kind", "phase", "reason"], registry=REGISTRY,
 )  # fmt: skip
+GPU_SECONDS = Counter(
+    f"{PREFIX}_gpu_seconds",
+    "GPU-seconds of attempts that ended, by outcome: Succeeded, Failed, or Disrupted by the cluster.",
+    ["namespace", "outcome"], registry=REGISTRY,
+)  # fmt: skip
 PROGRESS_POLLS = Counter(
     f"{PREFIX}_progress_polls", "Questions to training pods: ok, unreachable, invalid.", ["result"], registry=REGISTRY
 )

@@ -25,7 +25,6 @@ from finetune_operator.api.finetunejobstatus import (
     Run,
 )
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.api.podtemplate import PodTemplate
 from finetune_operator.manifests import (
     collection,
     dataset,
@@ -373,6 +372,24 @@ def test_another_plan_is_another_name_and_the_same_plan_the_same() -> None:
     assert other[1]["spec"]["template"] != served()[1]["spec"]["template"]
 
 
+@pytest.mark.parametrize("kind", ["dataset", "base model"])
+def test_a_source_in_the_store_s_own_claim_is_no_second_volume_of_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that names one claim in two volumes hangs in ContainerCreating without a word (seen: kubelet 1.34)."""
+    volume = {"persistentVolumeClaim": {"claimName": SETTINGS.claim_name, "path": "mine"}}
+    monkeypatch.setitem(SOURCES, "store", volume)
+    _, job = prepared(source=volume) if kind == "dataset" else staged("store")
+    pod = job["spec"]["template"]["spec"]
+    claims = [
+        entry["persistentVolumeClaim"]["claimName"] for entry in pod["volumes"] if "persistentVolumeClaim" in entry
+    ]
+    assert claims == [SETTINGS.claim_name]
+    mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts["/source"] == {"name": "store", "mountPath": "/source", "readOnly": True}
+    assert "readOnly" not in mounts["/store"]
+
+
 @pytest.mark.parametrize("build", [prepared, trained, served])
 def test_a_pod_template_adds_to_the_pods_and_takes_nothing_away(build: Any) -> None:
     plain, dressed = build()[1]["spec"]["template"], build(podTemplate=TEMPLATE)[1]["spec"]["template"]
@@ -430,34 +447,3 @@ def test_the_kubelet_gets_the_time_that_is_left_and_some_slack() -> None:
     pod = training.build(job, run, 1, SETTINGS, training.Terms(seconds=600.4))[1]["spec"]["template"]["spec"]
     assert pod["activeDeadlineSeconds"] == 720
     assert "activeDeadlineSeconds" not in trained()[1]["spec"]["template"]["spec"]
-
-
-@pytest.mark.parametrize("kind", ["dataset", "base model"])
-def test_a_source_in_the_store_s_own_claim_is_no_second_volume_of_it(kind: str) -> None:
-    """A pod that names one claim in two volumes hangs in ContainerCreating without a word (seen: kubelet 1.34)."""
-    volume = {"persistentVolumeClaim": {"claimName": SETTINGS.claim_name, "path": "mine"}}
-    if kind == "dataset":
-        _, job = prepared(source=volume)
-    else:
-        resource = FineTuneJob.model_validate(factories.make_job(baseModel=volume))
-        owner = jobs.owner_of("FineTuneJob", resource.metadata)
-        base, place = resource.spec.base_model, resource.spec.scheduling
-        _, job = staging.build(
-            owner,
-            base,
-            key=KEY,
-            number=1,
-            stored=None,
-            run=None,
-            scheduling=place,
-            template=PodTemplate(),
-            settings=SETTINGS,
-        )
-    pod = job["spec"]["template"]["spec"]
-    claims = [
-        entry["persistentVolumeClaim"]["claimName"] for entry in pod["volumes"] if "persistentVolumeClaim" in entry
-    ]
-    assert claims == [SETTINGS.claim_name]
-    mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
-    assert mounts["/source"] == {"name": "store", "mountPath": "/source", "readOnly": True}
-    assert "readOnly" not in mounts["/store"]

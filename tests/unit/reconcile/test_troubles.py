@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from finetune_contract.failure import Failure, FailureReason
-from finetune_operator.reconcile.troubles import Trouble, in_doubt, pod_trouble, reports_of, stable
+from finetune_operator.reconcile.troubles import NO_REPORTS, Trouble, in_doubt, pod_trouble, reports_of, stable
 from tests import factories
 from tests.factories import NOW, Object
+from tests.unit.reconcile.world import World
 
 QUOTA = "exceeded quota: pods, requested: pods=1, used: pods=0, limited: pods=0"
 SECURITY = 'violates PodSecurity "restricted:latest": runAsNonRoot != true'
@@ -64,6 +65,9 @@ def restarted(ended: Object, *, now: str, kind: str = "containerStatuses") -> Ob
     ("children", "claims", "wanted"),
     [
         pytest.param({"Job": [a_job()]}, [], ["job"], id="a Job without a pod"),
+        pytest.param(
+            {"Job": [a_job(spec={"parallelism": 2})], "Pod": [a_pod()]}, [], ["job"], id="a group that lacks a member"
+        ),
         pytest.param({"Job": [a_job(spec={"suspend": True})]}, [], [], id="one that waits in a queue"),
         pytest.param({"Job": [a_job()], "Pod": [a_pod()]}, [a_claim()], [], id="one whose pod runs"),
         pytest.param(
@@ -232,3 +236,41 @@ def test_advice_adds_the_remedy_of_a_reason_that_has_one() -> None:
         "no pods left. Lower spec.resources, or ask for more quota."
     )
     assert Trouble("PodStarting", "the pod is starting").advice == "the pod is starting"
+
+
+# --- where it is to be seen
+
+
+HUB = {"huggingFace": {"repo": "org/model"}}
+
+
+@pytest.mark.parametrize(
+    "here",
+    [
+        pytest.param(World(factories.make_dataset()), id="Dataset"),
+        pytest.param(World(factories.make_job(), factories.ready_dataset()), id="FineTuneJob"),
+        pytest.param(World(factories.make_deployment(adapters=[], baseModel=HUB)), id="ModelDeployment"),
+    ],
+)
+def test_the_condition_has_the_name_of_the_cause_and_loses_it_with_the_cause(here: World) -> None:
+    here.settle()
+    before = here.says("Ready")
+    job = here.jobs()[0]
+    here.reports = reports_of(in_doubt({"Job": [job]}, []), [factories.event(job, "FailedCreate", QUOTA)])
+    here.settle()
+    said = f"the pod was refused: {QUOTA}. Lower spec.resources, or ask for more quota."
+    assert here.says("Ready") == f"False QuotaExceeded: {said}"
+    assert here.condition("Reconciling") is not None
+    here.reports = NO_REPORTS
+    here.settle()
+    assert here.says("Ready") == before
+
+
+def test_a_deployment_whose_pods_are_refused_says_so() -> None:
+    here = World(factories.make_deployment(), factories.finished_job())
+    here.settle()
+    words = f'pods "support-6c9-x7k" is forbidden: {SECURITY}'
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": words}
+    here.children["Deployment"][0]["status"] = {"conditions": [failure]}
+    here.settle()
+    assert here.says("Ready").startswith(f"False PodSecurityDenied: a pod was refused: {SECURITY}. ")

@@ -17,6 +17,7 @@ from finetune_operator.reconcile.kinds import KINDS
 from finetune_operator.reconcile.lineage import ancestors
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
+from finetune_operator.reconcile.troubles import NO_REPORTS
 from finetune_operator.settings import Settings
 from tests import factories
 from tests.factories import Object
@@ -59,6 +60,7 @@ class World:
         self.progress: Progress | None = None
         self.admissions: dict[str, Admission] = {}
         self.denials: dict[str, str] = {}
+        self.reports = NO_REPORTS
         self.now = factories.NOW
         self.events: list[Event] = []
         self.created: list[str] = []
@@ -82,6 +84,7 @@ class World:
             progress=self.progress,
             admissions=dict(self.admissions),
             denials=dict(self.denials),
+            reports=self.reports,
         )
 
     def decide(self) -> Outcome:

@@ -9,6 +9,7 @@ condition that changes with each of them would be written for ever.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -73,20 +74,20 @@ attach/detach controller, a volume's provisioner and the claim binder."""
 
 
 def in_doubt(children: Mapping[str, Iterable[Manifest]], claims: Iterable[Manifest]) -> list[Doubt]:
-    """Jobs without a pod, pods between node and first container, and, for those, claims that are not bound."""
+    """Jobs that lack pods, pods between node and first container, and, for those, claims that are not bound."""
     pods = [pod for pod in children.get("Pod", ()) if not pod["metadata"].get("deletionTimestamp")]
-    with_pods = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences") or ()}
-    jobs = [job for job in children.get("Job", ()) if _lacks_a_pod(job, with_pods)]
+    made = Counter(owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences") or ())
+    jobs = [job for job in children.get("Job", ()) if _lacks_pods(job, made)]
     starting = [pod for pod in pods if _is_before_its_containers(pod)]
     unbound = [claim for claim in claims if (claim.get("status") or {}).get("phase") != "Bound"] if starting else []
     return [_doubt(item) for item in (*jobs, *starting, *unbound)]
 
 
-def _lacks_a_pod(job: Manifest, with_pods: set[str]) -> bool:
-    metadata, status = job["metadata"], job.get("status") or {}
+def _lacks_pods(job: Manifest, made: Counter[str]) -> bool:
+    metadata, status, spec = job["metadata"], job.get("status") or {}, job.get("spec") or {}
     is_over = any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in status.get("conditions") or ())
-    is_held = bool((job.get("spec") or {}).get("suspend")) or bool(metadata.get("deletionTimestamp"))
-    return not is_over and not is_held and metadata["uid"] not in with_pods
+    is_held = bool(spec.get("suspend")) or bool(metadata.get("deletionTimestamp"))
+    return not is_over and not is_held and made[metadata["uid"]] < int(spec.get("parallelism") or 1)
 
 
 def _is_before_its_containers(pod: Manifest) -> bool:
