@@ -10,11 +10,11 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 .DEFAULT_GOAL := help
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
-.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo \
-	test test-unit test-trainer test-cluster check generate
+.PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
+	test test-unit test-trainer test-cluster test-faults test-faults-subset check generate
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 prepare:
 	@$(PYTHON) -m tools.prepare
@@ -50,15 +50,26 @@ demo: prepare cluster images install ## three YAMLs to a served adapter, with a 
 bench-demo: demo ## the demo's accuracy over three seeds
 	@$(ON_CLUSTER) $(VENV)/python -m tools.demo.bench
 
-test: prepare test-unit test-trainer test-cluster ## all tests: what CI runs, with `make check`
+bench-operator: venv ## the operator at scale: 1,000 jobs at once, 10,000 at rest, beside a bare client
+	@$(VENV)/python -m tools.bench.operator
+
+test: prepare test-unit test-faults-subset test-trainer test-cluster ## all tests: what CI runs, with `make check`
 
 test-unit: venv ## tests without a cluster, under a minute
 	$(VENV)/python -m pytest tests/unit
 
+test-faults: venv ## every fault between operator and API server, on a control plane of its own
+	@$(PYTHON) -m tools.binaries kubernetes
+	$(VENV)/python -m pytest tests/faults --faults=all
+
+test-faults-subset: venv ## a seeded subset of them: SEED=n chooses another
+	@$(PYTHON) -m tools.binaries kubernetes
+	$(VENV)/python -m pytest tests/faults --faults=subset --faults-seed=$(or $(SEED),0)
+
 test-trainer: venv ## tests of the training code on CPU
 	$(VENV)/python -m pytest tests/trainer
 
-test-cluster: venv cluster images install ## tests of the chart, and on the cluster with the chart installed
+test-cluster: venv cluster images install kueue ## tests of the chart, and on the cluster with the chart installed
 	@$(PYTHON) -m tools.binaries versitygw
 	$(ON_CLUSTER) $(VENV)/python -m pytest tests/chart tests/cluster
 
@@ -70,5 +81,7 @@ check: venv ## format, lint, types, import rules, generated files
 	@$(MAKE) --no-print-directory generate
 	git diff --exit-code -- crds charts docs/reference
 
-generate: venv ## everything that is made from code: CRDs
+generate: venv ## everything that is made from code: CRDs, reference pages
 	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
+	$(VENV)/python -m finetune_operator.api.reference docs/reference
+	$(VENV)/python -m tools.metrics_page docs/reference/metrics.md

@@ -170,7 +170,7 @@ def as_child(manifest: Object, now: datetime = NOW) -> Object:
         "creationTimestamp": stamp(now),
         "generation": 1,
     }
-    kept = {"nodeName", "suspend", "parallelism", "backoffLimit", "replicas"}
+    kept = {"nodeName", "suspend", "parallelism", "backoffLimit", "replicas", "accessModes"}
     if "spec" in child:
         child["spec"] = {name: value for name, value in child["spec"].items() if name in kept}
     child.pop("data", None)
@@ -215,8 +215,8 @@ def oom_killed() -> Object:
     return terminated(code=137, reason="OOMKilled")
 
 
-def evicted() -> Object:
-    return {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory.", "containerStatuses": []}
+def evicted(message: str = "The node was low on memory.") -> Object:
+    return {"phase": "Failed", "reason": "Evicted", "message": message, "containerStatuses": []}
 
 
 def disrupted(reason: str, *, code: int = 143) -> Object:
@@ -225,7 +225,8 @@ def disrupted(reason: str, *, code: int = 143) -> Object:
 
 
 def image_pull_error() -> Object:
-    waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nope"'}
+    words = 'Back-off pulling image "nope": ErrImagePull: failed to pull image "nope": not found'
+    waiting = {"reason": "ImagePullBackOff", "message": words}
     return {"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": waiting}}]}
 
 
@@ -239,3 +240,17 @@ def ended(job: Object, *, complete: bool, now: datetime = NOW) -> None:
     """Give a Job its final condition."""
     kind = "Complete" if complete else "Failed"
     job["status"] = {"conditions": [{"type": kind, "status": "True", "lastTransitionTime": stamp(now)}]}
+
+
+def event(regarding: Object, reason: str, note: str, *, at: datetime = NOW, seen: datetime | None = None) -> Object:
+    """An Event as a controller posts it through client-go."""
+    metadata = regarding["metadata"]
+    return {
+        "metadata": {"name": f"{metadata['name']}.{next(_uids)}", "creationTimestamp": stamp(at)},
+        "eventTime": None,
+        "deprecatedLastTimestamp": stamp(seen or at),
+        "type": "Warning",
+        "reason": reason,
+        "note": note,
+        "regarding": {"kind": regarding["kind"], "name": metadata["name"], "uid": metadata["uid"]},
+    }

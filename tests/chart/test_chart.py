@@ -142,6 +142,20 @@ def test_every_variable_is_a_setting_with_a_valid_value() -> None:
     assert (settings.workers, settings.resync_seconds) == (16, 5)
 
 
+def test_nothing_is_deleted_unless_retention_is_on() -> None:
+    assert Settings.from_environment(environment(deployment())).retention_minimum_age_seconds is None
+    hours = '{"enabled": true, "minimumAgeHours": 48, "intervalHours": 24}'
+    settings = Settings.from_environment(environment(deployment(f"storage.retention={hours}")))
+    assert (settings.retention_minimum_age_seconds, settings.collection_interval_seconds) == (172800, 86400)
+
+
+def test_looks_that_are_too_far_apart_are_refused() -> None:
+    hours = 'storage.retention={"enabled": true, "minimumAgeHours": 24, "intervalHours": 24}'
+    done = helm("template", "x", str(CHART), "--kube-version", "1.34", "--set-json", hours)
+    assert done.returncode != 0
+    assert "at most half of minimumAgeHours" in done.stderr
+
+
 def test_the_defaults_of_chart_and_code_are_the_same() -> None:
     variables = environment(deployment())
     settings, defaults = Settings.from_environment(variables), Settings()

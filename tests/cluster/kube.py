@@ -46,6 +46,10 @@ class Kube:
         done = self.kubectl("apply", "-f", "-", stdin=text, check=check)
         return done.stdout + done.stderr
 
+    def merge(self, kind: str, name: str, patch: Object) -> None:
+        """Change an object by a merge patch, as `kubectl edit` does."""
+        self.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(patch))
+
     def get(self, kind: str, name: str) -> Object | None:
         done = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
         return json.loads(done.stdout) if done.stdout else None
@@ -53,6 +57,10 @@ class Kube:
     def find(self, kind: str, selector: str = "") -> list[Object]:
         done = self.kubectl("get", kind, "-l", selector, "-o", "json")
         return list(json.loads(done.stdout)["items"])
+
+    def find_everywhere(self, kind: str) -> list[Object]:
+        """Of all namespaces."""
+        return list(json.loads(self.kubectl("get", kind, "-A", "-o", "json").stdout)["items"])
 
     def status(self, kind: str, name: str) -> Object:
         return (self.get(kind, name) or {}).get("status") or {}

@@ -28,7 +28,7 @@ class Workshop(NamedTuple):
 
     def plan(self, **changes: Any) -> Any:
         """A valid plan: SFT of a LoRA adapter on the classification rows."""
-        return tiny.make_plan(self.base, changes.pop("dataset", self.classification), **changes)
+        return tiny.make_plan(changes.pop("base", self.base), changes.pop("dataset", self.classification), **changes)
 
     def text_plan(self, **changes: Any) -> Any:
         """A valid plan: CPT of the whole model on the text rows, packed."""

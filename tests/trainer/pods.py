@@ -21,16 +21,26 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["finetune_trainer.train.recipe"])
 
 
-def _main(arguments: list[str]) -> None:
+def _main(arguments: list[str], environment: dict[str, str]) -> None:
     from finetune_trainer.__main__ import main
 
+    os.environ.update(environment)
+    if "RECOMPUTE" in environment or "PADDED" in environment:
+        from finetune_trainer.train import fit
+
+        if "RECOMPUTE" in environment:  # as on a GPU with a large model
+            fit._recomputes = lambda *_: True
+        else:  # as a model that cannot be packed
+            fit.is_segmentable = lambda _: False
     raise SystemExit(main(arguments))
 
 
 class Pod:
     """One incarnation of a training pod."""
 
-    def __init__(self, store: Store, plan: TrainingPlan, uid: str, port: int) -> None:
+    def __init__(
+        self, store: Store, plan: TrainingPlan, uid: str, port: int, environment: dict[str, str] | None = None
+    ) -> None:
         self._directory = store.root.parent / f"pod-{uid}"
         self._directory.mkdir(exist_ok=True)
         self._port = port
@@ -45,7 +55,7 @@ class Pod:
             "pod-uid": uid,
         }
         command = ["train", *(f"--{name}={value}" for name, value in arguments.items())]
-        self._process = _CONTEXT.Process(target=_main, args=(command,))
+        self._process = _CONTEXT.Process(target=_main, args=(command, environment or {}))
         self._process.start()
 
     def progress(self) -> Progress | None:

@@ -2,7 +2,6 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import Hyperparameters
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 
@@ -29,10 +28,15 @@ def test_the_global_batch_is_kept(size: int, micro: int | None, ranks: int, most
     assert batches.micro * batches.accumulation * ranks == size
 
 
-def test_ranks_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(FineTuneError, match=r"globalBatchSize: 10 cannot be divided among 4") as caught:
-        plan_batches(settings(10), 4, 16)
-    assert caught.value.reason is FailureReason.INVALID_PLAN
+@pytest.mark.parametrize(
+    ("size", "ranks", "expected"),
+    [(10, 4, BatchPlan(2, 2)), (7, 2, BatchPlan(1, 4)), (6, 5, BatchPlan(2, 1)), (5, 4, BatchPlan(1, 2))],
+)
+def test_ranks_that_do_not_divide_have_passes_for_all(size: int, ranks: int, expected: BatchPlan) -> None:
+    batches = plan_batches(settings(size), ranks, 16)
+    assert batches == expected
+    assert size % batches.micro == 0
+    assert batches.micro * batches.accumulation * ranks >= size
 
 
 @pytest.mark.parametrize(("length", "expected"), [(64, 16), (1024, 4), (8192, 1)])

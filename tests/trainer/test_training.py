@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import RowFormat, StoredReference, TrainingPlan
-from finetune_contract.results import ArtifactType, Phase, TrainingResult
+from finetune_contract.plans import ReevaluationPlan, RowFormat, StoredReference, TrainingPlan
+from finetune_contract.results import ArtifactType, EvaluationResult, Phase, TrainingResult
 from finetune_store.checkpoints import Checkpoints
 from finetune_store.store import Store
 from finetune_trainer.progress import ProgressBoard
@@ -53,6 +53,26 @@ def lora(origin: Workshop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Wo
     shutil.copytree(origin.store.root, root)
     workshop = origin._replace(store=Store(root, tiny.CLAIM))
     return workshop, train(workshop, workshop.plan(evaluation=EVALUATION, hyperparameters={"epochs": 8}))
+
+
+def test_a_published_artifact_measured_anew_has_the_same_scores(
+    lora: tuple[Workshop, TrainingResult], tmp_path: Path
+) -> None:
+    from finetune_trainer.__main__ import main
+
+    workshop, result = lora
+    assert result.artifact is not None
+    training = workshop.plan(evaluation={**EVALUATION, "max_rows": 500}, evaluation_key="another-wish")
+    artifact = StoredReference(digest=result.artifact.digest, uri=result.artifact.uri)
+    (tmp_path / "plan.json").write_text(ReevaluationPlan(training=training, artifact=artifact).to_json())
+    options = {"plan": "plan.json", "scratch": "scratch", "termination-log": "log"}
+    arguments = [f"--{name}={tmp_path / value}" for name, value in options.items()]
+    (tmp_path / "scratch").mkdir()
+    assert main(["evaluate", f"--store={workshop.store.root}", *arguments]) == 0
+    measured = EvaluationResult.model_validate_json((tmp_path / "log").read_bytes())
+    assert measured.evaluation == result.evaluation
+    kept = workshop.store.root / "runs" / result.run_key / "evaluations" / "another-wish" / "evaluation.json"
+    assert len(read_json(kept)["rows"]) == 24
 
 
 def test_an_adapter_learns_and_beats_its_base(lora: tuple[Workshop, TrainingResult]) -> None:

@@ -14,6 +14,9 @@ from finetune_cli.facts import Object, part
 
 GROUP, VERSION = "finetune.dev", "v1alpha1"
 JOBS = "finetunejobs"
+POD_INDEX = "batch.kubernetes.io/job-completion-index"
+"""Label of the pods of a job with several nodes; 0 knows how far all are."""
+
 REQUEST_SECONDS = (5, 30)
 """Limits for connecting and for an answer."""
 
@@ -49,12 +52,13 @@ class Cluster:
         return answer
 
     def training_pod(self, name: str, attempt: int | None = None) -> str:
-        """Name of the job's newest training pod, or of the newest one of an attempt."""
+        """Name of the job's newest training pod, or of the newest one of an attempt; of several nodes, of the first."""
         selector = f"{GROUP}/name={name},{GROUP}/role=train" + (f",{GROUP}/attempt={attempt}" if attempt else "")
         with self._explained("list", "pods"):
             pods = self._core.list_namespaced_pod(
                 self.namespace, label_selector=selector, _request_timeout=REQUEST_SECONDS
             ).items
+        pods = [pod for pod in pods if (pod.metadata.labels or {}).get(POD_INDEX, "0") == "0"]
         if not pods:
             which = f"attempt {attempt} of {name}" if attempt else name
             raise NotStartedError(

@@ -10,7 +10,7 @@ from finetune_contract.base import Document
 
 
 class FailureReason(StrEnum):
-    """Why a pod or a resource failed."""
+    """Why a pod or a resource failed, or does not get on."""
 
     INVALID_PLAN = "InvalidPlan"
     CONTRACT_VIOLATION = "ContractViolation"
@@ -22,11 +22,14 @@ class FailureReason(StrEnum):
     TOKENIZER_MISMATCH = "TokenizerMismatch"
     GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
+    EPHEMERAL_STORAGE_FULL = "EphemeralStorageFull"
     STORAGE_FULL = "StorageFull"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     CHECKPOINT_CORRUPT = "CheckpointCorrupt"
     NON_FINITE_LOSS = "NonFiniteLoss"
+    LOSS_DIVERGED = "LossDiverged"
     DATA_TRUNCATED = "DataTruncated"
+    NCCL_TIMEOUT = "NcclTimeout"
     PREEMPTED = "Preempted"
     EVICTED = "Evicted"
     NODE_LOST = "NodeLost"
@@ -36,6 +39,9 @@ class FailureReason(StrEnum):
     POD_SECURITY_DENIED = "PodSecurityDenied"
     QUOTA_EXCEEDED = "QuotaExceeded"
     TRAINER_CRASHED = "TrainerCrashed"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    GPU_HOURS_EXCEEDED = "GpuHoursExceeded"
+    CANCELLED = "Cancelled"
     NO_PROGRESS = "NoProgress"
     UNKNOWN = "Unknown"
 
@@ -44,71 +50,186 @@ class Policy(NamedTuple):
     """What a reason means."""
 
     exit_code: int | None
-    """The code a pod exits with, or None where only Kubernetes can tell."""
+    """The code a pod exits with, or None where only Kubernetes or the operator can tell."""
     retried: bool
     """Whether a new attempt can help without anybody changing anything."""
     counts: bool
     """Whether the attempt counts against `spec.retries.limit`."""
+    detected: str
+    """Who notices it, and by what, in one sentence."""
     remedy: str
     """What a person can do, in one sentence."""
 
 
+# fmt: off
+# Three lines each: exit code, retried, counts; how it is detected; the remedy.
 _POLICIES: dict[FailureReason, Policy] = {
-    FailureReason.INVALID_PLAN: Policy(64, False, True, "Mend the field the message names, then apply again."),
+    FailureReason.INVALID_PLAN: Policy(
+        64, False, True,
+        "A pod finds two fields of its plan that cannot go together, or a path that leaves its volume.",
+        "Mend the field the message names, then apply again.",
+    ),
     FailureReason.CONTRACT_VIOLATION: Policy(
-        65, False, True, "Use operator and trainer images of the same release (chart value trainerImage)."
+        65, False, True,
+        "A pod cannot read its plan, or the operator cannot read the result that a pod left.",
+        "Use operator and trainer images of the same release (chart value trainerImage).",
     ),
-    FailureReason.DATASET_INVALID: Policy(66, False, True, "Mend the data or spec.columns as the message says."),
+    FailureReason.DATASET_INVALID: Policy(
+        66, False, True,
+        "The rows cannot be read in the given format, or none is left to train or evaluate on.",
+        "Mend the data or spec.columns as the message says.",
+    ),
     FailureReason.BAD_ROW: Policy(
-        67, False, True, "Mend the line the message names, or allow some with spec.prepare.maxBadRows."
+        67, False, True,
+        "More rows than spec.prepare.maxBadRows allows cannot be read; the message has the first one's file and line.",
+        "Mend the line the message names, or allow some with spec.prepare.maxBadRows.",
     ),
-    FailureReason.SOURCE_UNAVAILABLE: Policy(68, True, True, "Check the source's address and that it answers."),
-    FailureReason.MODEL_NOT_FOUND: Policy(69, False, True, "Check spec.baseModel: repository, revision or path."),
+    FailureReason.SOURCE_UNAVAILABLE: Policy(
+        68, True, True,
+        "The Hub, object store, address or volume that data or a model comes from does not answer.",
+        "Check the source's address and that it answers.",
+    ),
+    FailureReason.MODEL_NOT_FOUND: Policy(
+        69, False, True,
+        "The source has no such repository, revision or path, or what is there is no model.",
+        "Check spec.baseModel: repository, revision or path.",
+    ),
     FailureReason.MODEL_ACCESS_DENIED: Policy(
-        70, False, True, "Accept the model's licence on the Hub and check the token's Secret in spec.baseModel."
+        70, False, True,
+        "The source answers 401 or 403.",
+        "Accept the model's licence on the Hub and check the token's Secret in spec.baseModel.",
     ),
     FailureReason.TOKENIZER_MISMATCH: Policy(
-        71, False, True, "Use a base model whose tokenizer fits its embeddings and has the template the data needs."
+        71, False, True,
+        "Before step 0: the tokenizer has ids the embeddings lack, or no chat template where the data needs one.",
+        "Use a base model whose tokenizer fits its embeddings and has the template the data needs.",
     ),
     FailureReason.GPU_OUT_OF_MEMORY: Policy(
-        72, False, True, "Lower hyperparameters.microBatchSize or maxLength, or use a smaller adapter or a larger GPU."
+        72, False, True,
+        "The training process catches CUDA's out-of-memory error.",
+        "Lower hyperparameters.microBatchSize or maxLength, or use a smaller adapter or a larger GPU.",
     ),
-    FailureReason.HOST_OUT_OF_MEMORY: Policy(137, False, True, "Raise spec.resources.limits.memory."),
-    FailureReason.STORAGE_FULL: Policy(73, True, True, "Enlarge the claim, or delete artifacts nobody uses."),
-    FailureReason.STORAGE_UNAVAILABLE: Policy(74, True, True, "Check the claim and its volume."),
-    FailureReason.CHECKPOINT_CORRUPT: Policy(75, True, True, "Nothing: older checkpoints are tried first."),
+    FailureReason.HOST_OUT_OF_MEMORY: Policy(
+        137, False, True,
+        "The kernel kills the container over its memory limit (OOMKilled), or an allocation fails in the process.",
+        "Raise spec.resources.limits.memory.",
+    ),
+    FailureReason.EPHEMERAL_STORAGE_FULL: Policy(
+        81, True, True,
+        "The kubelet evicts the pod over its ephemeral-storage or emptyDir limit, or its node's disk is full.",
+        "Raise spec.resources.limits.ephemeral-storage, or use nodes with larger disks.",
+    ),
+    FailureReason.STORAGE_FULL: Policy(
+        73, True, True,
+        "A write to the store's volume says that no space or quota is left (ENOSPC, EDQUOT).",
+        "Enlarge the claim, or delete artifacts nobody uses.",
+    ),
+    FailureReason.STORAGE_UNAVAILABLE: Policy(
+        74, True, True,
+        "A volume cannot be bound, attached or mounted, or reading and writing it fails.",
+        "Check the claim and its volume.",
+    ),
+    FailureReason.CHECKPOINT_CORRUPT: Policy(
+        75, True, True,
+        "Every checkpoint there is differs from its manifest (sizes, sha256).",
+        "Nothing: older checkpoints are tried first.",
+    ),
     FailureReason.NON_FINITE_LOSS: Policy(
-        76, False, True, "Lower hyperparameters.learningRate, or look for broken rows in the dataset."
+        76, False, True,
+        "The training loss is NaN or infinite at a logged step.",
+        "Lower hyperparameters.learningRate, or look for broken rows in the dataset.",
+    ),
+    FailureReason.LOSS_DIVERGED: Policy(
+        80, False, True,
+        "The training loss stays far above where it was (median and median absolute deviation of the last steps).",
+        "Lower hyperparameters.learningRate, or raise hyperparameters.warmupSteps.",
     ),
     FailureReason.DATA_TRUNCATED: Policy(
-        77, False, True, "Raise hyperparameters.maxLength, or allow the loss with limits.truncatedShare."
+        77, False, True,
+        "Before step 0: maxLength would cut away a larger share of the supervised tokens than limits.truncatedShare.",
+        "Raise hyperparameters.maxLength, or allow the loss with limits.truncatedShare.",
     ),
-    FailureReason.PREEMPTED: Policy(78, True, False, "Nothing: training resumes from its checkpoint."),
-    FailureReason.EVICTED: Policy(None, True, False, "Nothing: training resumes from its checkpoint."),
-    FailureReason.NODE_LOST: Policy(None, True, False, "Nothing: training resumes from its checkpoint."),
-    FailureReason.POD_DELETED: Policy(None, True, False, "Nothing: training resumes from its checkpoint."),
+    FailureReason.NCCL_TIMEOUT: Policy(
+        79, True, True,
+        "Ranks of one attempt wait for each other longer than the collective operations' time limit.",
+        "Look for a lost peer or a blocked network; raise parallelism.timeoutSeconds if steps are long.",
+    ),
+    FailureReason.PREEMPTED: Policy(
+        78, True, False,
+        "The pod was told to stop (SIGTERM), or the scheduler made room for a pod of higher priority.",
+        "Nothing: training resumes from its checkpoint.",
+    ),
+    FailureReason.EVICTED: Policy(
+        None, True, False,
+        "The pod has the condition DisruptionTarget (a drain, a full or shut down node), or its status says Evicted.",
+        "Nothing: training resumes from its checkpoint.",
+    ),
+    FailureReason.NODE_LOST: Policy(
+        None, True, False,
+        "The node is gone, unreachable or restarted, and nobody saw the container's end.",
+        "Nothing: training resumes from its checkpoint.",
+    ),
+    FailureReason.POD_DELETED: Policy(
+        None, True, False,
+        "The pod was deleted while it ran.",
+        "Nothing: training resumes from its checkpoint.",
+    ),
     FailureReason.IMAGE_PULL_FAILED: Policy(
-        None, False, False, "Check the trainer image's name and the namespace's pull secrets."
+        None, False, False,
+        "A container waits with ErrImagePull, ImagePullBackOff or InvalidImageName; the kubelet goes on trying.",
+        "Check the image's name (chart values) and the namespace's pull secrets.",
     ),
     FailureReason.UNSCHEDULABLE: Policy(
-        None, False, False, "Free or add nodes that satisfy spec.resources, or lower the requests."
+        None, False, False,
+        "The pod's condition PodScheduled is False; the message has the scheduler's words.",
+        "Free or add nodes that satisfy spec.resources, or lower the requests.",
     ),
-    FailureReason.POD_SECURITY_DENIED: Policy(None, False, False, "Ask the platform team: admission refused the pod."),
-    FailureReason.QUOTA_EXCEEDED: Policy(None, False, False, "Lower spec.resources, or ask for more quota."),
-    FailureReason.TRAINER_CRASHED: Policy(1, True, True, "The message holds the log's last lines: the cause is there."),
+    FailureReason.POD_SECURITY_DENIED: Policy(
+        None, False, False,
+        "Pod Security admission refuses a Job, Deployment or their pods.",
+        "Ask the platform team: admission refused the pod.",
+    ),
+    FailureReason.QUOTA_EXCEEDED: Policy(
+        None, False, False,
+        "A ResourceQuota refuses a Job, Deployment, claim or their pods.",
+        "Lower spec.resources, or ask for more quota.",
+    ),
+    FailureReason.TRAINER_CRASHED: Policy(
+        1, True, True,
+        "The process ended by an error or signal that has no name here.",
+        "The message holds the log's last lines: the cause is there.",
+    ),
+    FailureReason.DEADLINE_EXCEEDED: Policy(
+        None, False, False,
+        "The run has taken longer than spec.limits.duration.",
+        "Raise spec.limits.duration: training resumes from its checkpoint.",
+    ),
+    FailureReason.GPU_HOURS_EXCEEDED: Policy(
+        None, False, False,
+        "All attempts of the run together have used spec.limits.gpuHours.",
+        "Raise spec.limits.gpuHours: training resumes from its checkpoint.",
+    ),
+    FailureReason.CANCELLED: Policy(
+        None, False, False,
+        "Somebody stopped the run before its end.",
+        "Nothing, unless it was a mistake: then start it again.",
+    ),
     FailureReason.NO_PROGRESS: Policy(
-        None, False, True, "Five disruptions without a newer checkpoint: lower checkpoints.intervalMinutes."
+        None, False, True,
+        "Five disruptions in a row without a newer checkpoint between them.",
+        "Lower checkpoints.intervalMinutes, or use nodes that are disrupted less often.",
     ),
-    FailureReason.UNKNOWN: Policy(None, True, True, "Look at the pod's events; a new attempt was started."),
+    FailureReason.UNKNOWN: Policy(
+        None, True, True,
+        "The pod was gone before anybody saw how it ended, or the reason is of another release.",
+        "Look at the pod's events; a new attempt was started.",
+    ),
 }
+# fmt: on
 
 _BY_EXIT_CODE = {policy.exit_code: reason for reason, policy in _POLICIES.items() if policy.exit_code is not None}
 
 _BY_WORD = {reason.value: reason for reason in FailureReason}
-
-CANNOT_BE_RETRIED_EXIT_CODES = sorted(
-    policy.exit_code for policy in _POLICIES.values() if policy.exit_code and not policy.retried
-)
 
 
 def policy_of(reason: FailureReason) -> Policy:

@@ -16,6 +16,9 @@ SOURCE_MOUNT = Path("/source")
 ADAPTERS_MOUNT = Path("/adapters")
 """Where a serving pod's init container puts each adapter: `<name>/<digest hex>/`."""
 
+CA_BUNDLE_MOUNT = Path("/etc/finetune-ca")
+"""Where the certificate authorities of `podTemplate.caBundle` are mounted."""
+
 SCRATCH_MOUNT = Path("/scratch")
 """An emptyDir: TMPDIR, HOME and every library's cache. Lost with the pod."""
 

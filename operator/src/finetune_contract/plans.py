@@ -153,6 +153,16 @@ class StagePlan(Document):
     claim: str
 
 
+class ResolvePlan(Document):
+    """Look up in the store what became of a run whose attempt nobody saw end."""
+
+    version: Literal[1] = 1
+    name: str
+    namespace: str
+    run_key: str
+    claim: str
+
+
 # --- Training ------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +220,13 @@ def unfit_rows(method: Method, row_format: RowFormat) -> str | None:
         f"spec.method: {method} needs {wanted} rows; the dataset has {row_format} rows: "
         f"use method {' or '.join(others)}, or a dataset with {wanted} rows"
     )
+
+
+def one_process_only(method: Method) -> str | None:
+    """Why several processes cannot train by a method; None where they can."""
+    if method in (Method.SFT, Method.CPT):
+        return None
+    return f"spec.parallelism: {method} trains in one process; ask for one node and at most one GPU"
 
 
 class AdapterVariant(StrEnum):
@@ -348,7 +365,31 @@ class CheckpointPlan(Document):
     """When training state is saved."""
 
     interval_minutes: float = 10.0
+    interval_steps: int | None = None
+    """Optimiser steps between checkpoints, beside the minutes: whichever comes first; None: minutes only."""
     keep: int = 2
+
+
+class EarlyStoppingPlan(Document):
+    """When training ends before its last step."""
+
+    patience: int
+    """Evaluations in a row without a better loss after which it ends."""
+    min_delta: float = 0.0
+    """By how much a loss must be lower to be better."""
+
+
+class ValidationPlan(Document):
+    """What is measured on the validation split while training goes on."""
+
+    interval_steps: int | None = None
+    """Optimiser steps between evaluations; None: ten evaluations in all, fewer where they would cost too much."""
+    max_rows: int = 200
+    """At most so many rows; 0: none, nothing is measured."""
+    keep_best: bool = False
+    """Whether the weights with the lowest loss are published instead of the last ones."""
+    early_stopping: EarlyStoppingPlan | None = None
+    """None: all steps are done."""
 
 
 class Metric(StrEnum):
@@ -382,6 +423,34 @@ class EvaluationPlan(Document):
     max_new_tokens: int = 64
 
 
+class ShardingStrategy(StrEnum):
+    """How several ranks share one training."""
+
+    AUTO = "Auto"
+    """DDP for adapters, FSDP for full fine-tuning."""
+    DDP = "DDP"
+    """Every rank holds the whole model and all of its optimiser's state."""
+    FSDP = "FSDP"
+    """Weights, gradients and optimiser state are divided among the ranks (FSDP2)."""
+
+
+class ParallelismPlan(Document):
+    """The ranks of one attempt: processes that train together, each on its share of every global batch."""
+
+    nodes: int = 1
+    """Pods."""
+    processes_per_node: int = 1
+    """Ranks in each pod: one per GPU."""
+    strategy: ShardingStrategy = ShardingStrategy.AUTO
+    timeout_seconds: int = 600
+    """How long a rank waits for the others before it gives up (NcclTimeout)."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes in all."""
+        return self.nodes * self.processes_per_node
+
+
 class TrainingPlan(Document):
     """Train one attempt of one run and publish its artifact."""
 
@@ -405,11 +474,24 @@ class TrainingPlan(Document):
     """Of GRPO and RLOO."""
     distillation: DistillationPlan | None = None
     hyperparameters: Hyperparameters
+    parallelism: ParallelismPlan = ParallelismPlan()
     checkpoints: CheckpointPlan = CheckpointPlan()
+    validation: ValidationPlan = ValidationPlan()
     evaluation: EvaluationPlan = EvaluationPlan()
+    evaluation_key: str | None = None
+    """Names what `evaluation` asks for; stands in the result."""
     truncated_share: float = 0.01
     """Share of tokens that may be cut at max_length before the run is refused."""
     claim: str
+
+
+class ReevaluationPlan(Document):
+    """Measure a published artifact anew: only what is asked of the evaluation has changed."""
+
+    version: Literal[1] = 1
+    training: TrainingPlan
+    """How the artifact was trained, with the evaluation that is wanted now."""
+    artifact: StoredReference
 
 
 # --- Serving -------------------------------------------------------------------------------------------------------

@@ -100,6 +100,23 @@ class Timing(Document):
     seconds: float
 
 
+class WarningReason(StrEnum):
+    """What a run that goes on, or has succeeded, should be looked at for."""
+
+    OVERFITTING = "Overfitting"
+    """The loss on the validation rows rises while that on the training rows falls."""
+    NO_REWARD_VARIANCE = "NoRewardVariance"
+    """All answers to a prompt get the same reward, so none is better than another."""
+
+
+class RunWarning(Document):
+    """Something about a run that people should look at; it does not fail for it."""
+
+    reason: WarningReason
+    message: Annotated[str, Field(max_length=256)]
+    """What was seen, with its numbers and what can be done."""
+
+
 class TrainingResult(Document):
     """What a training pod leaves; also, without a failure, the run's `outcome.json` in the store."""
 
@@ -113,10 +130,31 @@ class TrainingResult(Document):
     checkpoint_step: Count | None = None
     """Step of the newest checkpoint in the store, from any attempt."""
     train_loss: float | None = None
+    tokens: Count = 0
+    """Tokens that are trained on, per epoch."""
     supervised_tokens: Count = 0
+    """Those of them that the loss is on."""
     truncated_tokens: Count = 0
     truncated_rows: Count = 0
+    """Rows that were cut, those that were left out among them."""
+    dropped_rows: Count = 0
+    """Rows that were left out: nothing to learn from was left of them."""
+    best_step: Count | None = None
+    """Step whose weights were published, where `keepBest` or `earlyStopping` asked for the best."""
+    best_eval_loss: float | None = None
+    """Lowest loss on the validation rows."""
+    tokens_per_second: float | None = None
+    """Tokens trained on per second of the training loop, padding not counted; of this attempt."""
+    mfu: float | None = None
+    """Model FLOPs utilisation of this attempt: share of the device's peak; None where the peak is not known."""
+    micro_batch_size: Count | None = None
+    """Sequences per forward pass, per rank; also of an attempt that ran out of memory."""
+    peak_memory_bytes: Count | None = None
+    """The most this process held: of the GPU's memory where there is one, else resident memory."""
+    warnings: Annotated[tuple[RunWarning, ...], Field(max_length=4)] = ()
     evaluation: tuple[Score, ...] = ()
+    evaluation_key: Label | None = None
+    """What the plan named the evaluation."""
     timings: tuple[Timing, ...] = ()
     reused: bool = False
     """The run had succeeded before: nothing was trained now."""
@@ -127,6 +165,13 @@ class TrainingResult(Document):
         if (self.failure is None) == (self.artifact is None):
             raise ValueError("a result has either a failure or an artifact")
         return self
+
+
+class EvaluationResult(Document):
+    """What a pod leaves that measured a published artifact anew."""
+
+    evaluation: tuple[Score, ...] = ()
+    failure: Failure | None = None
 
 
 class StageResult(Document):
@@ -144,6 +189,20 @@ class StageResult(Document):
     def _complete(self) -> Self:
         if (self.failure is None) == (self.base is None):
             raise ValueError("a result has either a failure or a base")
+        if self.outcome is not None and self.outcome.failure is not None:
+            raise ValueError("only a success is an outcome")
+        return self
+
+
+class ResolveResult(Document):
+    """What a resolve pod leaves."""
+
+    outcome: TrainingResult | None = None
+    """The run's success, if it has succeeded."""
+    failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _only_a_success(self) -> Self:
         if self.outcome is not None and self.outcome.failure is not None:
             raise ValueError("only a success is an outcome")
         return self
@@ -173,7 +232,13 @@ class Progress(Document):
     learning_rate: float | None = None
     figures: Annotated[dict[Label, float], Field(max_length=8)] = {}
     """What a method is judged by beside its loss, such as `rewards/margins` or `kl`, by TRL's names."""
+    grad_norm: float | None = None
     tokens_per_second: float | None = None
+    mfu: float | None = None
+    """Model FLOPs utilisation: share of the device's peak; None where the peak is not known."""
+    micro_batch_size: Count | None = None
+    peak_memory_bytes: Count | None = None
+    warnings: Annotated[tuple[RunWarning, ...], Field(max_length=4)] = ()
     resumed_from_step: Count | None = None
     checkpoint_step: Count | None = None
     estimated_completion_time: AwareDatetime | None = None

@@ -1,6 +1,7 @@
 """`python -m finetune_operator`: fill the caches, watch, and work while this replica leads."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -12,12 +13,14 @@ from pythonjsonlogger.json import JsonFormatter
 
 from finetune_operator.cache import Cache
 from finetune_operator.cluster import OWN_KINDS, ApiServer
+from finetune_operator.collection import Collector
 from finetune_operator.engine import Engine
 from finetune_operator.entries import Key
 from finetune_operator.errors import ClusterError
 from finetune_operator.events import Recorder
 from finetune_operator.handlers import build_registry, connection
 from finetune_operator.health import Health
+from finetune_operator.kueue import QueuePoller
 from finetune_operator.leader import Elector, LeadershipLostError
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.progress import Poller
@@ -44,7 +47,7 @@ class Operator:
         """Must be called in the event loop."""
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._cluster = ApiServer(connection)
+        self._cluster = ApiServer(connection, settings.request_seconds)
         self._cache = Cache()
         self._queue: WorkQueue[Key] = WorkQueue(self._loop)
         recorder = Recorder(self._cluster, settings.pod_name, _now)
@@ -52,10 +55,9 @@ class Operator:
             cluster=self._cluster, cache=self._cache, queue=self._queue, kinds=KINDS, settings=settings,
             recorder=recorder, now=_now,
         )  # fmt: skip
-        self._sync = Synchroniser(
-            self._cluster, self._cache, self._engine.notify, settings.namespaces, settings.resync_seconds
-        )
-        self._watches = Watches(build_registry(self._observe), settings.namespaces, self._kinds_are_served_there)
+        self._sync = Synchroniser(self._cluster, self._cache, self._engine.notify, settings)
+        registry = build_registry(self._observe, settings)
+        self._watches = Watches(registry, settings.namespaces, self._kinds_are_served_there)
         self._elector = Elector(
             self._cluster,
             namespace=settings.pod_namespace,
@@ -68,6 +70,10 @@ class Operator:
         self._poller = Poller(
             self._cache, self._queue.add_after, settings.progress_poll_seconds, settings.progress_per_second
         )
+        self._queue_poller = QueuePoller(
+            self._cluster, self._cache, self._queue.add_after, settings.queue_poll_seconds, settings.progress_per_second
+        )
+        self._collector = Collector(self._cluster, self._cache, recorder, settings, _now)
         self._health = Health(
             self._cache,
             longest_pass=self._queue.longest_running,
@@ -104,14 +110,19 @@ class Operator:
     async def _live(self) -> None:
         await self._kinds_are_served()
         await self._sync.fill()
+        # What was read now stays for long: the collector need not look through hundreds of thousands of objects again.
+        gc.collect()
+        gc.freeze()
         self._watches.start()
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(self._sync.run(), name="sweep")
             await self._elector.campaign()
             polling = tasks.create_task(self._poller.run(), name="progress")
+            queueing = tasks.create_task(self._queue_poller.run(), name="queues")
+            collecting = tasks.create_task(self._collector.run(), name="collection")
             holding = tasks.create_task(self._hold(), name="lease")
             await self._engine.work()
-            for task in (sweeping, polling, holding):
+            for task in (sweeping, polling, queueing, collecting, holding):
                 task.cancel()
 
     async def _hold(self) -> None:

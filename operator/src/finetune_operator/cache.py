@@ -1,6 +1,6 @@
 """What the watches last said: our resources in full, their children slimmed, indexed by owner.
 
-Objects are kept as JSON text: a fraction of the memory of dicts, and nobody can change a cached object by accident.
+Objects are kept as compressed JSON: a fraction of the memory of dicts, and nobody can change one by accident.
 An object is never replaced by an older version of itself, and one that was deleted never comes back, whatever order
 watches, lists and answers to our own writes arrive in. Every change answers with the keys that should be looked at.
 """
@@ -12,8 +12,10 @@ from typing import TypeVar
 
 from finetune_contract.results import Progress
 from finetune_operator.cluster import OWN_KINDS
-from finetune_operator.entries import Entry, Key, Place, TrainingPod, entry_of, to_json
+from finetune_operator.entries import Entry, Key, Place, QueuedJob, TrainingPod, entry_of
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.packing import pack
+from finetune_operator.reconcile.admission import Admission
 from finetune_operator.reconcile.observed import Reference
 
 A = TypeVar("A")
@@ -33,6 +35,7 @@ class Cache:
         self._pods: defaultdict[str, set[str]] = defaultdict(set)
         """Uid of a Job -> uids of its Pods."""
         self._training: dict[str, TrainingPod] = {}
+        self._queued: dict[str, QueuedJob] = {}
         self._references: dict[Key, tuple[Place, ...]] = {}
         self._referrers: defaultdict[Place, set[Key]] = defaultdict(set)
         self._deleted: OrderedDict[str, None] = OrderedDict()
@@ -40,6 +43,8 @@ class Cache:
         """Number of our resources by kind, phase and reason."""
         self.progress: dict[Key, Progress] = {}
         """What the newest running training pod of a job said last."""
+        self.admissions: dict[str, Admission] = {}
+        """Uid of a Job that waits in a queue -> what Kueue said of it last."""
 
     # Reading
 
@@ -71,6 +76,10 @@ class Cache:
     def training_pods(self) -> list[TrainingPod]:
         """Training pods that run now."""
         return list(self._training.values())
+
+    def queued_jobs(self) -> list[QueuedJob]:
+        """Jobs that wait in a queue now."""
+        return list(self._queued.values())
 
     def of_kind(self, kind: str) -> list[Entry]:
         """Entries of one kind, without tombstones."""
@@ -169,12 +178,15 @@ class Cache:
             self._pods[entry.controller].add(entry.uid)
         if entry.address and entry.owner:
             self._training[entry.uid] = TrainingPod(entry.uid, entry.created, entry.owner, entry.address)
+        if entry.queue and entry.owner:
+            self._queued[entry.uid] = QueuedJob(entry.uid, entry.owner, entry.queue)
         if entry.summary:
             self.summaries[(entry.place.kind, *entry.summary)] += 1
 
     def _unlink(self, entry: Entry) -> None:
         del self._entries[entry.uid]
         self._training.pop(entry.uid, None)
+        self._queued.pop(entry.uid, None)
         if self._places.get(entry.place) == entry.uid:
             del self._places[entry.place]
         if entry.owner is not None:
@@ -188,7 +200,7 @@ class Cache:
     def _mark_deleted(entry: Entry) -> None:
         manifest = entry.load()
         manifest["metadata"].setdefault("deletionTimestamp", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-        entry.text = to_json(manifest)
+        entry.packed = pack(manifest)
 
 
 def _discard(index: dict[A, set[B]], where: A, what: B) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
@@ -22,13 +22,19 @@ log = logging.getLogger(__name__)
 
 PAGE_SIZE = 500
 """Objects per list request: large enough to be fast, small enough that a continuation never expires."""
-TIMEOUT = aiohttp.ClientTimeout(total=30, connect=10)
+CONNECT_SECONDS = 10.0
+EVENT_PAGES = 4
+"""Pages of Events that are read; each is kept for an hour by the API server, so that there can be many."""
 PATIENCE = 3
 """How often a request is sent when the server asks to come back later (429)."""
 LONGEST_PAUSE = 5.0
 """Seconds that a Retry-After is obeyed within a request; the queue's back-off does the rest."""
 MANAGED = f"{LABEL_MANAGED_BY}={MANAGER}"
 """Label selector of children."""
+
+
+JOB_UID = "kueue.x-k8s.io/job-uid"
+"""Label of a Workload: the uid of its Job."""
 
 
 class Resource(NamedTuple):
@@ -65,7 +71,9 @@ RESOURCES = {
     "Service": _resource("v1", "services", f"{WATCHED} create patch delete"),
     "ConfigMap": _resource("v1", "configmaps", f"{WATCHED} create delete"),
     "PersistentVolumeClaim": _resource("v1", "persistentvolumeclaims", f"{WATCHED} create"),
-    "Event": _resource("events.k8s.io/v1", "events", "create patch"),
+    "Workload": _resource("kueue.x-k8s.io/v1beta2", "workloads", "list"),
+    "LocalQueue": _resource("visibility.kueue.x-k8s.io/v1beta2", "localqueues", "get/pendingworkloads"),
+    "Event": _resource("events.k8s.io/v1", "events", "list create patch"),
     "Lease": _resource("coordination.k8s.io/v1", "leases", "get create update"),
 }
 """Kind -> resource. `verb/subresource` is a verb on a subresource."""
@@ -114,14 +122,23 @@ class Cluster(Protocol):
     async def replace_status(self, manifest: Manifest) -> Manifest:
         """Replace an object's status if its resourceVersion is still the manifest's."""
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        """Delete this very object, and its dependents in the background; one that is gone counts as deleted."""
+    async def delete(self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool = False) -> None:
+        """Delete this very object, its dependents after or (`foreground`) before it; gone already counts as deleted."""
 
     async def record(self, event: Manifest, count: int) -> None:
         """Post an Event; one that exists already becomes a series of `count`."""
 
+    async def events_about(self, namespace: str, kind: str, reason: str) -> tuple[Manifest, ...]:
+        """Events of one reason about objects of one kind; of very many, some."""
+
     async def served_kinds(self) -> frozenset[str]:
         """Which of our kinds the API server knows."""
+
+    async def workloads(self, namespace: str, jobs: Iterable[str]) -> tuple[Manifest, ...]:
+        """Kueue's Workloads of the Jobs with these uids; NotFound where there is no Kueue."""
+
+    async def pending_workloads(self, namespace: str, queue: str) -> tuple[Manifest, ...]:
+        """What waits in a LocalQueue, in its order; NotFound where Kueue does not tell."""
 
 
 def controller_uid(manifest: Manifest) -> str | None:
@@ -133,9 +150,13 @@ def controller_uid(manifest: Manifest) -> str | None:
 class ApiServer:
     """`Cluster` over HTTP."""
 
-    def __init__(self, login: Callable[[], Connection]) -> None:
-        """`login` is called at first use and after each refused token: it reads what is on disk now."""
+    def __init__(self, login: Callable[[], Connection], seconds: float = 30.0) -> None:
+        """`login` is called at first use and after each refused token: it reads what is on disk now.
+
+        A request that takes longer than `seconds` has failed.
+        """
         self._login = login
+        self._timeout = aiohttp.ClientTimeout(total=seconds, connect=min(seconds, CONNECT_SECONDS))
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -198,9 +219,10 @@ class ApiServer:
         path = _permitted(kind, "update/status").path(namespace, name, "status")
         return await self._write("update", path, manifest)
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool = False) -> None:
         """See Cluster: this very object."""
-        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        policy = "Foreground" if foreground else "Background"
+        options = {"propagationPolicy": policy, "preconditions": {"uid": uid}}
         try:
             await self._request("delete", _permitted(kind, "delete").path(namespace, name), body=options)
         except NotFound:
@@ -216,6 +238,19 @@ class ApiServer:
             path = _permitted(kind, "patch").path(namespace, name)
             await self._write("patch", path, series, content_type="application/merge-patch+json")
 
+    async def events_about(self, namespace: str, kind: str, reason: str) -> tuple[Manifest, ...]:
+        """See Cluster: by a field selector."""
+        path = _permitted("Event", "list").path(namespace)
+        params = {"limit": str(PAGE_SIZE), "fieldSelector": f"regarding.kind={kind},reason={reason}"}
+        found: tuple[Manifest, ...] = ()
+        for _ in range(EVENT_PAGES):
+            page = await self._request("list", path, params=params)
+            found += tuple(page["items"] or ())
+            if not page["metadata"].get("continue"):
+                break
+            params["continue"] = page["metadata"]["continue"]
+        return found
+
     async def served_kinds(self) -> frozenset[str]:
         """See Cluster: by discovery."""
         try:
@@ -223,6 +258,17 @@ class ApiServer:
         except NotFound:
             return frozenset()
         return frozenset(resource["kind"] for resource in found["resources"])
+
+    async def workloads(self, namespace: str, jobs: Iterable[str]) -> tuple[Manifest, ...]:
+        """See Cluster: by the label that Kueue puts on every Workload of a Job."""
+        params = {"labelSelector": f"{JOB_UID} in ({','.join(sorted(jobs))})"}
+        found = await self._request("list", _permitted("Workload", "list").path(namespace), params=params)
+        return tuple(found["items"])
+
+    async def pending_workloads(self, namespace: str, queue: str) -> tuple[Manifest, ...]:
+        """See Cluster: Kueue's visibility API."""
+        path = _permitted("LocalQueue", "get/pendingworkloads").path(namespace, queue, "pendingworkloads")
+        return tuple((await self._request("get", path))["items"] or ())
 
     async def _write(
         self,
@@ -277,7 +323,7 @@ class ApiServer:
                 raise Unavailable(f"cannot log in to the API server: {error}") from error
             headers = {"User-Agent": MANAGER, **connection.as_http_headers()}
             self._session = aiohttp.ClientSession(
-                connection.server, connector=connector, headers=headers, timeout=TIMEOUT, auto_decompress=True
+                connection.server, connector=connector, headers=headers, timeout=self._timeout, auto_decompress=True
             )
         return self._session
 
@@ -327,5 +373,8 @@ def _result(what: str, status: int, text: bytes) -> Manifest:
     message = str(answer.get("message") or f"HTTP {status}")
     if status == HTTPStatus.CONFLICT and answer.get("reason") == "AlreadyExists":
         raise AlreadyExists(message)
+    if "failed calling webhook" in message:
+        # The API server itself is well: a webhook, such as Kueue's, stands in the way and should be named.
+        raise Denied(message)
     unnamed = Unavailable if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Denied
     raise ERRORS.get(status, unnamed)(message)

@@ -8,26 +8,28 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from finetune_operator import metrics
+from finetune_operator import accounting, metrics
 from finetune_operator.cache import Cache
 from finetune_operator.cluster import OWN_KINDS, Cluster, controller_uid
 from finetune_operator.entries import Key, Place, digest
 from finetune_operator.errors import ClusterError, Conflict, Denied, NotFound, Unavailable
 from finetune_operator.events import Recorder
+from finetune_operator.explanations import Explanations
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.queue import Closed, WorkQueue
+from finetune_operator.queue import Closed, Urgency, WorkQueue
 from finetune_operator.reconcile.kinds import Kind
+from finetune_operator.reconcile.lineage import ancestors
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Outcome
+from finetune_operator.reconcile.storage import claim_among, settings_for
+from finetune_operator.reconcile.troubles import Doubt, in_doubt
 from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
-OUTAGE_DELAY = 30.0
-"""Longest back-off in seconds while the API server is away: it comes back for all keys at once."""
 LARGEST_MEMO = 2000
 """ConfigMaps and claims that are remembered between passes."""
 
@@ -66,6 +68,7 @@ class Engine:
         self._settings = settings
         self._recorder = recorder
         self._now = now
+        self._explanations = Explanations(cluster, now)
         self._leads = False
         self._denials: dict[Key, dict[str, str]] = {}
         self._applied: dict[Key, dict[Place, Applied]] = {}
@@ -74,17 +77,18 @@ class Engine:
     async def work(self) -> None:
         """Lead: look at everything once, then at what changes, until the queue is closed and all passes are done."""
         self._leads = True
-        self.notify(self._cache.keys())
+        self.notify(self._cache.keys(), Urgency.RESYNC)
         async with asyncio.TaskGroup() as workers:
             for number in range(self._settings.workers):
                 workers.create_task(self._work(), name=f"worker {number}")
 
-    def notify(self, keys: Iterable[Key]) -> None:
+    def notify(self, keys: Iterable[Key], urgency: Urgency = Urgency.CHANGE) -> None:
         """These resources should be looked at. The standby only keeps its cache: a new leader looks at everything."""
         if self._leads:
             for key in keys:
                 if key.kind in self._kinds:
-                    self._queue.add(key)
+                    entry = self._cache.entry(key)
+                    self._queue.add(key, Urgency.EDIT if entry and entry.is_edited else urgency)
 
     async def _work(self) -> None:
         while True:
@@ -115,13 +119,13 @@ class Engine:
     async def _recover(self, key: Key, error: Exception) -> None:
         where = f"{key.kind} {key.namespace}/{key.name}"
         if isinstance(error, Unavailable):
-            delay = self._queue.retry(key, OUTAGE_DELAY)
+            delay = self._queue.retry(key, self._settings.outage_retry_seconds)
             log.warning("%s: the API server is not available, again in %.1f s: %s", where, delay, error)
             return
         if isinstance(error, Conflict | NotFound):
             # The cache is behind, perhaps because a watch has lost something: ask, instead of waiting for it.
             await self._refresh(key)
-        delay = self._queue.retry(key)
+        delay = self._queue.retry(key, self._settings.refusal_retry_seconds)
         if isinstance(error, Conflict | NotFound):
             log.debug("%s: changed meanwhile, again in %.3f s: %s", where, delay, error)
         elif isinstance(error, ClusterError):
@@ -165,16 +169,26 @@ class Engine:
             await self._recorder.post(resource, event)
         if denials:
             raise Denied("; ".join(f"{name}: {message}" for name, message in denials.items()))
-        return outcome.wake_after
+        # Events are not watched: while one is wanted, somebody has to look again.
+        wishes = (outcome.wake_after, self._explanations.next_look(_doubts(observed)))
+        return min((wish for wish in wishes if wish is not None), default=None)
 
     async def _observe(self, key: Key, resource: Manifest, references: tuple[Reference, ...]) -> Observed:
-        return Observed(
-            settings=self._settings,
-            children=self._cache.children(key, resource["metadata"]["uid"]),
-            references={reference: await self._look_up(key.namespace, reference) for reference in references},
+        children = self._cache.children(key, resource["metadata"]["uid"])
+        jobs = [str(job["metadata"]["uid"]) for job in children.get("Job", ())]
+        found = {
+            **ancestors(resource, lambda above: self._cache.get(Place(above.kind, key.namespace, above.name))),
+            **{reference: await self._look_up(key.namespace, reference) for reference in references},
+        }
+        observed = Observed(
+            settings=settings_for(self._settings, claim_among(found, self._settings)),
+            children=children,
+            references=found,
             progress=self._cache.progress.get(key),
+            admissions={uid: self._cache.admissions[uid] for uid in jobs if uid in self._cache.admissions},
             denials=dict(self._denials.get(key, {})),
         )
+        return replace(observed, reports=await self._explanations.about(key.namespace, _doubts(observed)))
 
     async def _look_up(self, namespace: str, reference: Reference) -> Manifest | None:
         place = Place(reference.kind, namespace, reference.name)
@@ -230,6 +244,8 @@ class Engine:
             return
         written = await self._cluster.replace_status({**resource, "status": status})
         metrics.STATUS_WRITES.labels(resource["kind"]).inc()
+        for attempt in accounting.spent(resource.get("spec") or {}, resource.get("status") or {}, status):
+            metrics.GPU_SECONDS.labels(resource["metadata"]["namespace"], attempt.outcome).inc(attempt.gpu_seconds)
         if written.get("status") != status:
             # Each pass would find a difference and write again: with back-off, and without being woken by the write.
             self._cache.put(written)
@@ -237,7 +253,7 @@ class Engine:
         self._take(written)
 
     async def _delete(self, namespace: str, child: ChildName) -> None:
-        await self._cluster.delete(child.kind, namespace, child.name, child.uid)
+        await self._cluster.delete(child.kind, namespace, child.name, child.uid, foreground=child.foreground)
         self._cache.doom(child.uid)
 
     def _take(self, manifest: Manifest) -> None:
@@ -255,6 +271,11 @@ class Engine:
         self._denials.pop(key, None)
         self._applied.pop(key, None)
         self._cache.progress.pop(key, None)
+
+
+def _doubts(observed: Observed) -> list[Doubt]:
+    claims = [item for name, item in observed.references.items() if name.kind == "PersistentVolumeClaim" and item]
+    return in_doubt(observed.children, claims)
 
 
 def _place(manifest: Manifest) -> Place:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from finetune_operator.api.base import GROUP
-from finetune_operator.cluster import OWN_KINDS, controller_uid
-from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_ROLE, Manifest
+from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, RESOURCES, controller_uid
+from finetune_operator.manifests import multinode
+from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_QUEUE, LABEL_ROLE, Manifest
+from finetune_operator.packing import pack, unpack
 
 KUBECTL_COPY = "kubectl.kubernetes.io/last-applied-configuration"
 METADATA = (
@@ -22,6 +24,9 @@ SPEC: Mapping[str, tuple[str, ...]] = {
     "PersistentVolumeClaim": ("accessModes", "storageClassName", "volumeName"),
 }
 """Fields of a child's spec that are kept."""
+
+APPLIED_KINDS = frozenset(kind for kind in CHILD_KINDS if "patch" in RESOURCES[kind].verbs)
+"""Children that are applied again when somebody edits them; the others are created once and never changed."""
 
 
 class Key(NamedTuple):
@@ -52,19 +57,23 @@ class Entry:
     controller: str | None
     """Uid of the controlling owner: of our resource, or of the Job or ReplicaSet of a Pod."""
     created: str
-    text: str
+    packed: bytes
     content: str = ""
-    """Digest of a child's spec as the server has it: changes when anybody edits the child."""
+    """Digest of an applied child's spec as the server has it: changes when anybody edits the child."""
     summary: tuple[str, str] | None = None
     """Phase and reason of one of our resources, for metrics."""
+    is_edited: bool = False
+    """One of our resources whose status does not speak of its present spec."""
     address: str | None = None
     """IP of a training pod that runs."""
+    queue: str | None = None
+    """The Kueue queue that a suspended Job waits in."""
     gone: bool = False
     """A tombstone: a deleted Pod whose termination message is still wanted."""
 
     def load(self) -> Manifest:
         """A copy of the object."""
-        return dict(json.loads(self.text))
+        return dict(unpack(self.packed))
 
 
 class TrainingPod(NamedTuple):
@@ -76,9 +85,12 @@ class TrainingPod(NamedTuple):
     address: str
 
 
-def to_json(value: Any) -> str:  # noqa: ANN401 - any JSON
-    """Compact JSON text."""
-    return json.dumps(value, separators=(",", ":"))
+class QueuedJob(NamedTuple):
+    """A Job that waits in a Kueue queue."""
+
+    uid: str
+    key: Key
+    queue: str
 
 
 def entry_of(manifest: Manifest, version: int) -> Entry:
@@ -95,10 +107,12 @@ def entry_of(manifest: Manifest, version: int) -> Entry:
         owner=Key(labels[LABEL_KIND], namespace, labels[LABEL_NAME]) if named and not is_ours else None,
         controller=controller_uid(manifest),
         created=str(metadata.get("creationTimestamp", "")),
-        text=to_json(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
-        content="" if is_ours else digest({"spec": manifest.get("spec"), "data": manifest.get("data")}),
+        packed=pack(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
+        content=digest({"spec": manifest.get("spec")}) if kind in APPLIED_KINDS else "",
         summary=_summary(manifest) if is_ours else None,
+        is_edited=is_ours and metadata.get("generation") != (manifest.get("status") or {}).get("observedGeneration"),
         address=_training_address(manifest, labels) if kind == "Pod" else None,
+        queue=labels.get(LABEL_QUEUE) if kind == "Job" and manifest["spec"].get("suspend") else None,
     )
 
 
@@ -144,6 +158,8 @@ def _training_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:
         labels.get(LABEL_ROLE) != "train"
         or status.get("phase") != "Running"
         or pod["metadata"].get("deletionTimestamp")
+        # Of several ranks the first knows how far all are.
+        or labels.get(multinode.INDEX, "0") != "0"
     ):
         return None
     return status.get("podIP")

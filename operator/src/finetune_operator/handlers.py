@@ -15,19 +15,21 @@ import kopf
 
 from finetune_operator.api.base import GROUP
 from finetune_operator.cluster import CHILD_KINDS, MANAGED, OWN_KINDS, RESOURCES
+from finetune_operator.kopfstate import NoDiffBase
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.settings import Settings
 
 Observe = Callable[[str | None, Manifest], None]
 """Takes the change (ADDED, MODIFIED, DELETED; None for an object that was there already) and the object."""
 
 
-def build_registry(observe: Observe) -> kopf.OperatorRegistry:
+def build_registry(observe: Observe, settings: Settings) -> kopf.OperatorRegistry:
     """All handlers."""
-    registry = kopf.OperatorRegistry()
+    ours, registry = settings, kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=registry)
     async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:  # noqa: ANN401 - Kopf's keywords
-        configure(settings)
+        configure(settings, ours)
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - Kopf's keywords
@@ -60,23 +62,26 @@ def connection() -> kopf.ConnectionInfo:
     return outside
 
 
-def configure(settings: kopf.OperatorSettings) -> None:
+def configure(settings: kopf.OperatorSettings, ours: Settings) -> None:
     """Kopf as an event source and nothing else; the reasons are in docs/adr/0001."""
     settings.watching.chunk_size = 500
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = ours.watch_idle_seconds
     for kind in CHILD_KINDS:
         resource = RESOURCES[kind]
         group, _, version = resource.api_version.rpartition("/")
         settings.watching.label_selectors[group, version, resource.plural] = MANAGED
     settings.queueing.idle_timeout = 0.2
-    settings.networking.request_timeout = 30
+    settings.networking.request_timeout = ours.request_seconds
     settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = EndlessBackoffs()
+    settings.networking.error_backoffs = EndlessBackoffs(ours.outage_retry_seconds)
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.persistence.finalizer = f"{GROUP}/finalizer"
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = kopf.StatusProgressStorage()
     # Kopf would kill the whole process with SIGKILL; the pod's grace period does that.
     settings.process.ultimate_exiting_timeout = None
 
@@ -84,6 +89,10 @@ def configure(settings: kopf.OperatorSettings) -> None:
 class EndlessBackoffs:
     """Seconds between Kopf's attempts, for ever: with a finite list it exits after an outage of a minute."""
 
+    def __init__(self, longest: float) -> None:
+        """`longest` is the last and longest of them."""
+        self._longest = longest
+
     def __iter__(self) -> Iterator[float]:
         """1, 2, 4 ... 30, 30 ..., each with jitter."""
-        return (min(30.0, 2.0**attempt) * random.uniform(0.7, 1.0) for attempt in itertools.count())
+        return (min(self._longest, 2.0**attempt) * random.uniform(0.7, 1.0) for attempt in itertools.count())

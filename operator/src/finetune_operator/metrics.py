@@ -48,6 +48,18 @@ OBJECTS = Gauge(
     f"{PREFIX}_objects", "Our resources by phase and by the reason of their Ready condition.",
     ["kind", "phase", "reason"], registry=REGISTRY,
 )  # fmt: skip
+GPU_SECONDS = Counter(
+    f"{PREFIX}_gpu_seconds",
+    "GPU-seconds of attempts that ended, by outcome: Succeeded, Failed, or Disrupted by the cluster.",
+    ["namespace", "outcome"], registry=REGISTRY,
+)  # fmt: skip
 PROGRESS_POLLS = Counter(
     f"{PREFIX}_progress_polls", "Questions to training pods: ok, unreachable, invalid.", ["result"], registry=REGISTRY
 )
+COLLECTIONS = Counter(
+    f"{PREFIX}_collections", "Ended collections of a store: succeeded, failed.", ["result"], registry=REGISTRY
+)
+COLLECTED_ENTRIES = Counter(
+    f"{PREFIX}_collected_entries", "Datasets, models, artifacts and runs that collections deleted.", registry=REGISTRY
+)
+COLLECTED_BYTES = Counter(f"{PREFIX}_collected_bytes", "Bytes that collections deleted.", registry=REGISTRY)

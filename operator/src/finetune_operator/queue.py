@@ -1,7 +1,8 @@
 """A queue of keys with client-go's semantics: a key waits once, and never two workers have it at a time.
 
 A key added while a worker has it waits until that worker is done. A key added for later is taken at the earliest of
-its times. A key that fails is put back with exponential back-off and jitter, for each key by itself.
+its times. A key that fails is put back with exponential back-off and jitter, for each key by itself. What people wait
+for is taken first: edits before changes of children, and those before what is only looked at to be sure.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
 
 from finetune_operator import metrics
@@ -19,6 +21,17 @@ K = TypeVar("K")
 FIRST_DELAY = 0.005
 LONGEST_DELAY = 300.0
 """Seconds of back-off after the first failure (doubled with each) and at most; client-go's are 5 ms and 1000 s."""
+
+
+class Urgency(IntEnum):
+    """Keys of a higher one are taken first; those of one in the order in which they came."""
+
+    RESYNC = 0
+    """Looked at to be sure: everything, when a replica begins to lead."""
+    CHANGE = 1
+    """A child or a reference has changed, or a wait is over."""
+    EDIT = 2
+    """Somebody has created or edited the resource, and it has not been looked at since."""
 
 
 class Closed(Exception):  # noqa: N818 - not an error
@@ -49,9 +62,12 @@ class WorkQueue(Generic[K]):
         """`jitter` gives numbers in [0, 1)."""
         self._clock = clock
         self._jitter = jitter
-        self._ready: deque[K] = deque()
-        self._dirty: dict[K, float] = {}
-        """Key -> when it was added."""
+        self._ready: dict[Urgency, deque[K]] = {urgency: deque() for urgency in sorted(Urgency, reverse=True)}
+        """Keys in the order of their coming; one whose urgency was raised is left behind in the lower line."""
+        self._lines: dict[K, Urgency] = {}
+        """Key that waits for a worker -> the line in which it counts."""
+        self._dirty: dict[K, tuple[float, Urgency]] = {}
+        """Key -> when it was added, and how urgent it is."""
         self._processing: dict[K, float] = {}
         """Key -> when it was taken."""
         self._later: list[tuple[float, int, K]] = []
@@ -64,15 +80,17 @@ class WorkQueue(Generic[K]):
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._ready)
+        return len(self._lines)
 
-    def add(self, key: K) -> None:
-        """Have a key worked on as soon as possible; nothing if it waits already."""
+    def add(self, key: K, urgency: Urgency = Urgency.CHANGE) -> None:
+        """Have a key worked on as soon as possible; if it waits already, at most move it to a more urgent line."""
         self._due.pop(key, None)
-        if key in self._dirty:
+        since, known = self._dirty.get(key, (None, None))
+        if known is not None and known >= urgency:
             return
-        metrics.QUEUE_ADDS.inc()
-        self._dirty[key] = self._clock.time()
+        if since is None:
+            metrics.QUEUE_ADDS.inc()
+        self._dirty[key] = (self._clock.time() if since is None else since, urgency)
         if key not in self._processing:
             self._append(key)
 
@@ -104,7 +122,7 @@ class WorkQueue(Generic[K]):
 
     async def get(self) -> K:
         """Take a key; `done` must follow. Raises Closed once the queue is closed."""
-        while not self._ready and not self._closed:
+        while not self._lines and not self._closed:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             try:
@@ -120,10 +138,10 @@ class WorkQueue(Generic[K]):
 
     def take(self) -> K:
         """Take a key now; IndexError if none is ready."""
-        key = self._ready.popleft()
+        key = self._first()
         now = self._clock.time()
-        metrics.QUEUE_SECONDS.observe(now - self._dirty.pop(key))
-        metrics.QUEUE_DEPTH.set(len(self._ready))
+        metrics.QUEUE_SECONDS.observe(now - self._dirty.pop(key)[0])
+        metrics.QUEUE_DEPTH.set(len(self._lines))
         self._processing[key] = now
         return key
 
@@ -145,9 +163,22 @@ class WorkQueue(Generic[K]):
         return max((self._clock.time() - taken for taken in self._processing.values()), default=0.0)
 
     def _append(self, key: K) -> None:
-        self._ready.append(key)
-        metrics.QUEUE_DEPTH.set(len(self._ready))
-        self._wake()
+        is_moved = key in self._lines
+        urgency = self._lines[key] = self._dirty[key][1]
+        self._ready[urgency].append(key)
+        metrics.QUEUE_DEPTH.set(len(self._lines))
+        if not is_moved:
+            self._wake()
+
+    def _first(self) -> K:
+        """The key that has waited longest in the most urgent line."""
+        for urgency, line in self._ready.items():
+            while line:
+                key = line.popleft()
+                if self._lines.get(key) == urgency:
+                    del self._lines[key]
+                    return key
+        raise IndexError("no key is ready")
 
     def _wake(self) -> None:
         while self._waiting:

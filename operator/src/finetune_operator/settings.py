@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PREFIX = "FINETUNE_"
 
@@ -26,6 +26,10 @@ class Settings(BaseModel):
     """None: the cluster's default."""
     claim_access_mode: str = "ReadWriteMany"
     claim_size: str = "100Gi"
+    retention_minimum_age_seconds: float | None = Field(default=None, gt=0)
+    """What nothing has referred to for this long is deleted from the store. None: nothing is ever deleted."""
+    collection_interval_seconds: float = Field(default=86400.0, gt=0)
+    """How often a store is looked at for what to delete; at most half of the minimum age."""
 
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none: all."""
@@ -33,7 +37,7 @@ class Settings(BaseModel):
     """Where the Lease is."""
     pod_name: str = "finetune-operator"
     """This replica's identity in the Lease."""
-    workers: int = Field(default=8, ge=1, le=64)
+    workers: int = Field(default=16, ge=1, le=64)
 
     resync_seconds: float = 600.0
     """How often everything is listed to find deletions that no watch reported."""
@@ -42,6 +46,22 @@ class Settings(BaseModel):
     """Progress is written to a job's status at most this often."""
     progress_per_second: float = 5.0
     """Jobs that are looked at per second because of progress alone."""
+    queue_poll_seconds: float = 3.0
+    """How often Kueue is asked about jobs that wait in its queues."""
+    retry_seconds: float = 10.0
+    """Pause after an attempt that failed; doubled with each further failure of the run, up to five minutes."""
+    relist_seconds: float = 3.0
+    """Pause between Kopf's first object of a new list and the sweep after it, so that one sweep serves all kinds."""
+    watch_lag_seconds: float = 5.0
+    """How long the watches get to deliver what a sweep found missing, before it is read."""
+    watch_idle_seconds: float = 70.0
+    """A watch that says nothing for so long, not even a bookmark, is opened anew; bookmarks come every minute."""
+    request_seconds: float = 30.0
+    """Time-out of a request to the API server."""
+    outage_retry_seconds: float = 30.0
+    """Longest back-off while the API server is away."""
+    refusal_retry_seconds: float = 300.0
+    """Longest back-off of what the API server refuses: quota, admission."""
     reference_seconds: float = 3.0
     """How long a ConfigMap or claim that was read for one pass is used for others."""
     lease_duration_seconds: float = 15.0
@@ -51,6 +71,13 @@ class Settings(BaseModel):
     """Port of /livez, /readyz and /metrics."""
     log_level: str = "INFO"
     log_format: Literal["text", "json"] = "text"
+
+    @model_validator(mode="after")
+    def _looks_are_close_enough(self) -> Self:
+        age = self.retention_minimum_age_seconds
+        if age is not None and 2 * self.collection_interval_seconds > age:
+            raise ValueError("collection_interval_seconds must be at most half of retention_minimum_age_seconds")
+        return self
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:

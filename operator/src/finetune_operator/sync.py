@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from finetune_operator import metrics
 from finetune_operator.cache import Cache
@@ -15,17 +16,21 @@ from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, Cluster
 from finetune_operator.entries import Key
 from finetune_operator.errors import ClusterError, NotFound
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
 KINDS = (*CHILD_KINDS, *OWN_KINDS)
 """Children first: a resource is never looked at before its children are known."""
 FIRST_RETRY = 1.0
-LONGEST_RETRY = 15.0
-RELIST_PAUSE = 3.0
-"""Seconds after the first object of a re-list until the sweep, so that one sweep serves all kinds."""
-LAG = 5.0
-"""Seconds that the watches get to deliver what a sweep found missing, before it is read."""
+
+
+class Listed(NamedTuple):
+    """What a sweep needs of an object."""
+
+    namespace: str
+    name: str
+    version: int
 
 
 class Synchroniser:
@@ -36,15 +41,13 @@ class Synchroniser:
         cluster: Cluster,
         cache: Cache,
         notify: Callable[[Iterable[Key]], None],
-        namespaces: tuple[str, ...],
-        period: float,
+        settings: Settings,
     ) -> None:
-        """`period` is the time between sweeps in seconds; no namespaces means all."""
         self._cluster = cluster
         self._cache = cache
         self._notify = notify
-        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
-        self._period = period
+        self._namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
+        self._settings = settings
         self._relisted = asyncio.Event()
         self._synced: set[str] = set()
 
@@ -73,9 +76,9 @@ class Synchroniser:
         """Sweep for ever: every period, and soon after Kopf has listed again."""
         while True:
             try:
-                async with asyncio.timeout(self._period):
+                async with asyncio.timeout(self._settings.resync_seconds):
                     await self._relisted.wait()
-                await asyncio.sleep(RELIST_PAUSE)
+                await asyncio.sleep(self._settings.relist_seconds)
             except TimeoutError:
                 log.debug("periodic sweep")
             self._relisted.clear()
@@ -90,36 +93,40 @@ class Synchroniser:
                 for entry in self._cache.of_kind(kind)
                 if namespace in (None, entry.place.namespace)
             }
-            listed: dict[str, Manifest] = {}
+            listed: dict[str, Listed] = {}
             as_of = 0
             async for page in self._cluster.list(kind, namespace, metadata_only=True):
                 as_of = int(page.resource_version)
-                listed.update({item["metadata"]["uid"]: item["metadata"] for item in page.items})
+                for item in page.items:
+                    metadata = item["metadata"]
+                    # Nothing more of it: a namespace's worth of whole metadata would be most of our memory.
+                    version = int(metadata["resourceVersion"])
+                    listed[metadata["uid"]] = Listed(metadata["namespace"], metadata["name"], version)
             for uid, version in before.items():
                 if uid not in listed and version <= as_of:
                     metrics.SWEEP_REPAIRS.labels(kind).inc()
                     self._notify(self._cache.vanish(uid))
             await self._catch_up(kind, listed)
 
-    async def _catch_up(self, kind: str, listed: dict[str, Manifest]) -> None:
+    async def _catch_up(self, kind: str, listed: dict[str, Listed]) -> None:
         """Read what is newer than in the cache, unless the watches deliver it by themselves."""
         if not self._behind(kind, listed):
             return
-        await asyncio.sleep(LAG)
-        for metadata in self._behind(kind, listed):
+        await asyncio.sleep(self._settings.watch_lag_seconds)
+        for namespace, name, _ in self._behind(kind, listed):
             try:
-                found = await self._cluster.get(kind, metadata["namespace"], metadata["name"])
+                found = await self._cluster.get(kind, namespace, name)
             except NotFound:
                 continue
             affected = self._cache.put(found)
             if affected:
-                log.warning("the watch has missed %s %s/%s", kind, metadata["namespace"], metadata["name"])
+                log.warning("the watch has missed %s %s/%s", kind, namespace, name)
                 metrics.SWEEP_REPAIRS.labels(kind).inc()
             self._notify(affected)
 
-    def _behind(self, kind: str, listed: dict[str, Manifest]) -> list[Manifest]:
+    def _behind(self, kind: str, listed: dict[str, Listed]) -> list[Listed]:
         known = self._cache.versions(kind)
-        return [metadata for uid, metadata in listed.items() if known.get(uid, -1) < int(metadata["resourceVersion"])]
+        return [item for uid, item in listed.items() if known.get(uid, -1) < item.version]
 
     async def _fill(self, kind: str) -> None:
         for namespace in self._namespaces:
@@ -137,6 +144,6 @@ class Synchroniser:
             except ClusterError as error:
                 log.warning("%s could not be listed, again in %.0f s: %s", kind, delay, error)
                 await asyncio.sleep(delay)
-                delay = min(2 * delay, LONGEST_RETRY)
+                delay = min(2 * delay, self._settings.outage_retry_seconds)
             else:
                 return

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import kopf
 
 from finetune_operator import metrics
+from finetune_operator.kopfstate import Forgetful
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Watches:
                 await kopf.operator(
                     registry=self._registry,
                     settings=kopf.OperatorSettings(),
+                    memories=Forgetful(),
                     clusterwide=not self._namespaces,
                     namespaces=self._namespaces,
                     standalone=True,

@@ -1,8 +1,8 @@
 """Directories with manifests on a claim: stage, verify, publish, resolve.
 
 Belongs here: everything that knows how datasets, models, checkpoints, artifacts and outcomes lie on a volume, as a
-library for pods and as the commands `stage` and `deliver` of small CPU pods. Must not be here: Kubernetes, torch, what
-the files mean. Imports only the contract; boto3 and huggingface_hub only inside the sources that need them.
+library for pods and as the commands `stage`, `deliver` and `collect` of small CPU pods. Must not be here: Kubernetes,
+torch, what the files mean. Imports only the contract; boto3 and huggingface_hub only inside the sources that need them.
 
     <root>/<kind>/<digest hex>/manifest.json ...       a published directory, never changed; readers verify
     <root>/runs/<run key>/outcome.json                 the run has succeeded, and with what
@@ -10,4 +10,7 @@ the files mean. Imports only the contract; boto3 and huggingface_hub only inside
     <root>/runs/<run key>/attempts/<n>/                result and logs of one attempt
     <root>/sources/<sha256>.json                       which digest a source had at a revision
     <root>/.work/                                      unfinished work; swept after a day
+    <root>/collection.json                             what nothing referred to at the last look, and since when
+    <root>/.collected/<kind>-<name>/                   set aside by a collector; users bring it back
+    <root>/.namespaces/<name>                          who uses the store
 """

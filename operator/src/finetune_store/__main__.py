@@ -1,7 +1,9 @@
-"""`python -m finetune_store stage|deliver`: what small CPU pods and init containers run.
+"""`python -m finetune_store stage|resolve|deliver|collect`: what small CPU pods and init containers run.
 
     python -m finetune_store stage --plan plan.json        leaves a StageResult in the termination log
+    python -m finetune_store resolve --plan plan.json      leaves a ResolveResult there
     python -m finetune_store deliver --plan plan.json      leaves a Failure there, or nothing
+    python -m finetune_store collect --plan plan.json      leaves a CollectionResult there
 
 The exit code is the failure reason's (finetune_contract.failure), 0 without one.
 """
@@ -11,11 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune_contract.collection import CollectionPlan, CollectionResult
 from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
-from finetune_contract.plans import ServingPlan, StagePlan
-from finetune_contract.results import StageResult
+from finetune_contract.plans import ResolvePlan, ServingPlan, StagePlan
+from finetune_contract.results import ResolveResult, StageResult
+from finetune_store.collect import collect
 from finetune_store.deliver import deliver
 from finetune_store.edge import read_plan, run_command
+from finetune_store.resolve import resolve
 from finetune_store.stage import stage
 from finetune_store.store import Store
 
@@ -28,12 +33,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = read_plan(options.plan, StagePlan)
         return stage(plan, Store(options.store, plan.claim), options.source, options.scratch)
 
+    def resolved() -> ResolveResult:
+        plan = read_plan(options.plan, ResolvePlan)
+        return resolve(plan, Store(options.store, plan.claim))
+
     def delivered() -> None:
         plan = read_plan(options.plan, ServingPlan)
         deliver(plan, Store(options.store, plan.claim), options.adapters)
 
+    def collected() -> CollectionResult:
+        plan = read_plan(options.plan, CollectionPlan)
+        return collect(plan, Store(options.store, plan.claim))
+
+    if options.command == "collect":
+        return run_command(collected, lambda failure: CollectionResult(failure=failure), options.termination_log)
     if options.command == "stage":
         return run_command(staged, lambda failure: StageResult(failure=failure), options.termination_log)
+    if options.command == "resolve":
+        return run_command(resolved, lambda failure: ResolveResult(failure=failure), options.termination_log)
     return run_command(delivered, lambda failure: failure, options.termination_log)
 
 
@@ -47,8 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     stage_parser = commands.add_parser("stage", parents=[common], help="bring a base model into the store")
     stage_parser.add_argument("--source", type=Path, default=SOURCE_MOUNT, help="where the user's claim is mounted")
     stage_parser.add_argument("--scratch", type=Path, default=SCRATCH_MOUNT, help="for the caches of clients")
+    commands.add_parser("resolve", parents=[common], help="look up whether a run has succeeded")
     deliver_parser = commands.add_parser("deliver", parents=[common], help="copy adapters to a serving pod")
     deliver_parser.add_argument("--adapters", type=Path, default=Path("/adapters"))
+    commands.add_parser("collect", parents=[common], help="delete what nothing has referred to for some time")
     return parser
 
 

@@ -31,6 +31,8 @@ class Checkpoints:
         self._keep = max(keep, 1)
         self.directory = make_directory(self._all / pod_uid)
         """Where this pod writes `checkpoint-<step>`."""
+        self.protected: int | None = None
+        """A step whose checkpoint is kept however many newer ones there are."""
 
     def seal(self, path: Path, step: int) -> None:
         """Make a finished checkpoint count: its files to the volume, its manifest last; then remove older ones.
@@ -48,20 +50,28 @@ class Checkpoints:
 
     def newest(self) -> tuple[int, Path] | None:
         """Step and directory of the newest checkpoint of any pod that verifies; reads all of it."""
-        for path in self._sealed():
+        return self._verified(self._sealed())
+
+    def at(self, step: int) -> Path | None:
+        """The checkpoint of a step, of any pod, if it verifies."""
+        found = self._verified([path for path in self._sealed() if step_of(path) == step])
+        return found[1] if found else None
+
+    def _verified(self, candidates: list[Path]) -> tuple[int, Path] | None:
+        for path in candidates:
             try:
                 verify_directory(path)
             except (FineTuneError, FileNotFoundError) as error:  # torn, or pruned by a pod that still runs
                 log.warning("checkpoint %s is passed over: %s", path, error)
             else:
-                return _step_of(path), path
+                return step_of(path), path
         return None
 
     def _sealed(self) -> list[Path]:
         """Checkpoints that have a manifest, of all pods, newest first."""
         found = [path for path in self._written() if (path / MANIFEST_FILE).is_file()]
         # Two pods may have reached one step: either will do, but every reader takes the same.
-        return sorted(found, key=lambda path: (_step_of(path), path.parent.name), reverse=True)
+        return sorted(found, key=lambda path: (step_of(path), path.parent.name), reverse=True)
 
     def _written(self) -> list[Path]:
         return [path for path in self._all.glob("*/checkpoint-*") if _NAME.fullmatch(path.name)]
@@ -70,20 +80,21 @@ class Checkpoints:
         sealed = self._sealed()
         for path in sealed[self._keep :]:
             # Even where a pod that overlaps is ahead, the one this pod has just made is known to be good.
-            if path != just_sealed:
+            if path != just_sealed and step_of(path) != self.protected:
                 remove_tree(path)
         for path in set(self._written()) - set(sealed):
-            if self._is_abandoned(path, _step_of(just_sealed)):
+            if self._is_abandoned(path, step_of(just_sealed)):
                 remove_tree(path)
 
     def _is_abandoned(self, unsealed: Path, step: int) -> bool:
         if unsealed.parent == self.directory:
-            return _step_of(unsealed) < step
+            return step_of(unsealed) < step
         try:
             return age_of_tree(unsealed) > _ABANDONED_SECONDS
         except FileNotFoundError:
             return False
 
 
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's directory."""
     return int(path.name.removeprefix("checkpoint-"))

@@ -1,6 +1,5 @@
 """The edge of every command: a failure becomes a result document and an exit code, here and nowhere else."""
 
-import errno
 import json
 import logging
 import os
@@ -16,10 +15,9 @@ from pydantic import ValidationError
 from finetune_contract.base import Document
 from finetune_contract.failure import Failure, FailureReason, FineTuneError, policy_of
 from finetune_contract.paths import TERMINATION_LIMIT
+from finetune_store.disks import FULL, reason_when_full
 
 log = logging.getLogger(__name__)
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _MESSAGE_BYTES = 2048
 """Bytes of a termination message that a failure may take."""
@@ -30,7 +28,7 @@ PlanT = TypeVar("PlanT", bound=Document)
 def failure_of(error: BaseException) -> Failure:
     """Any error as a named failure.
 
-    An OSError is the volume's: sources (network, a user's files) convert theirs where they know the address.
+    An OSError is a volume's: sources (network, a user's files) convert theirs where they know the address.
     """
     return _cut(_named(error).to_failure())
 
@@ -41,8 +39,10 @@ def _named(error: BaseException) -> FineTuneError:
     if isinstance(error, _StoppedError):
         return FineTuneError(FailureReason.PREEMPTED, str(error))
     if isinstance(error, OSError):
-        reason = FailureReason.STORAGE_FULL if error.errno in _FULL else FailureReason.STORAGE_UNAVAILABLE
-        return FineTuneError(reason, f"{error.filename or 'the volume'}: {error.strerror or error}")
+        is_full = error.errno in FULL
+        reason = reason_when_full(error.filename) if is_full else FailureReason.STORAGE_UNAVAILABLE
+        unnamed = "the pod's own disk" if reason is FailureReason.EPHEMERAL_STORAGE_FULL else "the volume"
+        return FineTuneError(reason, f"{error.filename or unnamed}: {error.strerror or error}")
     if isinstance(error, MemoryError):
         return FineTuneError(FailureReason.HOST_OUT_OF_MEMORY, "the pod ran out of memory")
     return FineTuneError(FailureReason.TRAINER_CRASHED, f"{type(error).__name__}: {error}")

@@ -118,11 +118,16 @@ def sync_tree(directory: Path) -> None:
 
 def age_of_tree(directory: Path) -> float:
     """Seconds since anything below a directory was last written."""
+    return time.time() - last_write_below(directory)
+
+
+def last_write_below(directory: Path) -> float:
+    """When anything below a directory, or itself, was last written, in seconds since 1970."""
     newest = directory.stat().st_mtime
     for parent, directories, names in os.walk(directory):
         for name in (*directories, *names):
             newest = max(newest, Path(parent, name).lstat().st_mtime)
-    return time.time() - newest
+    return newest
 
 
 def remove_tree(directory: Path) -> None:

@@ -10,15 +10,16 @@ from finetune_contract.manifest import StoredKind
 from finetune_contract.plans import BaseSource, StagePlan, StoredReference
 from finetune_contract.results import StageResult
 from finetune_contract.run import run_key
-from finetune_store.edge import fitting
 from finetune_store.files import make_directory, regular_files, write_atomically
 from finetune_store.progress import progress
+from finetune_store.resolve import cut_to_fit
+from finetune_store.retention import register
 from finetune_store.sources import Listing, Source
 from finetune_store.sources.base import must_be_a_model, must_have_every_shard
 from finetune_store.sources.hub import HubSource
 from finetune_store.sources.s3 import S3Source
 from finetune_store.sources.volume import VolumeSource
-from finetune_store.store import Store
+from finetune_store.store import SOURCES, Store
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def stage(plan: StagePlan, store: Store, source_mount: Path, scratch: Path) -> S
     Raises:
         FineTuneError: Named after what the source or the store lacks.
     """
+    register(store.root, plan.namespace)
     result = _staged(plan.source, store, source_mount, scratch)
     if plan.run is None or result.base is None:
         return result
@@ -38,7 +40,7 @@ def stage(plan: StagePlan, store: Store, source_mount: Path, scratch: Path) -> S
     key = run_key(plan.run.train_fields, plan.run.dataset, result.base.digest, plan.run.inputs)
     outcome = store.outcome(key)
     log.info("run %s %s", key[:12], "has succeeded before" if outcome else "is new")
-    return _cut_to_fit(result.model_copy(update={"run_key": key, "outcome": outcome}))
+    return cut_to_fit(result.model_copy(update={"run_key": key, "outcome": outcome}))
 
 
 def _staged(source: BaseSource, store: Store, source_mount: Path, scratch: Path) -> StageResult:
@@ -100,14 +102,4 @@ def _from_pointer(store: Store, source: Source, listing: Listing) -> StoredRefer
 
 def _pointer(store: Store, source: Source, listing: Listing) -> Path:
     name = hashlib.sha256(f"{source.address}\n{listing.revision}".encode()).hexdigest()
-    return store.root / "sources" / f"{name}.json"
-
-
-def _cut_to_fit(result: StageResult) -> StageResult:
-    """Leave out the least of an earlier outcome that a termination message has no room for: its timings."""
-    try:
-        fitting(result)
-    except ValueError:
-        assert result.outcome is not None
-        return result.model_copy(update={"outcome": result.outcome.model_copy(update={"timings": ()})})
-    return result
+    return store.root / SOURCES / f"{name}.json"

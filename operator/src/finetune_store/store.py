@@ -28,8 +28,13 @@ from finetune_store.files import (
     write_beside,
 )
 from finetune_store.manifests import verify_directory, write_manifest
+from finetune_store.retention import use
 
-_WORK = ".work"
+WORK = ".work"
+RUNS = "runs"
+SOURCES = "sources"
+"""Folders of the store beside those of the StoredKinds."""
+
 _LEFTOVER_SECONDS = 24 * 3600
 """Nothing in a workspace was written for this long: its pod is gone."""
 
@@ -78,6 +83,7 @@ class Store:
             FineTuneError: StorageUnavailable or CheckpointCorrupt, naming the file.
         """
         path = self.path(ref)
+        use(self.root, path)
         manifest = verify_directory(path)
         if manifest.digest != ref.digest:
             raise FineTuneError(
@@ -92,8 +98,8 @@ class Store:
     @contextmanager
     def workspace(self, kind: StoredKind) -> Iterator[Path]:
         """A directory on the store's own file system, for content on its way to `publish`; removed on exit."""
-        work = make_directory(self.root / _WORK)
-        _sweep(work)
+        work = make_directory(self.root / WORK)
+        sweep(work)
         directory = Path(tempfile.mkdtemp(prefix=f"{kind.value}-", dir=work))
         allow_group(directory)
         try:
@@ -137,7 +143,7 @@ class Store:
     def _set_damaged_aside(self, target: Path) -> None:
         """Free the place of a directory that does not verify: swept later, since a reader may still hold it open."""
         if target.exists():
-            work = make_directory(self.root / _WORK)
+            work = make_directory(self.root / WORK)
             target.rename(Path(tempfile.mkdtemp(prefix="damaged-", dir=work)) / target.name)
 
     def _rename(self, directory: Path, target: Path) -> None:
@@ -154,7 +160,9 @@ class Store:
 
     def run_directory(self, run_key: str) -> Path:
         """The directory of a run, made when it is not there: checkpoints/<podUID>/, attempts/<n>/, outcome.json."""
-        return make_directory(self._run_path(run_key))
+        path = self._run_path(run_key)
+        use(self.root, path)
+        return make_directory(path)
 
     def outcome(self, run_key: str) -> TrainingResult | None:
         """The run's success, if it has one whose artifact is still in the store.
@@ -163,6 +171,7 @@ class Store:
             FineTuneError: ContractViolation when another release wrote a document this one cannot read.
         """
         path = self._run_path(run_key) / OUTCOME_FILE
+        use(self.root, path.parent)
         try:
             result = TrainingResult.model_validate_json(path.read_bytes())
         except FileNotFoundError:
@@ -191,16 +200,17 @@ class Store:
     def _has_artifact(self, result: TrainingResult) -> bool:
         if result.artifact is None:
             return False
-        ref = StoredReference(digest=result.artifact.digest, uri=result.artifact.uri)
-        return (self.path(ref) / MANIFEST_FILE).is_file()
+        path = self.path(StoredReference(digest=result.artifact.digest, uri=result.artifact.uri))
+        use(self.root, path)
+        return (path / MANIFEST_FILE).is_file()
 
     def _run_path(self, run_key: str) -> Path:
         if not _RUN_KEY.fullmatch(run_key):
             raise FineTuneError(FailureReason.INVALID_PLAN, f"runKey: {run_key!r} is not a run key")
-        return self.root / "runs" / run_key
+        return self.root / RUNS / run_key
 
 
-def _sweep(work: Path) -> None:
+def sweep(work: Path) -> None:
     """Remove what pods that were killed have left behind."""
     for leftover in work.iterdir():
         try:

@@ -60,14 +60,27 @@ def test_a_status_that_is_lost_is_not_defaulted(document: dict[str, Any]) -> Non
     assert document["spec"]["versions"][0]["subresources"]["status"] == {}
 
 
+SAID = "What the field is for."
+
+
 def schema_for(annotation: Any) -> dict[str, Any]:
-    model = create_model("Model", __base__=ApiModel, field=(annotation, ...))
+    model = create_model("Model", __base__=ApiModel, field=(annotation, Field(description=SAID)))
     document = model.model_json_schema(by_alias=True)
     return structural(document, document.get("$defs", {}), "Model")
 
 
 class Free(ApiModel):
     name: Word
+    """A name."""
+
+
+class Other(ApiModel):
+    age: int
+    """An age."""
+
+
+def as_one_of(schema: dict[str, Any]) -> None:
+    schema["oneOf"] = schema.pop("anyOf")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +91,7 @@ class Free(ApiModel):
         pytest.param(dict[str, Word], "a map needs maxProperties", id="unbounded map"),
         pytest.param(dict[str, Any], "Model.field: ", id="free-form object"),
         pytest.param(int | str, "a union of 2 types cannot be said", id="union"),
+        pytest.param(Annotated[Free | Other, Field(json_schema_extra=as_one_of)], "unions cannot be said", id="oneOf"),
         pytest.param(Free | int, "a union of 2 types cannot be said", id="union with a model"),
         pytest.param(Any, "no type", id="anything"),
         pytest.param(Annotated[int, Field(multiple_of=2)], "multipleOf would be lost", id="multipleOf"),
@@ -121,4 +135,10 @@ def test_what_a_structural_schema_cannot_say_is_refused_with_its_path(annotation
     ],
 )
 def test_what_it_can_say_is_said(annotation: Any, node: dict[str, Any]) -> None:
-    assert schema_for(annotation)["properties"]["field"] == node
+    assert schema_for(annotation)["properties"]["field"] == {**node, "description": SAID}
+
+
+def test_a_field_without_a_docstring_is_refused() -> None:
+    document = create_model("Model", __base__=ApiModel, field=(bool, ...)).model_json_schema()
+    with pytest.raises(NotStructuralError, match=r"^Model\.field: a field needs a docstring"):
+        structural(document, {}, "Model")

@@ -100,6 +100,15 @@ HUB = {"repo": "org/model"}
             factories.make_job(method="DPO", dpo={"labelSmoothing": 0.1}), "used by loss: robust only", id="smoothing"
         ),
         pytest.param(
+            factories.make_job(validation={"maxRows": 0, "keepBest": True}), "need validation rows", id="keepBest"
+        ),
+        pytest.param(
+            factories.make_job(validation={"maxRows": 0, "earlyStopping": {"patience": 2}}),
+            "need validation rows",
+            id="early stopping",
+        ),
+        pytest.param(factories.make_job(validation={"maxRows": 0}), None, id="no validation"),
+        pytest.param(
             factories.make_deployment(adapters=[{"name": "tgi", "fineTuneJob": {"name": "x"}}]), "aliases", id="alias"
         ),
         pytest.param(

@@ -43,12 +43,22 @@ CHANGES: dict[str, tuple[FieldClass, dict[str, Any]]] = {
     "adapter": (FieldClass.TRAIN, {"adapter": {"rank": 8}}),
     "baseModel": (FieldClass.INPUT, {"baseModel": {"s3": {"uri": "s3://bucket/x"}}}),
     "dataset": (FieldClass.INPUT, {"dataset": {"name": "others"}}),
+    "parallelism": (FieldClass.OPERATIONAL, {"parallelism": {"nodes": 2}}),
+    "validation.intervalSteps": (FieldClass.TRAIN, {"validation": {"intervalSteps": 5}}),
+    "validation.maxRows": (FieldClass.TRAIN, {"validation": {"maxRows": 5}}),
+    "validation.keepBest": (FieldClass.TRAIN, {"validation": {"keepBest": True}}),
+    "validation.earlyStopping": (FieldClass.TRAIN, {"validation": {"earlyStopping": {"patience": 2}}}),
     "checkpoints": (FieldClass.OPERATIONAL, {"checkpoints": {"keep": 5}}),
     "evaluation": (FieldClass.EVALUATE, {"evaluation": {"maxRows": 5}}),
     "retries": (FieldClass.OPERATIONAL, {"retries": {"limit": 5}}),
     "limits": (FieldClass.OPERATIONAL, {"limits": {"truncatedShare": 0.5}}),
     "resources": (FieldClass.OPERATIONAL, {"resources": {"limits": {"nvidia.com/gpu": 1}}}),
     "scheduling": (FieldClass.OPERATIONAL, {"scheduling": {"nodeSelector": {"a": "b"}}}),
+    "podTemplate": (FieldClass.OPERATIONAL, {"podTemplate": {"serviceAccountName": "trainer"}}),
+    "suspend": (FieldClass.OPERATIONAL, {"suspend": True}),
+    "rerun": (FieldClass.INPUT, {"rerun": "again"}),
+    "reuse": (FieldClass.INPUT, {"reuse": "Never"}),
+    "ttlAfterFinished": (FieldClass.OPERATIONAL, {"ttlAfterFinished": "1h"}),
     **{
         f"hyperparameters.{name}": (class_, {"hyperparameters": {name: value}})
         for name, class_, value in (

@@ -20,7 +20,17 @@ from finetune_contract.failure import (
 from finetune_contract.manifest import FileEntry, Manifest, StoredKind, digest_of_files
 from finetune_contract.paths import TERMINATION_LIMIT
 from finetune_contract.plans import DatasetPlan, DatasetSource, Metric, ServingPlan, StagePlan, TrainingPlan
-from finetune_contract.results import SYSTEMS, DatasetResult, Progress, Score, StageResult, Timing, TrainingResult
+from finetune_contract.results import (
+    SYSTEMS,
+    DatasetResult,
+    Progress,
+    RunWarning,
+    Score,
+    StageResult,
+    Timing,
+    TrainingResult,
+    WarningReason,
+)
 from finetune_contract.run import run_key
 from tests.factories import dataset_result, digest, failed_training, stage_result, stored, training_result
 
@@ -54,6 +64,7 @@ def test_the_order_of_fields_does_not_matter_and_every_part_does() -> None:
 def test_each_reason_has_a_policy_and_a_remedy(reason: FailureReason) -> None:
     policy = policy_of(reason)
     assert policy.remedy.endswith(".")
+    assert policy.detected.endswith(".")
     assert policy.exit_code is None or 0 < policy.exit_code < 256
     assert len(reason.value) <= 64
     assert reason_of(reason.value) is reason
@@ -89,6 +100,15 @@ def worst_result(metrics: list[Metric], systems: tuple[str, ...]) -> TrainingRes
         supervised_tokens=2**40,
         truncated_tokens=2**40,
         truncated_rows=2**31,
+        dropped_rows=2**31,
+        tokens=2**40,
+        best_step=2**31,
+        best_eval_loss=third * 1e-5,
+        tokens_per_second=third * 1e6,
+        mfu=third,
+        micro_batch_size=4096,
+        peak_memory_bytes=2**40,
+        warnings=(RunWarning(reason=WarningReason.OVERFITTING, message="x" * 256),),
         evaluation=tuple(
             Score(metric=metric, system=system, value=third, low=third, high=third, rows=10_000)
             for metric in metrics

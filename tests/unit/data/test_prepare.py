@@ -1,6 +1,8 @@
 """From a source to a revision, through the command that the pod runs."""
 
 import gzip
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from finetune_contract.failure import FailureReason
 from finetune_contract.plans import DatasetSource, RowFormat, SplitPlan
 from finetune_contract.results import Dropped, DropReason
+from finetune_store import retention
 from finetune_store.manifests import read_manifest
 from tests.unit.data.conftest import Pod, jsonl, make_text
 
@@ -40,6 +43,15 @@ def test_the_same_rows_are_the_same_revision_however_they_come(pod: Pod) -> None
     assert pod.prepare(DatasetSource(files="**/*.jsonl*"), split=SplitPlan(test=0.2)).revision == first
     assert pod.prepare(jsonl(TEXTS), split=SplitPlan(test=0.2, seed=1)).revision != first
     assert pod.prepare(jsonl(TEXTS[1:]), split=SplitPlan(test=0.2)).revision != first
+
+
+def test_a_revision_that_is_found_is_in_use_again(pod: Pod) -> None:
+    path = pod.path(pod.prepare(jsonl(TEXTS)))
+    long_ago = time.time() - 1e6
+    os.utime(path, (long_ago, long_ago))
+    pod.prepare(jsonl(TEXTS))
+    assert retention.last_use(path) > time.time() - 1000
+    assert retention.namespaces(pod.store.root) == {"team-a"}
 
 
 def test_what_is_dropped_is_counted_and_listed(pod: Pod) -> None:

@@ -25,7 +25,18 @@ from finetune_operator.api.finetunejobstatus import (
     Run,
 )
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import dataset, jobs, serving, staging, storage, training
+from finetune_operator.manifests import (
+    collection,
+    dataset,
+    evaluating,
+    jobs,
+    resolving,
+    serving,
+    staging,
+    storage,
+    training,
+)
+from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import child_name
 from finetune_operator.settings import Settings
 from tests import factories
@@ -39,6 +50,19 @@ PLACE = {
     "nodeSelector": {"gpu": "h200"},
     "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
     "priorityClassName": "batch",
+}
+TEMPLATE: Object = {
+    "serviceAccountName": "trainer",
+    "imagePullSecrets": [{"name": "registry"}],
+    "env": [
+        {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
+        {"name": "WANDB_API_KEY", "valueFrom": {"secretKeyRef": {"name": "wandb", "key": "token"}}},
+        {"name": "HF_HUB_OFFLINE", "value": "0"},
+    ],
+    "caBundle": {"name": "corporate-ca", "key": "bundle.pem"},
+    "sharedMemory": "1Gi",
+    "labels": {"team": "support"},
+    "annotations": {"sidecar.istio.io/inject": "false"},
 }
 SOURCES: dict[str, Object] = {
     "hub": {"huggingFace": {"repo": "org/model", "tokenSecretRef": {"name": "hf", "key": "token"}}},
@@ -59,7 +83,7 @@ def prepared(name: str = "tickets", number: int = 1, **spec: Any) -> tuple[Objec
     return dataset.build(resource, KEY, number, SETTINGS)
 
 
-def trained(name: str = "triage", number: int = 1, **spec: Any) -> tuple[Object, Object]:
+def trained(name: str = "triage", number: int = 1, **spec: Any) -> tuple[Object, ...]:
     job = FineTuneJob.model_validate(factories.make_job(name, resources=RESOURCES, scheduling=PLACE, **spec))
     base, data = stored("b"), stored("d", "datasets")
     inputs = ResolvedInputs(dataset=data.digest, dataset_uri=data.uri, base=base.digest, base_uri=base.uri)
@@ -117,8 +141,22 @@ def staged(source: str = "hub", name: str = "triage", number: int = 1) -> tuple[
         stored=stored("e"),
         run=RunIngredients(train_fields={}, dataset=digest("d")),
         scheduling=job.spec.scheduling,
+        template=job.spec.pod_template,
         settings=SETTINGS,
     )
+
+
+def resolved() -> tuple[Object, Object]:
+    job = FineTuneJob.model_validate(factories.make_job("triage", scheduling=PLACE))
+    return resolving.build(job, KEY, KEY, 1, SETTINGS)
+
+
+def evaluated() -> tuple[Object, Object]:
+    job = FineTuneJob.model_validate(factories.finished_job())
+    assert job.status.artifact is not None
+    inputs = ResolvedInputs(dataset=digest("d"), dataset_uri="x", base=digest("b"), base_uri="y")
+    run = Run(key=KEY, number=1, stage="s", started_at=NOW, inputs=inputs)
+    return evaluating.build(job, run, job.status.artifact, KEY, 1, SETTINGS)
 
 
 def served(name: str = "support", **spec: Any) -> tuple[Object, Object, Object]:
@@ -128,6 +166,12 @@ def served(name: str = "support", **spec: Any) -> tuple[Object, Object, Object]:
     return (plan, *serving.build(deployment, plan["metadata"]["name"], SETTINGS))
 
 
+def collected() -> tuple[Object, Object]:
+    claim = storage.claim("team-a", SETTINGS)
+    claim["metadata"]["uid"] = "uid-claim"
+    return collection.build(claim, 1, ["0" * 12], NOW, 7200.0, SETTINGS)
+
+
 def every_object() -> Iterator[tuple[str, Object]]:
     for name, rows in ROWS.items():
         yield from ((f"prepare {name} {item['kind']}", item) for item in prepared(source=rows))
@@ -135,7 +179,14 @@ def every_object() -> Iterator[tuple[str, Object]]:
         yield from ((f"stage {name} {item['kind']}", item) for item in staged(name))
     for name, adapter in {"adapter": {}, "full": {"type": "None"}}.items():
         yield from ((f"train {name} {item['kind']}", item) for item in trained(adapter=adapter))
+    yield from ((f"resolve {item['kind']}", item) for item in resolved())
+    yield from ((f"evaluate {item['kind']}", item) for item in evaluated())
+    yield from ((f"train nodes {item['kind']}", item) for item in trained(parallelism={"nodes": 2}))
     yield from ((f"serve {item['kind']}", item) for item in served())
+    for kind, item in {"prepare": prepared, "train": trained, "serve": served}.items():
+        dressed = item(podTemplate=TEMPLATE)[1]
+        yield f"{kind} with a pod template {dressed['kind']}", dressed
+    yield from ((f"collect {item['kind']}", item) for item in collected())
     yield "claim", storage.claim("team-a", SETTINGS)
     yield "claim with class", storage.claim("team-a", SETTINGS.model_copy(update={"claim_storage_class": "fast"}))
 
@@ -215,6 +266,21 @@ def test_every_mount_has_its_volume_and_every_volume_is_mounted(item: Object) ->
     assert len(volumes) == len(set(volumes))
 
 
+@pytest.mark.parametrize("build", [prepared, staged, trained, served, collected])
+def test_pods_stay_together_where_the_claim_is_on_one_node(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pods() -> list[Object]:
+        return [item["spec"]["template"] for item in build() if item["kind"] in ("Job", "Deployment")]
+
+    assert all("affinity" not in pod["spec"] for pod in pods())
+    one_node = SETTINGS.model_copy(update={"claim_access_mode": "ReadWriteOnce"})
+    monkeypatch.setitem(globals(), "SETTINGS", one_node)
+    for pod in pods():
+        (term,) = pod["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+        # The first pod is let in because it matches its own term.
+        assert term["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+
+
 def test_secrets_are_named_never_copied() -> None:
     env = {entry["name"]: entry for entry in staged("hub")[1]["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert env["HF_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "hf", "key": "token"}}
@@ -233,7 +299,8 @@ def test_children_have_their_owner_and_the_claim_has_none(item: Object) -> None:
     (owner,) = owners
     assert owner["controller"] is True
     assert owner["kind"] == item["metadata"]["labels"]["finetune.dev/kind"]
-    assert item["metadata"]["annotations"] == {"finetune.dev/generation": "1"}
+    generation = "0" if owner["kind"] == "PersistentVolumeClaim" else "1"  # claims have none
+    assert item["metadata"]["annotations"]["finetune.dev/generation"] == generation
 
 
 @pytest.mark.parametrize("item", [staged()[1], trained()[1], prepared()[1]], ids=["stage", "train", "prepare"])
@@ -303,3 +370,80 @@ def test_another_plan_is_another_name_and_the_same_plan_the_same() -> None:
     other = served(engine={"maxQueue": 5})
     assert other[0]["metadata"]["name"] != served()[0]["metadata"]["name"]
     assert other[1]["spec"]["template"] != served()[1]["spec"]["template"]
+
+
+@pytest.mark.parametrize("kind", ["dataset", "base model"])
+def test_a_source_in_the_store_s_own_claim_is_no_second_volume_of_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that names one claim in two volumes hangs in ContainerCreating without a word (seen: kubelet 1.34)."""
+    volume = {"persistentVolumeClaim": {"claimName": SETTINGS.claim_name, "path": "mine"}}
+    monkeypatch.setitem(SOURCES, "store", volume)
+    _, job = prepared(source=volume) if kind == "dataset" else staged("store")
+    pod = job["spec"]["template"]["spec"]
+    claims = [
+        entry["persistentVolumeClaim"]["claimName"] for entry in pod["volumes"] if "persistentVolumeClaim" in entry
+    ]
+    assert claims == [SETTINGS.claim_name]
+    mounts = {mount["mountPath"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts["/source"] == {"name": "store", "mountPath": "/source", "readOnly": True}
+    assert "readOnly" not in mounts["/store"]
+
+
+@pytest.mark.parametrize("build", [prepared, trained, served])
+def test_a_pod_template_adds_to_the_pods_and_takes_nothing_away(build: Any) -> None:
+    plain, dressed = build()[1]["spec"]["template"], build(podTemplate=TEMPLATE)[1]["spec"]["template"]
+    assert dressed["metadata"]["labels"] == {**plain["metadata"]["labels"], "team": "support"}
+    assert dressed["metadata"]["annotations"] == {"sidecar.istio.io/inject": "false"}
+    pod = dressed["spec"]
+    assert pod["serviceAccountName"] == "trainer"
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    for before, after in zip(
+        (*plain["spec"].get("initContainers", ()), *plain["spec"]["containers"]),
+        (*pod.get("initContainers", ()), *pod["containers"]),
+        strict=True,
+    ):
+        variables = {variable["name"]: variable for variable in after["env"]}
+        assert len(variables) == len(after["env"])
+        assert all(variables[variable["name"]] == variable for variable in before["env"])
+        assert variables["HTTPS_PROXY"]["value"] == "http://proxy:3128"
+        assert variables["WANDB_API_KEY"]["valueFrom"]["secretKeyRef"] == {"name": "wandb", "key": "token"}
+        assert variables["SSL_CERT_FILE"]["value"] == "/etc/finetune-ca/ca.crt"
+        assert {"name": "ca-bundle", "mountPath": "/etc/finetune-ca", "readOnly": True} in after["volumeMounts"]
+    assert {
+        "name": "ca-bundle",
+        "configMap": {"name": "corporate-ca", "items": [{"key": "bundle.pem", "path": "ca.crt"}]},
+    } in pod["volumes"]
+
+
+def test_only_training_pods_have_shared_memory_of_the_wanted_size() -> None:
+    volumes = {
+        volume["name"]: volume for volume in trained(podTemplate=TEMPLATE)[1]["spec"]["template"]["spec"]["volumes"]
+    }
+    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Gi"}
+    assert "shm" not in {volume["name"] for volume in prepared()[1]["spec"]["template"]["spec"]["volumes"]}
+
+
+@pytest.mark.parametrize(
+    ("limits", "count"),
+    [
+        ({"nvidia.com/gpu": 4, "memory": "64Gi"}, 4),
+        ({"amd.com/gpu": "2"}, 2),
+        ({"nvidia.com/mig-1g.10gb": 3}, 3),
+        ({"cpu": 8, "rdma/hca": 1}, 0),
+        ({}, 0),
+    ],
+)
+def test_a_training_job_says_how_many_accelerators_it_costs(limits: Object, count: int) -> None:
+    job = FineTuneJob.model_validate(factories.make_job(resources={"limits": limits}))
+    assert accelerators(job.spec.resources) == count
+
+
+def test_the_kubelet_gets_the_time_that_is_left_and_some_slack() -> None:
+    job = FineTuneJob.model_validate(factories.make_job())
+    inputs = ResolvedInputs(dataset=digest("d"), dataset_uri="x", base=digest("b"), base_uri="y")
+    run = Run(key=KEY, number=1, stage="s", started_at=NOW, inputs=inputs)
+    pod = training.build(job, run, 1, SETTINGS, training.Terms(seconds=600.4))[1]["spec"]["template"]["spec"]
+    assert pod["activeDeadlineSeconds"] == 720
+    assert "activeDeadlineSeconds" not in trained()[1]["spec"]["template"]["spec"]

@@ -3,11 +3,11 @@
 import copy
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from finetune_operator.cluster import PAGE_SIZE, Page, controller_uid
+from finetune_operator.cluster import JOB_UID, PAGE_SIZE, Page, controller_uid
 from finetune_operator.errors import Conflict, NotFound
 from finetune_operator.manifests.naming import API_VERSION, Manifest, labels, owner_reference
 
@@ -63,12 +63,18 @@ class FakeCluster:
         self.writes: list[str] = []
         self.reads: list[str] = []
         self.events: list[tuple[str, int]] = []
+        self.said: list[Manifest] = []
+        """Events of others."""
         self.denied: dict[str, Exception] = {}
         """Name of an object -> what creating or applying it raises."""
         self.fail: Callable[[str], None] = lambda _: None
         """Called before each request; may raise."""
         self.after_write: Callable[[], None] = lambda: None
         """Called after each write was stored; may raise."""
+        self.has_kueue = True
+        self.kueue_workloads: list[Manifest] = []
+        self.pending: dict[str, list[Manifest]] = {}
+        """Name of a queue -> what its visibility API answers."""
         self._numbers = itertools.count(1)
 
     # What tests do to the cluster
@@ -136,7 +142,7 @@ class FakeCluster:
         self._check_version(manifest)
         return self._store("status", {**self.objects[_place(manifest)], "status": manifest["status"]})
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    async def delete(self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool = False) -> None:
         found = self.objects.get((kind, namespace, name))
         self.fail(f"delete {kind} {name}")
         if found is None:
@@ -144,14 +150,31 @@ class FakeCluster:
         if found["metadata"]["uid"] != uid:
             raise Conflict("re-created")
         del self.objects[(kind, namespace, name)]
-        self._written(f"delete {kind} {name}")
+        self._written(f"delete {kind} {name}{' in the foreground' if foreground else ''}")
 
     async def record(self, event: Manifest, count: int) -> None:
         self.fail("record")
         self.events.append((event["reason"], count))
 
+    async def events_about(self, namespace: str, kind: str, reason: str) -> tuple[Manifest, ...]:
+        self._read(f"events {namespace} {kind} {reason}")
+        return tuple(e for e in self.said if (e["regarding"]["kind"], e["reason"]) == (kind, reason))
+
     async def served_kinds(self) -> frozenset[str]:
         return frozenset({"Dataset", "FineTuneJob", "ModelDeployment"})
+
+    async def workloads(self, namespace: str, jobs: Iterable[str]) -> tuple[Manifest, ...]:
+        self._read(f"workloads {namespace}")
+        if not self.has_kueue:
+            raise NotFound("the server could not find the requested resource")
+        wanted = set(jobs)
+        return tuple(item for item in self.kueue_workloads if item["metadata"]["labels"][JOB_UID] in wanted)
+
+    async def pending_workloads(self, namespace: str, queue: str) -> tuple[Manifest, ...]:
+        self._read(f"pending {namespace}/{queue}")
+        if queue not in self.pending:
+            raise NotFound(queue)
+        return tuple(copy.deepcopy(self.pending[queue]))
 
     # Inside
 

@@ -85,6 +85,7 @@ def failure(reason: str, message: str = "because") -> Manifest:
         (422, failure("Invalid", "spec.x: bad"), Denied, "spec.x: bad"),
         (413, "too large", Denied, "too large"),
         (500, failure("InternalError"), Unavailable, "because"),
+        (500, failure("InternalError", 'failed calling webhook "mjob.kb.io": refused'), Denied, "mjob.kb.io"),
         (503, "no backend", Unavailable, "no backend"),
         (504, failure("Timeout"), Unavailable, "because"),
         (200, "<html>", Unavailable, "not JSON"),
@@ -241,3 +242,26 @@ async def test_what_is_not_in_the_table_is_not_asked(client: ApiServer, server: 
 
 def test_secrets_are_not_in_the_table() -> None:
     assert "secrets" not in {resource.plural for resource in RESOURCES.values()}
+
+
+async def test_workloads_are_found_by_the_uids_of_their_jobs(client: ApiServer, server: Server) -> None:
+    server.answers = [(200, {"items": [{"metadata": {"name": "w"}}]})]
+    (found,) = await client.workloads(NAMESPACE, ["b", "a"])
+    assert found["metadata"]["name"] == "w"
+    ((method, path, _),) = server.requests
+    assert method == "GET"
+    assert path.startswith(f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/workloads?labelSelector=")
+    assert path.endswith("kueue.x-k8s.io/job-uid+in+(a,b)")
+
+
+@pytest.mark.parametrize("items", [None, []])
+async def test_an_empty_queue_has_no_items(client: ApiServer, server: Server, items: Any) -> None:
+    server.answers = [(200, {"items": items})]
+    assert await client.pending_workloads(NAMESPACE, "team") == ()
+    path = f"/apis/visibility.kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/localqueues/team/pendingworkloads"
+    assert server.requests[0][1] == path
+
+
+async def test_a_deletion_in_the_foreground_waits_for_dependents(client: ApiServer, server: Server) -> None:
+    await client.delete("Job", NAMESPACE, "x", "uid-1", foreground=True)
+    assert server.requests[0][2] == {"propagationPolicy": "Foreground", "preconditions": {"uid": "uid-1"}}

@@ -19,6 +19,7 @@ from finetune_operator.reconcile.kinds import Kind
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.settings import Settings
+from tests import factories
 from tests.unit.operator_runtime.fakes import (
     NAMESPACE,
     Crash,
@@ -417,3 +418,31 @@ async def test_not_found_on_a_create_is_retried(cluster: FakeCluster) -> None:
 def test_settings_are_passed_on() -> None:
     process = Process(FakeCluster())
     assert replace(Observed(settings=Settings()), denials={}).settings == process.engine._settings
+
+
+# --- what only Events say
+
+
+def test_a_job_whose_pod_is_refused_is_explained_and_looked_at_again(cluster: FakeCluster) -> None:
+    seen: list[str] = []
+
+    def decide(resource: Manifest, observed: Observed, _: datetime) -> Outcome:
+        seen.extend(report.message for report in observed.reports.by_uid.values())
+        return Outcome(create=() if observed.of("Job") else (make_job(resource),))
+
+    process = Process(cluster, decide=decide)
+
+    async def live() -> None:
+        await process.settle()
+        process.clock.advance(60)
+        job = cluster.objects[("Job", NAMESPACE, "tune-1")]
+        cluster.said.append(factories.event(job, "FailedCreate", "exceeded quota: pods"))
+        await process.settle()
+        assert seen == ["the pod was refused: exceeded quota: pods"]
+        cluster.add(factories.make_pod(job))
+        await process.settle()
+        reads = list(cluster.reads)
+        await process.wait(600)
+        assert cluster.reads == reads, "a Job whose pod runs is not asked about"
+
+    asyncio.run(live())

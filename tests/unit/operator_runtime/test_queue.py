@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from finetune_operator.queue import FIRST_DELAY, LONGEST_DELAY, Closed, WorkQueue
+from finetune_operator.queue import FIRST_DELAY, LONGEST_DELAY, Closed, Urgency, WorkQueue
 from tests.unit.operator_runtime.fakes import FakeClock
 
 
@@ -116,3 +116,52 @@ def test_the_longest_pass_is_known(queue: WorkQueue[str], clock: FakeClock) -> N
     queue.take()
     clock.advance(7)
     assert queue.longest_running() == 7
+
+
+def test_edits_come_before_changes_and_those_before_a_resync(queue: WorkQueue[str]) -> None:
+    queue.add("resync", Urgency.RESYNC)
+    queue.add("change")
+    queue.add("edit", Urgency.EDIT)
+    queue.add("second edit", Urgency.EDIT)
+    assert drain(queue) == ["edit", "second edit", "change", "resync"]
+
+
+def test_a_waiting_key_becomes_more_urgent_but_never_less(queue: WorkQueue[str]) -> None:
+    for key in "abc":
+        queue.add(key, Urgency.RESYNC)
+    queue.add("c", Urgency.EDIT)
+    queue.add("c", Urgency.RESYNC)
+    assert len(queue) == 3
+    assert drain(queue) == ["c", "a", "b"]
+
+
+def test_a_key_that_was_moved_is_taken_once_each_time_it_is_added(queue: WorkQueue[str]) -> None:
+    queue.add("a", Urgency.RESYNC)
+    queue.add("a", Urgency.EDIT)
+    assert drain(queue) == ["a"]
+    queue.add("a", Urgency.RESYNC)
+    queue.add("b", Urgency.RESYNC)
+    assert drain(queue) == ["a", "b"]
+    with pytest.raises(IndexError):
+        queue.take()
+
+
+def test_a_key_edited_while_a_worker_has_it_is_next(queue: WorkQueue[str]) -> None:
+    queue.add("a")
+    queue.take()
+    queue.add("b")
+    queue.add("a")
+    queue.add("a", Urgency.EDIT)
+    queue.done("a")
+    assert drain(queue) == ["a", "b"]
+
+
+async def test_a_raised_key_wakes_one_worker(clock: FakeClock, queue: WorkQueue[str]) -> None:
+    workers = [asyncio.create_task(queue.get()) for _ in range(2)]
+    await asyncio.sleep(0)
+    queue.add("a", Urgency.RESYNC)
+    queue.add("a", Urgency.EDIT)
+    done, waiting = await asyncio.wait(workers, timeout=0.05)
+    assert [task.result() for task in done] == ["a"]
+    for task in waiting:
+        task.cancel()

@@ -16,3 +16,10 @@ def test_empty_means_default() -> None:
 def test_a_wrong_value_is_refused() -> None:
     with pytest.raises(ValidationError, match="workers"):
         Settings.from_environment({"FINETUNE_WORKERS": "0"})
+
+
+def test_looks_must_be_closer_than_what_they_delete_is_old() -> None:
+    environment = {"FINETUNE_RETENTION_MINIMUM_AGE_SECONDS": "100", "FINETUNE_COLLECTION_INTERVAL_SECONDS": "51"}
+    with pytest.raises(ValidationError, match="at most half of"):
+        Settings.from_environment(environment)
+    assert Settings.from_environment({**environment, "FINETUNE_COLLECTION_INTERVAL_SECONDS": "50"})

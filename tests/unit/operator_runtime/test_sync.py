@@ -8,6 +8,7 @@ from finetune_operator.cache import Cache
 from finetune_operator.cluster import Page
 from finetune_operator.entries import Key, Place
 from finetune_operator.errors import Unavailable
+from finetune_operator.settings import Settings
 from finetune_operator.sync import Synchroniser
 from tests.unit.operator_runtime.fakes import NAMESPACE, FakeCluster, make_job, make_resource
 
@@ -16,8 +17,7 @@ TUNE = Key("FineTuneJob", NAMESPACE, "tune")
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
-    for name in ("LAG", "RELIST_PAUSE", "FIRST_RETRY"):
-        monkeypatch.setattr(sync, name, 0.0)
+    monkeypatch.setattr(sync, "FIRST_RETRY", 0.0)
     return FakeCluster()
 
 
@@ -31,7 +31,8 @@ class Watched:
     def __init__(self, cluster: FakeCluster, namespaces: tuple[str, ...] = (), period: float = 600.0) -> None:
         self.cache = Cache()
         self.notified: list[Key] = []
-        self.sync = Synchroniser(cluster, self.cache, self.notify, namespaces, period)
+        settings = Settings(namespaces=namespaces, resync_seconds=period, watch_lag_seconds=0, relist_seconds=0)
+        self.sync = Synchroniser(cluster, self.cache, self.notify, settings)
 
     def notify(self, keys: Iterable[Key]) -> None:
         self.notified += keys

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_contract.failure import FailureReason, policy_of
+from finetune_contract.results import EvaluationResult, ResolveResult
+from finetune_operator.reconcile.endings import pods_of
 from tests import factories
-from tests.factories import Object, dataset_result, stage_result, training_result
+from tests.factories import Object, dataset_result, failed_training, stage_result, training_result
 from tests.unit.reconcile.world import World
 
 KEYS = {16: "1" * 64, 8: "2" * 64}
@@ -34,6 +36,11 @@ def _result(here: World, job: Object) -> str:
         key = KEYS[rank]
         outcome = training_result(key) if key in here.store else None
         return stage_result(key, outcome=outcome).to_json()
+    if marks["finetune.dev/role"] == "resolve":
+        key = here.status["run"]["key"]
+        return ResolveResult(outcome=training_result(key) if key in here.store else None).to_json()
+    if marks["finetune.dev/role"] == "evaluate":
+        return EvaluationResult().to_json()
     key = next(key for key in KEYS.values() if key.startswith(marks["finetune.dev/run"]))
     here.store.add(key)
     return training_result(key, int(marks["finetune.dev/attempt"])).to_json()
@@ -80,6 +87,26 @@ def edit_operational(here: World) -> None:
     here.edit(retries={"limit": here.raw["metadata"]["generation"] % 4})
 
 
+def pause(here: World) -> None:
+    here.edit(suspend=not here.raw["spec"].get("suspend", False))
+
+
+def ask_again(here: World) -> None:
+    here.edit(rerun=f"token-{here.raw['metadata']['generation'] % 3}")
+
+
+def edit_limits(here: World) -> None:
+    here.edit(limits={"duration": ("1m", "5m", "100h")[here.raw["metadata"]["generation"] % 3]})
+
+
+def edit_evaluation(here: World) -> None:
+    here.edit(evaluation={"maxRows": here.raw["metadata"]["generation"]})
+
+
+def tidy(here: World) -> None:
+    here.edit(ttlAfterFinished="60s")
+
+
 def delete_jobs(here: World) -> None:
     here.children["Job"] = []
 
@@ -103,10 +130,51 @@ def slow_deletions(here: World) -> None:
             here.children[kind] = [item for item in items if "deletionTimestamp" not in item["metadata"]]
 
 
+def admit(here: World) -> None:
+    """Kueue lets a Job go on."""
+    job = _unfinished(here)
+    if job and job["spec"].get("suspend"):
+        job["spec"]["suspend"] = False
+        here.pod(job)
+
+
+def preempt(here: World) -> None:
+    """Kueue suspends a Job, and its pod ends with or without a checkpoint."""
+    job = _unfinished(here)
+    if job and job["spec"].get("suspend") is False:
+        job["spec"]["suspend"] = True
+        pod = pods_of(job, here.children["Pod"])[-1]
+        pod["metadata"]["deletionTimestamp"] = factories.stamp(here.now)
+        step = int(here.now.timestamp()) % 50
+        result = failed_training(KEYS["SFT"], 1, FailureReason.PREEMPTED, step=step, checkpoint_step=step or None)
+        pod["status"] = factories.terminated(result.to_json(), code=78, now=here.now)
+
+
+def edit_queue(here: World) -> None:
+    here.edit(scheduling={"queueName": f"team-{here.raw['metadata']['generation'] % 3}"})
+
+
+def edit_no_queue(here: World) -> None:
+    here.edit(scheduling={})
+
+
 ACTIONS = [
-    succeed, succeed, fail(FailureReason.INVALID_PLAN), fail(FailureReason.TRAINER_CRASHED), evict, end_unseen, hinder,
-    edit_train, edit_operational, delete_jobs, delete_everything, wipe, wait, slow_deletions,
-]  # fmt: skip
+    succeed,
+    succeed,
+    fail(FailureReason.INVALID_PLAN),
+    fail(FailureReason.TRAINER_CRASHED),
+    evict,
+    end_unseen,
+    hinder,
+    edit_train,
+    edit_operational,
+    delete_jobs,
+    delete_everything,
+    wipe,
+    wait,
+    slow_deletions,
+]
+JOB_ACTIONS = [*ACTIONS, pause, ask_again, edit_limits, edit_evaluation, tidy]  # fmt: skip
 
 
 def live(here: World, actions: list[Callable[[World], None]]) -> None:
@@ -120,7 +188,8 @@ def finish(here: World) -> None:
     """Nothing bad happens any more, and somebody edits the spec: the resource gets ready."""
     if not here.deletions_happen:
         slow_deletions(here)
-    here.edit(resources={"requests": {"cpu": "1"}})
+    more = {"suspend": False, "limits": {}} if here.raw["kind"] == "FineTuneJob" else {}
+    here.edit(resources={"requests": {"cpu": "1"}}, **more)
     for _ in range(12):
         here.settle()
         here.later(61)
@@ -128,14 +197,24 @@ def finish(here: World) -> None:
     here.settle()
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.sampled_from(ACTIONS), max_size=12))
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(JOB_ACTIONS), max_size=12))
 def test_any_life_of_a_job_can_end_well(actions: list[Callable[[World], None]]) -> None:
     here = World(factories.make_job(), factories.ready_dataset())
     live(here, actions)
     finish(here)
     assert here.status["phase"] == "Succeeded"
     assert here.status["artifact"]["run"] == here.status["run"]["key"] == KEYS[rank_of(here)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([*ACTIONS, admit, admit, preempt, preempt, edit_queue, edit_no_queue]), max_size=16))
+def test_any_life_of_a_queued_job_can_end_well(actions: list[Callable[[World], None]]) -> None:
+    here = World(factories.make_job(scheduling={"queueName": "team"}), factories.ready_dataset())
+    live(here, actions)
+    finish(here)
+    assert here.status["phase"] == "Succeeded"
+    assert "queue" not in here.status
 
 
 @settings(max_examples=50, deadline=None)
@@ -148,14 +227,18 @@ def test_any_life_of_a_dataset_can_end_well(actions: list[Callable[[World], None
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.sampled_from([action for action in ACTIONS if action is not edit_train]), max_size=12))
+@given(st.lists(st.sampled_from([action for action in JOB_ACTIONS if action is not edit_train]), max_size=12))
 def test_any_life_of_a_success_trains_no_more(actions: list[Callable[[World], None]]) -> None:
     here = World(factories.make_job(), factories.ready_dataset())
     live(here, [succeed, succeed])
     assert here.status["phase"] == "Succeeded"
-    trained = [name for name in here.created if "stage" not in name]
+    trained = _trained(here)
     for action in actions:
-        # A stage Job may run again, to look the run up; it does not fail here.
+        # Other Jobs may run again, to look the run up or to measure it; they do not fail here.
         (succeed if action in ACTIONS[2:7] else action)(here)
         here.settle()
-    assert [name for name in here.created if "stage" not in name] == trained
+    assert _trained(here) == trained
+
+
+def _trained(here: World) -> list[str]:
+    return [name for name in here.created if not any(role in name for role in ("stage", "resolve", "evaluate"))]

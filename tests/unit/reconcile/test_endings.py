@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.failure import FailureReason
 from finetune_operator.manifests.naming import labels
 from finetune_operator.reconcile.endings import Ending, ending_of, numbered, trouble_of
 from tests import factories
-from tests.factories import NOW, Object
+from tests.factories import NOW, Object, failed_training
 
 
 def a_job(*, finished: bool = True) -> Object:
@@ -33,6 +34,11 @@ def ending(status: Object, **metadata: Any) -> Ending | None:
     return ending_of(job, [pod], NOW)
 
 
+OWN_DISK = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. "
+EMPTY_DIR = 'Usage of EmptyDir volume "scratch" exceeds the limit "1Gi". '
+NODE_DISK = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 12Mi. "
+"""Words of the kubelet's eviction manager (kubernetes 1.34, pkg/kubelet/eviction)."""
+
 DELETED = {"deletionTimestamp": factories.stamp(NOW)}
 
 
@@ -50,6 +56,9 @@ DELETED = {"deletionTimestamp": factories.stamp(NOW)}
         pytest.param(factories.terminated(code=99), {}, "TrainerCrashed", id="nobody's exit code"),
         pytest.param(factories.terminated(code=139), {}, "TrainerCrashed", id="segmentation fault"),
         pytest.param(factories.evicted(), {}, "Evicted", id="evicted by the kubelet"),
+        pytest.param(factories.evicted(OWN_DISK), {}, "EphemeralStorageFull", id="its limit of the node's disk"),
+        pytest.param(factories.evicted(EMPTY_DIR), {}, "EphemeralStorageFull", id="its limit of an emptyDir"),
+        pytest.param(factories.evicted(NODE_DISK), {}, "Evicted", id="the node's disk is full"),
         pytest.param(factories.disrupted("EvictionByEvictionAPI"), {}, "Evicted", id="drained"),
         pytest.param(factories.disrupted("PreemptionByScheduler"), {}, "Preempted", id="preempted"),
         pytest.param(factories.disrupted("DeletionByTaintManager"), {}, "NodeLost", id="taint"),
@@ -67,6 +76,14 @@ def test_each_cause_has_its_name(status: Object, metadata: Object, reason: str |
     found = ending(status, **metadata)
     assert found is not None
     assert (found.failure.reason.value if found.failure else None) == reason
+
+
+def test_a_pod_that_filled_its_disk_is_not_believed_to_be_preempted() -> None:
+    last_word = failed_training("r", 1, FailureReason.PREEMPTED).to_json()
+    found = ending({**factories.terminated(last_word, code=78), "reason": "Evicted", "message": OWN_DISK})
+    assert found is not None
+    assert found.failure is not None
+    assert (found.failure.reason, found.message) == (FailureReason.EPHEMERAL_STORAGE_FULL, "")
 
 
 def test_an_ending_tells_where_how_long_and_the_last_words() -> None:

@@ -12,9 +12,12 @@ from jsonschema import Draft4Validator
 
 from finetune_contract.results import Progress
 from finetune_operator.api.crd import RESOURCES, crd
+from finetune_operator.reconcile.admission import Admission
 from finetune_operator.reconcile.kinds import KINDS
+from finetune_operator.reconcile.lineage import ancestors
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
+from finetune_operator.reconcile.troubles import NO_REPORTS
 from finetune_operator.settings import Settings
 from tests import factories
 from tests.factories import Object
@@ -51,13 +54,17 @@ class World:
     def __init__(self, resource: Object, *others: Object, settings: Settings | None = None) -> None:
         self.raw = copy.deepcopy(resource)
         self.others = {Reference(other["kind"], other["metadata"]["name"]): copy.deepcopy(other) for other in others}
-        self.settings = settings or Settings()
+        # Without the pause after a failure, which has tests of its own.
+        self.settings = settings or Settings(retry_seconds=0)
         self.children: dict[str, list[Object]] = {}
         self.progress: Progress | None = None
+        self.admissions: dict[str, Admission] = {}
         self.denials: dict[str, str] = {}
+        self.reports = NO_REPORTS
         self.now = factories.NOW
         self.events: list[Event] = []
         self.created: list[str] = []
+        self.made: list[Object] = []
         self.deleted: list[ChildName] = []
         self.writes = 0
         self.deletions_happen = True
@@ -71,10 +78,13 @@ class World:
             settings=self.settings,
             children={kind: tuple(copy.deepcopy(items)) for kind, items in self.children.items()},
             references={
-                name: copy.deepcopy(self.others.get(name)) for name in kind.references(self.raw, self.settings)
+                name: copy.deepcopy(self.others.get(name))
+                for name in (*ancestors(self.raw, self.others.get), *kind.references(self.raw, self.settings))
             },
             progress=self.progress,
+            admissions=dict(self.admissions),
             denials=dict(self.denials),
+            reports=self.reports,
         )
 
     def decide(self) -> Outcome:
@@ -111,6 +121,7 @@ class World:
         if name in self.denials or self.find(kind, name) is not None:
             return
         self.created.append(name)
+        self.made.append(copy.deepcopy(manifest))
         if kind == "PersistentVolumeClaim":
             self.others[Reference(kind, name)] = factories.as_child(manifest, self.now)
             return
@@ -179,9 +190,9 @@ class World:
         return pod
 
     def end(self, job: Object, message: str = "", **how: Any) -> None:
-        """The Job's pod runs to its end."""
+        """The Job's newest pod runs to its end."""
         status = how.pop("status", None) or factories.terminated(message, now=self.now, **how)
-        for pod in self.children.get("Pod", []):
+        for pod in reversed(self.children.get("Pod", [])):
             if pod["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]:
                 pod["status"] = status
                 break

@@ -1,6 +1,8 @@
 """A store on a temporary directory, and content to put into it."""
 
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,19 @@ def publish(store: Store) -> Publish:
             return store.publish(kind, work, {"source": "test"})
 
     return publish
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of 64 KiB."""
+    if os.getuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    volume = tmp_path / "small"
+    volume.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", volume], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs here: {mounted.stderr.decode()}")
+    yield volume
+    subprocess.run(["umount", volume], check=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_contract.failure import Failure, FailureReason, FineTuneError
+from finetune_store.disks import reason_when_full
 from finetune_store.edge import failure_of, run_command
 
 
@@ -17,6 +18,7 @@ from finetune_store.edge import failure_of, run_command
         (FineTuneError(FailureReason.BAD_ROW, "line 7"), FailureReason.BAD_ROW, "line 7"),
         (OSError(errno.ENOSPC, "No space left"), FailureReason.STORAGE_FULL, "the volume: No space left"),
         (OSError(errno.EDQUOT, "Quota", "/store/x"), FailureReason.STORAGE_FULL, "/store/x: Quota"),
+        (OSError(errno.ENOSPC, "Full", "/scratch/x"), FailureReason.EPHEMERAL_STORAGE_FULL, "/scratch/x: Full"),
         (OSError(errno.EIO, "I/O error", "/store/x"), FailureReason.STORAGE_UNAVAILABLE, "/store/x: I/O error"),
         (PermissionError(13, "Denied", "/store"), FailureReason.STORAGE_UNAVAILABLE, "/store: Denied"),
         (MemoryError(), FailureReason.HOST_OUT_OF_MEMORY, "the pod ran out of memory"),
@@ -26,6 +28,13 @@ from finetune_store.edge import failure_of, run_command
 )
 def test_every_error_has_a_name(error: Exception, reason: FailureReason, said: str) -> None:
     assert failure_of(error) == Failure(reason=reason, message=said)
+
+
+def test_a_full_disk_that_the_error_does_not_name_is_the_fuller_one(tmp_path: Path, small_volume: Path) -> None:
+    (small_volume / "filler").write_bytes(b"x" * 40_000)
+    assert reason_when_full(None, store=tmp_path, scratch=small_volume) is FailureReason.EPHEMERAL_STORAGE_FULL
+    assert reason_when_full(None, store=small_volume, scratch=tmp_path) is FailureReason.STORAGE_FULL
+    assert reason_when_full(None, store=tmp_path, scratch=tmp_path / "none") is FailureReason.STORAGE_FULL
 
 
 @pytest.mark.parametrize("message", ["x" * 9000, "\N{GRINNING FACE}" * 9000, "\0" * 9000], ids=["ascii", "wide", "nul"])

@@ -109,6 +109,23 @@ def test_the_newest_of_all_pods_is_found(mine: Checkpoints, other: Checkpoints) 
     assert mine.newest() == other.newest() == (100, newest)
 
 
+def test_a_protected_step_is_kept_and_found_however_old(mine: Checkpoints, other: Checkpoints, store: Store) -> None:
+    best = seal(mine, 5)
+    mine.protected = other.protected = 5
+    seal(other, 6, 7, 8)
+    assert kept(store) == ["pod-a/checkpoint-5", "pod-b/checkpoint-7", "pod-b/checkpoint-8"]
+    assert mine.at(5) == other.at(5) == best
+    assert mine.at(6) is None
+    mine.protected = 8
+    seal(mine, 9)
+    assert kept(store) == ["pod-a/checkpoint-9", "pod-b/checkpoint-8"]
+
+
+def test_a_step_whose_checkpoint_is_torn_is_not_found(mine: Checkpoints) -> None:
+    (seal(mine, 5) / "optimizer.pt").write_text("torn")
+    assert mine.at(5) is None
+
+
 def test_torn_checkpoints_are_passed_over(
     mine: Checkpoints, other: Checkpoints, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,7 +1,9 @@
 """Staging a base model from each source, through the command that the pod runs."""
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from finetune_contract.results import (
     TrainingResult,
 )
 from finetune_contract.run import run_key
+from finetune_store import retention
 from finetune_store.__main__ import main
 from finetune_store.edge import fitting
 from finetune_store.store import Store
@@ -108,6 +111,17 @@ def test_a_volume_is_copied_once(pod: Pod) -> None:
     assert result.revision is None
     assert result.run_key is None
     assert pod.stage(BaseSource(volume="tiny")) == (0, result)
+
+
+def test_a_base_that_is_found_is_in_use_again(pod: Pod) -> None:
+    write(pod.root / "source/tiny", MODEL)
+    base = pod.stage(BaseSource(volume="tiny"))[1].base
+    assert base is not None
+    long_ago = time.time() - 1e6
+    os.utime(pod.store.path(base), (long_ago, long_ago))
+    pod.stage(BaseSource(volume="tiny"))
+    assert retention.last_use(pod.store.path(base)) > time.time() - 1000
+    assert retention.namespaces(pod.store.root) == {"team-a"}
 
 
 def test_the_mount_itself_may_be_the_model(pod: Pod) -> None:

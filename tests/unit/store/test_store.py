@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -218,21 +218,6 @@ def test_processes_that_publish_the_same_content_agree(store: Store) -> None:
     assert [pod.returncode for pod in pods] == [0, 0, 0]
     assert len(said) == 1
     assert len(list((store.root / "models").iterdir())) == 20
-
-
-@pytest.fixture
-def small_volume(tmp_path: Path) -> Iterator[Path]:
-    if os.getuid() != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    volume = tmp_path / "small"
-    volume.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", volume], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs here: {mounted.stderr.decode()}")
-    yield volume
-    subprocess.run(["umount", volume], check=True)
 
 
 def test_a_full_volume_is_named_and_left_clean(small_volume: Path) -> None:

@@ -24,7 +24,11 @@ _GAUGES = {
     "loss": "Training loss per supervised token at the last logged step.",
     "eval_loss": "Loss of the tuned model per supervised token on the held-out rows.",
     "learning_rate": "Learning rate at the last logged step.",
+    "grad_norm": "Length of the gradient at the last logged step, before clipping.",
     "tokens_per_second": "Tokens computed per second, padding not counted, mean of the last steps.",
+    "mfu": "Model FLOPs utilisation: share of the device's peak; absent where the peak is not known.",
+    "micro_batch_size": "Sequences per forward pass.",
+    "peak_memory_bytes": "The most that was held: of GPU memory where there is a GPU, else resident memory.",
     "checkpoint_step": "Step of the newest checkpoint in the store.",
 }
 """Fields of Progress that are also metrics, as `finetune_trainer_<field>`."""
@@ -84,6 +88,11 @@ class ProgressBoard:
             tokens_per_second=round(tokens / seconds, 1) if seconds > 0 else None,
             estimated_completion_time=datetime.now(UTC) + timedelta(seconds=remaining * mean),
         )
+
+    def leave_out(self, seconds: float) -> None:
+        """Time within a step that was spent on something else than training."""
+        if self._step_began is not None:
+            self._step_began += seconds
 
     def _publish(self, progress: Progress) -> None:
         for name, gauge in self._gauges.items():

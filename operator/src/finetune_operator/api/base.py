@@ -1,5 +1,6 @@
 """What every custom resource is made of: bounded strings, field classes, metadata, conditions, shared fragments."""
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,7 +18,7 @@ class FieldClass(StrEnum):
     TRAIN = "Train"
     """Decides the weights: part of the run key; an edit starts a new run."""
     INPUT = "Input"
-    """Resolved to a digest that is part of the run key."""
+    """Resolved to a digest that is part of the run key; an edit looks all inputs up again."""
     EVALUATE = "Evaluate"
     """Measured after training; never part of the run key."""
     OPERATIONAL = "Operational"
@@ -105,6 +106,22 @@ Quantity = Annotated[
     ),
 ]
 """A Kubernetes quantity, such as `500m`, `64Gi` or `1`."""
+
+Duration = Annotated[
+    str, StringConstraints(min_length=2, max_length=16, pattern=r"^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,5}s)?$")
+]
+"""A length of time in hours, minutes and seconds, such as `8h` or `1h30m`."""
+
+Token = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+"""A word that means nothing but "another one than before"."""
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+
+
+def seconds_of(duration: str) -> int:
+    """The seconds of a `Duration`."""
+    return sum(int(count) * _UNITS[unit] for count, unit in re.findall(r"([0-9]+)([hms])", duration))
+
 
 ResourceName = Annotated[str, StringConstraints(max_length=253)]
 Quantities = Annotated[dict[ResourceName, Quantity], Field(max_length=16)]

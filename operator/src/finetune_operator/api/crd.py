@@ -159,7 +159,8 @@ def _children(schema: Schema, result: Schema, definitions: Schema, path: str) ->
     if "properties" in schema:
         result["type"] = "object"
         result["properties"] = {
-            name: structural(child, definitions, f"{path}.{name}") for name, child in schema["properties"].items()
+            name: _described(structural(child, definitions, f"{path}.{name}"), f"{path}.{name}")
+            for name, child in schema["properties"].items()
         }
         if isinstance(result.get("default"), dict):
             # The server fills nested defaults in; repeating them here would make them two truths.
@@ -172,6 +173,13 @@ def _children(schema: Schema, result: Schema, definitions: Schema, path: str) ->
         _key_length(schema.get("propertyNames", {}), result, path)
     if schema.get("type") == "array":
         result["items"] = structural(schema["items"], definitions, f"{path}[]")
+
+
+def _described(field: Schema, path: str) -> Schema:
+    """A field's docstring is what `kubectl explain` and the reference page say."""
+    if not field.get("description"):
+        raise NotStructuralError(f"{path}: a field needs a docstring")
+    return field
 
 
 def _key_length(names: Schema, result: Schema, path: str) -> None:

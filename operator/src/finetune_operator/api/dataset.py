@@ -24,6 +24,7 @@ from finetune_operator.api.base import (
     ResourceStatus,
     Scheduling,
     Text,
+    Token,
     Uri,
     VolumePath,
     Word,
@@ -31,6 +32,7 @@ from finetune_operator.api.base import (
     rule,
     rules,
 )
+from finetune_operator.api.podtemplate import PodTemplate
 
 INLINE_LIMIT = 128 * 1024
 
@@ -177,8 +179,13 @@ class DatasetSpec(ApiModel):
     """What the preparing pod asks for."""
     scheduling: Scheduling = Scheduling()
     """Where the preparing pod may run."""
-    rerun: Word | None = None
-    """Any new value reads the source again; a new revision appears only if the content changed."""
+    pod_template: PodTemplate = PodTemplate()
+    """What the preparing pod gets beside what the operator gives it."""
+    rerun: Token | None = None
+    """Any new word reads the source again; a new revision appears only if the content changed.
+
+    Removing the word does nothing.
+    """
 
 
 class RowCounts(ApiModel):
@@ -194,9 +201,9 @@ class DroppedRows(ApiModel):
     """Rows that were left out."""
 
     reason: Word
-    """Why."""
+    """Why they were left out, such as ExactDuplicate."""
     rows: int
-    """How many."""
+    """How many were."""
 
 
 class SplitCount(ApiModel):
@@ -215,6 +222,8 @@ class Revision(ApiModel):
     """Names the content: equal rows and splits have an equal digest."""
     key: Word
     """Names the source and settings that were read."""
+    rerun: Token | None = None
+    """The word in spec.rerun that it was read for."""
     uri: Uri
     """Where it is stored."""
     created_at: datetime

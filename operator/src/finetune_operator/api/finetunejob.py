@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.plans import Baseline, Method, Metric
+from finetune_contract.plans import Baseline, Method, Metric, ShardingStrategy
 from finetune_operator.api.base import (
     COMMON_AGE,
     COMMON_MESSAGE,
     COMMON_REASON,
     NAME_RULE,
     ApiModel,
+    Duration,
     FieldClass,
     Fraction,
     Metadata,
@@ -19,7 +20,7 @@ from finetune_operator.api.base import (
     PrinterColumn,
     ResourceMeta,
     Resources,
-    Scheduling,
+    Token,
     rule,
     rules,
 )
@@ -35,6 +36,8 @@ from finetune_operator.api.methods import (
     RlooSettings,
     SimpoSettings,
 )
+from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.api.queueing import JobScheduling
 
 
 class DatasetReference(ApiModel):
@@ -139,7 +142,7 @@ class HyperparametersSpec(ApiModel):
     warmup_steps: Annotated[float, Field(ge=0, le=100_000), FieldClass.TRAIN] = 0.03
     """Steps of rising learning rate: a fraction of all when under 1, else a number."""
     scheduler: Annotated[Scheduler, FieldClass.TRAIN] = Scheduler.COSINE
-    """How the learning rate falls."""
+    """How the learning rate changes after the warm-up."""
     weight_decay: Annotated[float, Field(ge=0, le=1), FieldClass.TRAIN] = 0.0
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0, le=1000), FieldClass.TRAIN] = 1.0
@@ -148,15 +151,60 @@ class HyperparametersSpec(ApiModel):
     """Seed of shuffling, dropout and new weights."""
 
 
+class ParallelismSpec(ApiModel):
+    """How many processes train together: one per GPU of each pod."""
+
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pods that train together, each with spec.resources; more than one needs storage that is ReadWriteMany."""
+    strategy: ShardingStrategy = ShardingStrategy.AUTO
+    """DDP copies the model to every GPU, FSDP divides it among them; Auto takes FSDP for full fine-tuning only."""
+    timeout_seconds: Annotated[int, Field(ge=30, le=86_400)] = 600
+    """How long a process waits for the others before the attempt fails as NcclTimeout."""
+
+
 class CheckpointsSpec(ApiModel):
     """When training state is saved."""
 
     interval_minutes: Annotated[float, Field(gt=0, le=1440)] = 10
     """Minutes between checkpoints; what a crash can lose at most."""
+    interval_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Optimiser steps between checkpoints, beside the minutes: whichever comes first. Unset: minutes only."""
     keep: Annotated[int, Field(ge=1, le=10)] = 2
-    """How many are kept."""
+    """How many of the newest checkpoints are kept."""
     grace_period_seconds: Annotated[int, Field(ge=5, le=3600)] = 120
     """Time a pod gets to finish its step and save when it is told to stop."""
+
+
+class EarlyStopping(ApiModel):
+    """When training ends before its last step, with the best weights so far."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)]
+    """Looks at the validation rows in a row that find no lower loss, after which training ends."""
+    min_delta: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """By how much a loss must be lower to count as lower."""
+
+
+class ValidationSpec(ApiModel):
+    """What is measured on the Dataset's validation rows while training goes on, and what follows from it."""
+
+    interval_steps: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, FieldClass.TRAIN] = None
+    """Optimiser steps between two looks; unset: ten looks in all, or fewer where they would cost too much."""
+    max_rows: Annotated[int, Field(ge=0, le=10_000), FieldClass.TRAIN] = 200
+    """At most so many rows, chosen by seed; 0 never looks."""
+    keep_best: Annotated[bool, FieldClass.TRAIN] = False
+    """Publish the weights with the lowest loss instead of the last ones."""
+    early_stopping: Annotated[EarlyStopping | None, FieldClass.TRAIN] = None
+    """End training when the loss no longer falls, and publish the best weights; unset: all steps are done."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!(has(self.maxRows) && self.maxRows == 0) || "
+                "(!has(self.earlyStopping) && !(has(self.keepBest) && self.keepBest))",
+                "keepBest and earlyStopping need validation rows: maxRows must not be 0",
+            )
+        )
+    )
 
 
 class EvaluationSpec(ApiModel):
@@ -178,18 +226,45 @@ class EvaluationSpec(ApiModel):
     """Length limit of an answer."""
 
 
+class OnOutOfMemory(StrEnum):
+    """What follows when the GPU's memory did not suffice."""
+
+    FAIL = "Fail"
+    SHRINK_MICRO_BATCH = "ShrinkMicroBatch"
+
+
 class RetriesSpec(ApiModel):
     """How failures are met."""
 
     limit: Annotated[int, Field(ge=0, le=20)] = 2
     """New attempts after failures that may pass; evictions and lost nodes do not count."""
+    on_out_of_memory: OnOutOfMemory = OnOutOfMemory.FAIL
+    """ShrinkMicroBatch tries again with half the sequences per forward pass when the GPU's memory did not suffice.
+
+    The global batch, and with it the result, stays the same.
+    """
 
 
 class LimitsSpec(ApiModel):
-    """Where a run is refused."""
+    """Where a run is stopped or refused."""
 
     truncated_share: Fraction = 0.01
     """Share of tokens that may be cut at maxLength; above it the run fails before its first step."""
+    duration: Duration | None = None
+    """How long the run's pods may run in all, for example `8h`; waiting, queues and pauses do not count.
+
+    At the limit training stops with a checkpoint and the job fails with DeadlineExceeded; a higher limit goes on from
+    there.
+    """
+    gpu_hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """GPU-hours that the run may use over all attempts; at the limit it stops with a checkpoint, as with duration."""
+
+
+class Reuse(StrEnum):
+    """Whether an earlier result may be used."""
+
+    ALWAYS = "Always"
+    NEVER = "Never"
 
 
 class FineTuneJobSpec(ApiModel):
@@ -223,18 +298,39 @@ class FineTuneJobSpec(ApiModel):
     """What is trained: a LoRA adapter, or with type None every weight."""
     hyperparameters: HyperparametersSpec = HyperparametersSpec()
     """The optimiser's settings."""
+    parallelism: Annotated[ParallelismSpec, FieldClass.OPERATIONAL] = ParallelismSpec()
+    """How many processes train together; decides speed, not the result."""
     checkpoints: Annotated[CheckpointsSpec, FieldClass.OPERATIONAL] = CheckpointsSpec()
-    """When training state is saved."""
+    """How often training state is saved, and how long a pod gets to save it when it is told to stop."""
+    validation: ValidationSpec = ValidationSpec()
+    """What is measured on validation rows while training goes on, and what follows from it."""
     evaluation: Annotated[EvaluationSpec, FieldClass.EVALUATE] = EvaluationSpec()
     """What is measured on held-out rows after training."""
     retries: Annotated[RetriesSpec, FieldClass.OPERATIONAL] = RetriesSpec()
-    """How failures are met."""
+    """How often failures that may pass are tried again, each time from the newest checkpoint."""
     limits: Annotated[LimitsSpec, FieldClass.OPERATIONAL] = LimitsSpec()
-    """Where a run is refused."""
+    """Where a run is stopped or refused."""
     resources: Annotated[Resources, FieldClass.OPERATIONAL] = Resources()
-    """What the training pod asks for; any resource name."""
-    scheduling: Annotated[Scheduling, FieldClass.OPERATIONAL] = Scheduling()
-    """Where the training pod may run."""
+    """What the training pod asks for, such as `limits: {nvidia.com/gpu: 1}`; any resource name of the cluster."""
+    scheduling: Annotated[JobScheduling, FieldClass.OPERATIONAL] = JobScheduling()
+    """Where the training pod may run, and the queue that it waits in."""
+    pod_template: Annotated[PodTemplate, FieldClass.OPERATIONAL] = PodTemplate()
+    """What the job's pods get beside what the operator gives them."""
+    suspend: Annotated[bool, FieldClass.OPERATIONAL] = False
+    """True stops training with a checkpoint and frees the GPU; false goes on from there."""
+    rerun: Annotated[Token | None, FieldClass.INPUT] = None
+    """Any new word, such as a date: looks the inputs up again, and gives a failed run new attempts from its checkpoint.
+
+    A run that has succeeded with the same inputs is not trained again, unless reuse is Never. Removing the word does
+    nothing.
+    """
+    reuse: Annotated[Reuse, FieldClass.INPUT] = Reuse.ALWAYS
+    """Always adopts the result of an equal run of this namespace; Never trains anew, once for each word in rerun."""
+    ttl_after_finished: Annotated[Duration | None, FieldClass.OPERATIONAL] = None
+    """How long finished Jobs and their pods (with their logs) are kept, for example `24h`; unset: with the job.
+
+    What is stored, and this status, stay.
+    """
 
     def train_fields(self) -> dict[str, Any]:
         """The Train fields that differ from their defaults, as JSON: what the run key hashes beside the inputs.
@@ -281,6 +377,8 @@ META = ResourceMeta(
         COMMON_REASON,
         PrinterColumn("Method", ".spec.method", wide=True),
         PrinterColumn("Dataset", ".spec.dataset.name", wide=True),
+        PrinterColumn("Queue", ".spec.scheduling.queueName", wide=True),
+        PrinterColumn("Position", ".status.queue.position", "integer", wide=True),
         PrinterColumn("Artifact", ".status.artifact.digest", wide=True),
         COMMON_MESSAGE,
         COMMON_AGE,

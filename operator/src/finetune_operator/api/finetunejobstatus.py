@@ -1,12 +1,13 @@
 """What becomes of a FineTuneJob: its status."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
 from finetune_contract.results import ArtifactType
-from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Uri, Word
+from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Token, Uri, Word
+from finetune_operator.api.queueing import QueueStatus
 
 
 class OtherInput(ApiModel):
@@ -50,6 +51,10 @@ class Run(ApiModel):
     """The spec's generation when the run began or was reopened."""
     started_at: datetime
     """When it began."""
+    rerun: Token | None = None
+    """The word in spec.rerun that its inputs were looked up for."""
+    attempt: Annotated[int, Field(ge=0)] = 0
+    """The attempt that was started last."""
     inputs: ResolvedInputs
     """What the names in the spec stood for."""
 
@@ -59,8 +64,8 @@ class RunRecord(ApiModel):
 
     key: Word
     """The run."""
-    outcome: Literal["Succeeded", "Failed"]
-    """How it ended."""
+    outcome: Literal["Succeeded", "Failed", "Cancelled"]
+    """How it ended; Cancelled when an edit asked for another run before its end."""
     artifact_digest: Digest | None = None
     """What it made."""
 
@@ -102,6 +107,10 @@ class ProgressStatus(ApiModel):
     updated_at: datetime | None = None
     """When the trainer said so."""
 
+    def at_rest(self) -> Self:
+        """How far it came still stands; what it was doing is over."""
+        return self.model_copy(update={"phase": None, "tokens_per_second": None, "estimated_completion_time": None})
+
 
 class Attempt(ApiModel):
     """One try of a run: one Job."""
@@ -116,8 +125,16 @@ class Attempt(ApiModel):
     """What happened."""
     node: Annotated[str, StringConstraints(max_length=253)] | None = None
     """Where it ran."""
+    finished_at: datetime | None = None
+    """When it ended."""
     seconds: Annotated[int, Field(ge=0)] = 0
     """How long its pods ran."""
+    preemptions: Annotated[int, Field(ge=1)] | None = None
+    """How often it lost its quota, was queued again and resumed."""
+    gpu_seconds: Annotated[int, Field(ge=0)] = 0
+    """Seconds of accelerators that it used."""
+    micro_batch_size: int | None = None
+    """Sequences per forward pass, where it mattered."""
     step: Annotated[int, Field(ge=0)] = 0
     """Last finished step."""
     resumed_from_step: int | None = None
@@ -134,7 +151,7 @@ class ScoreStatus(ApiModel):
     system: Word
     """Tuned, or the baseline."""
     value: float
-    """The result."""
+    """The measured value."""
     low: float | None = None
     """Lower end of the 95 % interval."""
     high: float | None = None
@@ -149,7 +166,7 @@ class TimingStatus(ApiModel):
     stage: Word
     """Loading, FirstStep, Training, Evaluating or Publishing."""
     seconds: float
-    """Wall time."""
+    """Wall-clock seconds that it took."""
 
 
 class ArtifactStatus(ApiModel):
@@ -184,14 +201,24 @@ class FineTuneJobStatus(ResourceStatus):
     """How far training is."""
     attempts: Annotated[list[Attempt], Field(max_length=10)] = []
     """The run's last ten attempts that ended, newest last."""
+    queue: QueueStatus | None = None
+    """The present attempt's place in its Kueue queue."""
     attempts_total: Annotated[int, Field(ge=0)] = 0
     """Attempts of the run that ended."""
     retries_used: Annotated[int, Field(ge=0)] = 0
     """Attempts that counted against retries.limit."""
     stalled_disruptions: Annotated[int, Field(ge=0)] = 0
     """Disruptions in a row without a newer checkpoint."""
+    seconds_total: Annotated[int, Field(ge=0)] = 0
+    """How long the pods of the run's attempts ran in all."""
+    gpu_seconds_total: Annotated[int, Field(ge=0)] = 0
+    """Seconds of accelerators that the run's attempts used in all."""
     evaluation: Annotated[list[ScoreStatus], Field(max_length=40)] = []
     """What was measured on held-out rows."""
+    evaluation_key: Word | None = None
+    """Names the spec.evaluation that it was measured for."""
+    evaluation_failure: JobFailure | None = None
+    """Why it could not be measured anew."""
     timings: Annotated[list[TimingStatus], Field(max_length=8)] = []
     """Where the time of the last attempt went."""
     artifact: ArtifactStatus | None = None

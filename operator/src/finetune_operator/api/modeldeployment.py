@@ -27,6 +27,7 @@ from finetune_operator.api.base import (
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.api.podtemplate import PodTemplate
 
 
 class EngineType(StrEnum):
@@ -69,7 +70,7 @@ class ModelDeploymentSpec(ApiModel):
     base_model: BaseModelSource | None = None
     """The base model; unset: what the adapters were trained from."""
     engine: Engine = Engine()
-    """What serves."""
+    """The server that runs in each pod, and its limits."""
     adapters: Annotated[
         list[ServedAdapterSpec],
         Field(
@@ -83,6 +84,8 @@ class ModelDeploymentSpec(ApiModel):
     """What a serving pod's engine asks for."""
     scheduling: Scheduling = Scheduling()
     """Where serving pods may run."""
+    pod_template: PodTemplate = PodTemplate()
+    """What the pods get beside what the operator gives them."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(

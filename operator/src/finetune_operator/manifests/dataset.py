@@ -4,7 +4,7 @@ from finetune_contract.plans import DatasetPlan, RowFormat, SplitPlan
 from finetune_contract.plans import DatasetSource as SourcePlan
 from finetune_contract.plans import HttpSource as HttpPlan
 from finetune_operator.api.dataset import Dataset, DatasetFormat
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
@@ -41,7 +41,7 @@ def build(dataset: Dataset, key: str, number: int, settings: Settings) -> tuple[
     name = job_name(dataset, key, number)
     owner = jobs.owner_of("Dataset", metadata)
     marks = labels("Dataset", metadata.name, ROLE, run=key[:16], attempt=str(number))
-    volumes, mounts = _source_volume(dataset)
+    volumes, mounts = _source_volume(dataset, settings)
     container = pods.container(
         "prepare",
         settings.trainer_image,
@@ -54,8 +54,10 @@ def build(dataset: Dataset, key: str, number: int, settings: Settings) -> tuple[
         [container],
         [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name), *volumes],
         dataset.spec.scheduling,
+        **storage.kept_together(settings),
     )
-    return jobs.plan_config_map(name, plan(dataset, settings), marks, owner), jobs.job(name, pod, marks, owner)
+    wanted = jobs.job(name, pod, marks, owner, dataset.spec.pod_template)
+    return jobs.plan_config_map(name, plan(dataset, settings), marks, owner), wanted
 
 
 def _source(dataset: Dataset) -> SourcePlan:
@@ -70,11 +72,11 @@ def _source(dataset: Dataset) -> SourcePlan:
     return SourcePlan(files=source.persistent_volume_claim.path)
 
 
-def _source_volume(dataset: Dataset) -> tuple[list[Manifest], tuple[Manifest, ...]]:
+def _source_volume(dataset: Dataset, settings: Settings) -> tuple[list[Manifest], tuple[Manifest, ...]]:
     source = dataset.spec.source
     if source.config_map:
         return [{"name": "source", "configMap": {"name": source.config_map.name}}], (pods.SOURCE,)
     if source.persistent_volume_claim:
-        claim = source.persistent_volume_claim.claim_name
-        return [pods.claim_volume("source", claim, read_only=True)], (pods.SOURCE,)
+        volumes, mount = pods.source_claim(source.persistent_volume_claim.claim_name, settings.claim_name)
+        return volumes, (mount,)
     return [], ()

@@ -2,7 +2,9 @@
 
 from finetune_contract.base import Document
 from finetune_operator.api.base import Metadata
+from finetune_operator.api.podtemplate import PodTemplate
 from finetune_operator.manifests.naming import ANNOTATION_GENERATION, Manifest, owner_reference
+from finetune_operator.manifests.podtemplate import pod_template
 
 
 def plan_config_map(name: str, plan: Document, labels: dict[str, str], owner: Manifest) -> Manifest:
@@ -16,7 +18,7 @@ def plan_config_map(name: str, plan: Document, labels: dict[str, str], owner: Ma
     }
 
 
-def job(name: str, pod: Manifest, labels: dict[str, str], owner: Manifest) -> Manifest:
+def job(name: str, pod: Manifest, labels: dict[str, str], owner: Manifest, template: PodTemplate) -> Manifest:
     """A Job of one pod and one try: what happens after a failure is decided by the operator.
 
     `podReplacementPolicy: Failed` and failing on a disruption keep a second pod from starting while the first one ends.
@@ -33,7 +35,7 @@ def job(name: str, pod: Manifest, labels: dict[str, str], owner: Manifest) -> Ma
             "podFailurePolicy": {
                 "rules": [{"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
             },
-            "template": {"metadata": {"labels": labels}, "spec": {**pod, "restartPolicy": "Never"}},
+            "template": pod_template({**pod, "restartPolicy": "Never"}, labels, template),
         },
     }
 

@@ -19,21 +19,31 @@ LABEL_ROLE = f"{GROUP}/role"
 LABEL_RUN = f"{GROUP}/run"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
+"""Kueue's labels on a Job: the LocalQueue, the WorkloadPriorityClass."""
+
 ANNOTATION_GENERATION = f"{GROUP}/generation"
 """On every child: the generation of the owner's spec that it was built from."""
+
+ANNOTATION_ACCELERATORS = f"{GROUP}/accelerators"
+"""On training Jobs: how many accelerators each of their pods has."""
+
+ANNOTATION_CONTENT = f"{GROUP}/content"
+"""On a Job that is queued: digest of what it and its plan say, to tell whether an edit concerns it."""
 
 MAX_NAME = 63
 """A Job's name becomes a label value and a host name."""
 
 
-def child_name(owner: str, *parts: str) -> str:
-    """`owner-part-part`, cut and made unique by a hash where it would be longer than 63 characters."""
+def child_name(owner: str, *parts: str, limit: int = MAX_NAME) -> str:
+    """`owner-part-part`, cut and made unique by a hash where it would be longer than `limit` characters."""
     suffix = "-".join(parts)
     name = f"{owner}-{suffix}"
-    if len(name) <= MAX_NAME:
+    if len(name) <= limit:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{owner[: MAX_NAME - len(suffix) - 10].rstrip('-.')}-{digest}-{suffix}"
+    return f"{owner[: limit - len(suffix) - 10].rstrip('-.')}-{digest}-{suffix}"
 
 
 def labels(kind: str, name: str, role: str, **more: str) -> dict[str, str]:

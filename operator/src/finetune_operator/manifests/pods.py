@@ -109,6 +109,17 @@ STORE_READ_ONLY: Manifest = {**STORE, "readOnly": True}
 SOURCE: Manifest = {"name": "source", "mountPath": str(SOURCE_MOUNT), "readOnly": True}
 
 
+def source_claim(claim: str, store: str) -> tuple[list[Manifest], Manifest]:
+    """A user's claim as the volumes and the mount of a pod that has the store's volume.
+
+    Where the claim is the store's own, that volume is mounted twice: for a pod that names one claim in two volumes the
+    kubelet waits without end, and says nothing.
+    """
+    if claim == store:
+        return [], {**STORE_READ_ONLY, "mountPath": str(SOURCE_MOUNT)}
+    return [claim_volume("source", claim, read_only=True)], SOURCE
+
+
 def ports(port: int = POD_PORT) -> list[Manifest]:
     """The pod's one named port."""
     return [{"name": "http", "containerPort": port}]

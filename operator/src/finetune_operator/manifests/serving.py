@@ -6,7 +6,7 @@ from finetune_contract.paths import POD_PORT, PROBER_PORT
 from finetune_contract.plans import ServedAdapter, ServingPlan, StoredReference
 from finetune_operator.api.base import GROUP, Resources
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.engines import transformers
 from finetune_operator.manifests.naming import (
     ANNOTATION_GENERATION,
@@ -16,6 +16,7 @@ from finetune_operator.manifests.naming import (
     labels,
     owner_reference,
 )
+from finetune_operator.manifests.podtemplate import pod_template
 from finetune_operator.settings import Settings
 
 ROLE = "serve"
@@ -81,6 +82,7 @@ def _deployment(deployment: ModelDeployment, config_map: str, settings: Settings
         ],
         volumes,
         deployment.spec.scheduling,
+        **storage.kept_together(settings),
         initContainers=[_deliver(settings)],
         terminationGracePeriodSeconds=GRACE_SECONDS,
     )
@@ -94,7 +96,7 @@ def _deployment(deployment: ModelDeployment, config_map: str, settings: Settings
             "selector": {"matchLabels": marks},
             # A new pod proves itself before an old one goes.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": {"metadata": {"labels": marks}, "spec": pod},
+            "template": pod_template(pod, marks, deployment.spec.pod_template),
         },
     }
 

@@ -4,7 +4,8 @@ from finetune_contract.paths import ENV_HF_TOKEN
 from finetune_contract.plans import BaseSource, HubModel, RunIngredients, S3Model, StagePlan, StoredReference
 from finetune_operator.api.base import Resources, Scheduling
 from finetune_operator.api.basemodel import BaseModelSource
-from finetune_operator.manifests import jobs, pods
+from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
@@ -40,6 +41,7 @@ def build(
     stored: StoredReference | None,
     run: RunIngredients | None,
     scheduling: Scheduling,
+    template: PodTemplate,
     settings: Settings,
 ) -> tuple[Manifest, Manifest]:
     """The plan's ConfigMap and the Job, in the order they are created."""
@@ -52,23 +54,28 @@ def build(
         run=run,
         claim=settings.claim_name,
     )
-    claim = base.persistent_volume_claim.claim_name if base.persistent_volume_claim else None
+    source, mounts = _source_volume(base, settings)
     container = pods.container(
         "stage",
         settings.operator_image,
         ["python", "-m", "finetune_store", "stage"],
         pull_policy=settings.image_pull_policy,
         resources=RESOURCES,
-        mounts=(pods.PLAN_MOUNT, pods.STORE, *((pods.SOURCE,) if claim else ())),
+        mounts=(pods.PLAN_MOUNT, pods.STORE, *mounts),
         **_secrets(base),
     )
-    volumes = [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name)]
-    if claim:
-        volumes.append(pods.claim_volume("source", claim, read_only=True))
+    volumes = [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name), *source]
     # A stage pod needs no accelerator, so it does not carry the training pod's node selection, only its tolerations.
     place = Scheduling(tolerations=scheduling.tolerations)
-    pod = pods.pod_spec([container], volumes, place)
-    return jobs.plan_config_map(name, plan, marks, owner), jobs.job(name, pod, marks, owner)
+    pod = pods.pod_spec([container], volumes, place, **storage.kept_together(settings))
+    return jobs.plan_config_map(name, plan, marks, owner), jobs.job(name, pod, marks, owner, template)
+
+
+def _source_volume(base: BaseModelSource, settings: Settings) -> tuple[list[Manifest], tuple[Manifest, ...]]:
+    if base.persistent_volume_claim is None:
+        return [], ()
+    volumes, mount = pods.source_claim(base.persistent_volume_claim.claim_name, settings.claim_name)
+    return volumes, (mount,)
 
 
 def _secrets(base: BaseModelSource) -> Manifest:

@@ -1,27 +1,49 @@
 """The Job of one training attempt."""
 
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
 from finetune_contract.paths import POD_PORT
 from finetune_contract.plans import (
     AdapterVariant,
     CheckpointPlan,
+    EarlyStoppingPlan,
     EvaluationPlan,
     Hyperparameters,
     LoraPlan,
+    ParallelismPlan,
     StoredReference,
     TrainingPlan,
+    ValidationPlan,
 )
-from finetune_operator.api.finetunejob import Adapter, AdapterType, FineTuneJob, default_learning_rate
+from finetune_operator.api.finetunejob import Adapter, AdapterType, FineTuneJob, ValidationSpec, default_learning_rate
 from finetune_operator.api.finetunejobstatus import (
     Run,
 )
-from finetune_operator.manifests import jobs, methods, pods
-from finetune_operator.manifests.naming import Manifest, child_name, labels
+from finetune_operator.manifests import jobs, methods, multinode, pods, queues, storage
+from finetune_operator.manifests.accelerators import accelerators
+from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, MAX_NAME, Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
 ROLE = "train"
 
+DEADLINE_SLACK = 120
+"""Seconds past a limit after which the kubelet stops the pod by itself, should no operator be there to do it."""
 
-def plan(job: FineTuneJob, run: Run, number: int, settings: Settings) -> TrainingPlan:
+
+@dataclass(frozen=True)
+class Terms:
+    """What an attempt gets beside what the spec says, from what the attempts before it have shown."""
+
+    micro_batch_size: int | None = None
+    """Sequences per forward pass that may fit; None: as the spec says."""
+    seconds: float | None = None
+    """How long it may run before a limit is reached; None: no limit."""
+
+
+def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()) -> TrainingPlan:
     """What the pod is asked to do."""
     spec = job.spec
     return TrainingPlan(
@@ -34,8 +56,19 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings) -> Trainin
         dataset=StoredReference(digest=run.inputs.dataset, uri=run.inputs.dataset_uri),
         adapter=_adapter(spec.adapter),
         **methods.settings(spec, run.inputs),
-        hyperparameters=_hyperparameters(job),
-        checkpoints=CheckpointPlan(interval_minutes=spec.checkpoints.interval_minutes, keep=spec.checkpoints.keep),
+        hyperparameters=_hyperparameters(job, terms),
+        parallelism=ParallelismPlan(
+            nodes=spec.parallelism.nodes,
+            processes_per_node=multinode.processes(spec.resources),
+            strategy=spec.parallelism.strategy,
+            timeout_seconds=spec.parallelism.timeout_seconds,
+        ),
+        checkpoints=CheckpointPlan(
+            interval_minutes=spec.checkpoints.interval_minutes,
+            interval_steps=spec.checkpoints.interval_steps,
+            keep=spec.checkpoints.keep,
+        ),
+        validation=_validation(spec.validation),
         evaluation=EvaluationPlan(
             metrics=tuple(spec.evaluation.metrics),
             baselines=tuple(spec.evaluation.baselines),
@@ -44,45 +77,80 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings) -> Trainin
             few_shot_examples=spec.evaluation.few_shot_examples,
             max_new_tokens=spec.evaluation.max_new_tokens,
         ),
+        evaluation_key=evaluation_key(job),
         truncated_share=spec.limits.truncated_share,
         claim=settings.claim_name,
     )
 
 
+def evaluation_key(job: FineTuneJob) -> str:
+    """Names what is to be measured; defaults are left out, as in the run's key."""
+    wanted = job.spec.evaluation.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def job_name(job: FineTuneJob, run_key: str, number: int) -> str:
     """Deterministic: the n-th attempt of one run."""
-    return child_name(job.metadata.name, run_key[:6], str(number))
+    limit = MAX_NAME if job.spec.parallelism.nodes == 1 else multinode.NAME_LIMIT
+    return child_name(job.metadata.name, run_key[:6], str(number), limit=limit)
 
 
-def build(job: FineTuneJob, run: Run, number: int, settings: Settings) -> tuple[Manifest, Manifest]:
-    """The plan's ConfigMap and the Job, in the order they are created."""
-    metadata = job.metadata
+def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()) -> tuple[Manifest, ...]:
+    """The plan's ConfigMap, with several nodes a Service, and the Job, in the order they are created."""
+    metadata, nodes = job.metadata, job.spec.parallelism.nodes
     name = job_name(job, run.key, number)
     owner = jobs.owner_of("FineTuneJob", metadata)
     marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number))
-    container = pods.container(
-        "train",
-        settings.trainer_image,
+    pod = training_pod(
+        job,
+        name,
         ["python", "-m", "finetune_trainer", "train"],
+        settings,
+        extra_env=multinode.environment(name) if nodes > 1 else (),
+        ports=pods.ports(POD_PORT),
+    )
+    if terms.seconds is not None:
+        pod["activeDeadlineSeconds"] = max(1, round(terms.seconds)) + DEADLINE_SLACK
+    wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
+    wanted["metadata"]["annotations"][ANNOTATION_ACCELERATORS] = str(accelerators(job.spec.resources))
+    config_map = jobs.plan_config_map(name, plan(job, run, number, settings, terms), marks, owner)
+    if nodes == 1:
+        return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
+    group = queues.enqueue(multinode.indexed(wanted, nodes), config_map, job.spec.scheduling)
+    return config_map, multinode.service(wanted), group
+
+
+def training_pod(
+    job: FineTuneJob,
+    plan_name: str,
+    command: list[str],
+    settings: Settings,
+    **more: Any,  # noqa: ANN401 - further fields of the container
+) -> Manifest:
+    """A pod with the trainer's image and the job's resources, that finds its plan, the store and shared memory."""
+    container = pods.container(
+        command[-1],
+        settings.trainer_image,
+        command,
         pull_policy=settings.image_pull_policy,
         resources=job.spec.resources,
         env=pods.OFFLINE,
         mounts=(pods.PLAN_MOUNT, pods.STORE, {"name": "shm", "mountPath": "/dev/shm"}),  # noqa: S108 - the mount point
-        ports=pods.ports(POD_PORT),
+        **more,
     )
     volumes = [
-        pods.plan_volume(name),
+        pods.plan_volume(plan_name),
         pods.claim_volume("store", settings.claim_name),
         # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.spec.pod_template.shared_memory}},
     ]
-    pod = pods.pod_spec(
+    return pods.pod_spec(
         [container],
         volumes,
         job.spec.scheduling,
+        **storage.kept_together(settings),
         terminationGracePeriodSeconds=job.spec.checkpoints.grace_period_seconds,
     )
-    return jobs.plan_config_map(name, plan(job, run, number, settings), marks, owner), jobs.job(name, pod, marks, owner)
 
 
 def _adapter(adapter: Adapter) -> LoraPlan | None:
@@ -98,13 +166,23 @@ def _adapter(adapter: Adapter) -> LoraPlan | None:
     )
 
 
-def _hyperparameters(job: FineTuneJob) -> Hyperparameters:
+def _validation(spec: ValidationSpec) -> ValidationPlan:
+    early = spec.early_stopping
+    return ValidationPlan(
+        interval_steps=spec.interval_steps,
+        max_rows=spec.max_rows,
+        keep_best=spec.keep_best,
+        early_stopping=EarlyStoppingPlan(patience=early.patience, min_delta=early.min_delta) if early else None,
+    )
+
+
+def _hyperparameters(job: FineTuneJob, terms: Terms) -> Hyperparameters:
     spec = job.spec.hyperparameters
     return Hyperparameters(
         epochs=spec.epochs,
         learning_rate=spec.learning_rate or default_learning_rate(job.spec.method, job.spec.adapter.type),
         global_batch_size=spec.global_batch_size,
-        micro_batch_size=spec.micro_batch_size,
+        micro_batch_size=terms.micro_batch_size or spec.micro_batch_size,
         max_length=None if isinstance(spec.max_length, str) else spec.max_length,
         packing=spec.packing,
         warmup_steps=spec.warmup_steps,

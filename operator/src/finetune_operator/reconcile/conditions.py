@@ -57,11 +57,25 @@ class ConditionSet:
         self.set(RECONCILING, True, reason, message)
         self.remove(STALLED)
 
+    def idle(self, reason: str, message: str = "") -> None:
+        """Nothing is wanted at present: neither on its way nor stuck."""
+        self.set(READY, False, reason, message)
+        self.remove(RECONCILING, STALLED)
+
     def stalled(self, reason: str, message: str) -> None:
         """Nothing will change unless somebody does something; the message says what."""
         self.set(READY, False, reason, message)
         self.set(STALLED, True, reason, message)
         self.remove(RECONCILING)
+
+    def since(self, type_: str) -> datetime:
+        """Since when a condition that is there has had its status."""
+        return self._conditions[type_].last_transition_time
+
+    def said(self, type_: str) -> tuple[str, str]:
+        """A condition's reason and message; empty where there is none."""
+        condition = self._conditions.get(type_)
+        return (condition.reason, condition.message) if condition else ("", "")
 
     def to_list(self) -> list[Condition]:
         """In the order of their types, so that equal sets are equal lists."""
@@ -71,3 +85,8 @@ class ConditionSet:
         """Whether a condition is True."""
         condition = self._conditions.get(type_)
         return condition is not None and condition.status is ConditionStatus.TRUE
+
+    def denies(self, type_: str) -> bool:
+        """Whether a condition is said to be False."""
+        condition = self._conditions.get(type_)
+        return condition is not None and condition.status is ConditionStatus.FALSE

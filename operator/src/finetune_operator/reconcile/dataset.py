@@ -25,6 +25,7 @@ from finetune_operator.reconcile.resources import (
     to_create,
     with_plan,
 )
+from finetune_operator.reconcile.storage import note_one_node
 from finetune_operator.settings import Settings
 
 SOURCE_POLL_SECONDS = 5.0
@@ -47,11 +48,20 @@ def preparation_key(dataset: Dataset) -> str:
     # Defaults are left out: a field that a later release adds must not make every Dataset read its source again.
     spec = dataset.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     decisive = {name: spec[name] for name in _DECISIVE if name in spec}
+    token = _token(dataset)
+    if token:
+        decisive["rerun"] = token
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 
-_DECISIVE = ("source", "format", "columns", "prepare", "split", "rerun", "license")
+_DECISIVE = ("source", "format", "columns", "prepare", "split", "license")
 """Fields of the spec whose edit reads the source again; the others say where and with what the pod runs."""
+
+
+def _token(dataset: Dataset) -> str | None:
+    """The word in spec.rerun; one that was removed still stands for the reading that it asked for."""
+    revision = dataset.status.revision
+    return dataset.spec.rerun or (revision.rerun if revision else None)
 
 
 def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
@@ -101,7 +111,7 @@ def _prepare(dataset: Dataset, observed: Observed, conditions: ConditionSet, key
     finish = partial(_finish, dataset, observed, conditions, dataset.status.revision, key)
     match state:
         case oneshot.Done(result):
-            revision = _revision(result, key, dataset.status.revision, now)
+            revision = _revision(dataset, result, key, now)
             conditions.ready("RevisionReady", _summary(revision))
             event = Event("Normal", "RevisionReady", _summary(revision))
             return _finish(dataset, observed, conditions, revision, key, events=(event,))
@@ -109,8 +119,8 @@ def _prepare(dataset: Dataset, observed: Observed, conditions: ConditionSet, key
             conditions.stalled(failure.reason, oneshot.explain(failure))
             event = Event("Warning", failure.reason, failure.message)
             return finish(failure=failure, events=() if dataset.status.failure == failure else (event,))
-        case oneshot.Working(reason, message) as working:
-            conditions.waiting("Preparing", f"{reason}: {message}" if message else "reading the source")
+        case oneshot.Working() as working:
+            conditions.waiting(*working.condition("Preparing", "reading the source"))
             return finish(failure=working.failure, wake_after=seconds_until([working.until], now))
         case oneshot.Outdated(job):
             conditions.waiting("Preparing", "starting again as the edited spec says")
@@ -143,6 +153,7 @@ def _finish(
     wake_after: float | None = None,
 ) -> Outcome:
     note_denials(conditions, observed)
+    note_one_node(conditions, observed)
     status = DatasetStatus.model_validate(
         {
             "observed_generation": dataset.metadata.generation,
@@ -167,15 +178,17 @@ def _phase(conditions: ConditionSet) -> str:
     return "Failed" if conditions.holds("Stalled") else "Preparing"
 
 
-def _revision(result: DatasetResult, key: str, before: Revision | None, now: datetime) -> Revision:
+def _revision(dataset: Dataset, result: DatasetResult, key: str, now: datetime) -> Revision:
     """The revision that a reading made; one that found the same rows again is as old as before."""
     assert result.revision is not None
     assert result.format is not None
+    before = dataset.status.revision
     is_known = before is not None and before.digest == result.revision.digest
     return Revision(
         digest=result.revision.digest,
         uri=result.revision.uri,
         key=key,
+        rerun=_token(dataset),
         created_at=before.created_at if before and is_known else now.replace(microsecond=0),
         format=result.format.value,
         rows=RowCounts(read=result.rows_read, kept=result.rows_kept),

@@ -16,12 +16,20 @@ from finetune_operator.api.finetunejobstatus import (
     ScoreStatus,
     TimingStatus,
 )
-from finetune_operator.manifests import staging, training
+from finetune_operator.api.queueing import QueueStatus
+from finetune_operator.manifests import evaluating, resolving, staging, training
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile import multinode
 from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.endings import name_of
+from finetune_operator.reconcile.limits import Usage
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.resources import missing_claim, note_denials, stale_children, to_create
+from finetune_operator.reconcile.storage import note_one_node
+
+SUSPENDED = "Suspended"
+EVALUATED = "Evaluated"
 
 HISTORY = 10
 """Entries that lists in status keep: a status that the API server refuses would be a wedge."""
@@ -40,13 +48,21 @@ class Draft:
     attempts_total: int
     retries_used: int
     stalled_disruptions: int
+    used: Usage
     progress: ProgressStatus | None
     evaluation: list[ScoreStatus]
     timings: list[TimingStatus]
     artifact: ArtifactStatus | None
+    evaluation_key: str | None = None
+    evaluation_failure: JobFailure | None = None
+    evaluation_run: str | None = None
+    """The label of the evaluation that goes on now; finished ones go."""
+    queue: QueueStatus | None = None
     stage_failure: JobFailure | None = None
     stage_run: str | None = None
     """The label of the resolution that goes on now; None keeps the finished one."""
+    resolve_run: str | None = None
+    """The label of the look-up of a lost attempt that goes on now; finished ones go."""
     create: tuple[Manifest, ...] = ()
     delete: tuple[ChildName, ...] = ()
     events: list[Event] = field(default_factory=list)
@@ -66,10 +82,13 @@ class Draft:
             attempts_total=status.attempts_total,
             retries_used=status.retries_used,
             stalled_disruptions=status.stalled_disruptions,
+            used=Usage(status.seconds_total, status.gpu_seconds_total),
             progress=status.progress,
             evaluation=list(status.evaluation),
+            evaluation_key=status.evaluation_key,
             timings=list(status.timings),
             artifact=status.artifact,
+            queue=status.queue,
         )
 
     def wake(self, seconds: float | None) -> None:
@@ -77,11 +96,28 @@ class Draft:
         wishes = [wish for wish in (self.wake_after, seconds) if wish is not None]
         self.wake_after = min(wishes, default=None)
 
-    def make(self, wanted: tuple[Manifest, ...]) -> None:
-        """Create a Job and what it needs, once nothing from before an edit is in the way."""
+    def make(self, wanted: tuple[Manifest, ...]) -> bool:
+        """Create a Job and what it needs, once nothing from before an edit is in the way; answers whether it is made.
+
+        What the API server has refused is asked for again, but not taken for made.
+        """
         wishes = missing_claim(self.observed, self.job.metadata.namespace) + wanted
         self.create, delete = to_create(self.observed, wishes, self.job.metadata.generation)
         self.delete += delete
+        return bool(self.create) and not any(name_of(manifest) in self.observed.denials for manifest in wishes)
+
+    def latched(self) -> int:
+        """The last attempt of the run whose end stands."""
+        return max((attempt.number for attempt in self.attempts), default=0)
+
+    def note(self, attempt: Attempt, used: Usage) -> None:
+        """An attempt is over: what it was, and what it has used."""
+        used_seconds = {"seconds": round(used.seconds), "gpu_seconds": round(used.gpu_seconds)}
+        self.attempts.append(attempt.model_copy(update=used_seconds))
+        self.attempts_total += 1
+        self.used = self.used.plus(used)
+        if self.run is not None and self.run.attempt < attempt.number:
+            self.run = self.run.model_copy(update={"attempt": attempt.number})
 
     def reopen(self, run: Run) -> None:
         """Try a run (again), unless its artifact is at hand: an earlier failure, or a lost success, counts no more."""
@@ -104,12 +140,14 @@ class Draft:
         """Another run begins; artifact and scores of the last one stay until it has its own."""
         self.attempts = []
         self.attempts_total = self.retries_used = self.stalled_disruptions = 0
-        self.progress = None
-        self.conditions.remove("Running", "Evaluated", "Complete", "Failed")
+        self.used = Usage(0, 0)
+        self.progress = self.queue = None
+        self.conditions.remove("Admitted", "Running", EVALUATED, "Complete", "Failed", SUSPENDED)
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
         note_denials(self.conditions, self.observed)
+        note_one_node(self.conditions, self.observed)
         status = FineTuneJobStatus(
             observed_generation=self.job.metadata.generation,
             conditions=self.conditions.to_list(),
@@ -120,17 +158,24 @@ class Draft:
             runs=self.runs[-HISTORY:],
             progress=self.progress,
             attempts=self.attempts[-HISTORY:],
+            queue=self.queue,
             attempts_total=self.attempts_total,
             retries_used=self.retries_used,
             stalled_disruptions=self.stalled_disruptions,
+            seconds_total=round(self.used.seconds),
+            gpu_seconds_total=round(self.used.gpu_seconds),
             evaluation=self.evaluation,
+            evaluation_key=self.evaluation_key,
+            evaluation_failure=self.evaluation_failure,
             timings=self.timings,
             artifact=self.artifact,
         )
         return Outcome(
             create=self.create,
             status=status.to_dict(),
-            delete=self.delete + stale_children(self.observed, self._belongs),
+            delete=self.delete
+            + stale_children(self.observed, self._belongs)
+            + multinode.idle_services(self.observed, self.create),
             events=tuple(self.events),
             wake_after=self.wake_after,
         )
@@ -139,6 +184,10 @@ class Draft:
         """Whether a child belongs to the present run or resolution; what another edit left behind is stopped."""
         if role == training.ROLE:
             return self.run is None or run == self.run.key[:16]
+        if role == resolving.ROLE:
+            return run == self.resolve_run
+        if role == evaluating.ROLE:
+            return run == self.evaluation_run
         return role != staging.ROLE or self.stage_run is None or run == self.stage_run
 
     def _phase(self) -> str:
@@ -147,8 +196,14 @@ class Draft:
             return "Succeeded"
         if conditions.holds("Stalled"):
             return "Failed"
+        if conditions.holds(SUSPENDED):
+            return "Suspended"
+        if conditions.holds("Complete"):
+            return "Evaluating"
         if conditions.holds("Running"):
             return self.progress.phase or "Training" if self.progress else "Loading"
         if not conditions.holds("DatasetReady"):
             return "WaitingForDataset"
-        return "Staging" if not conditions.holds("Staged") else "Starting"
+        if not conditions.holds("Staged"):
+            return "Staging"
+        return "Queued" if conditions.denies("Admitted") else "Starting"

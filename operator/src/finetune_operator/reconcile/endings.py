@@ -1,12 +1,14 @@
-"""How a Job of ours ended, or what keeps it from running, with a name for each cause."""
+"""How a Job of ours ended, or that it does not run, with a name for each cause."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from finetune_contract.failure import Failure, FailureReason, reason_of_exit_code
+from finetune_contract.failure import Failure, FailureReason
 from finetune_operator.manifests.naming import ANNOTATION_GENERATION, LABEL_ATTEMPT, LABEL_ROLE, LABEL_RUN, Manifest
+from finetune_operator.reconcile.ranks import are_missing, first_failed, newest_of_each
+from finetune_operator.reconcile.troubles import NO_REPORTS, Reports, Trouble, failure_of_exit, pod_trouble
 
 _DISRUPTIONS = {
     "PreemptionByScheduler": FailureReason.PREEMPTED,
@@ -17,13 +19,11 @@ _DISRUPTIONS = {
 }
 """Reasons of the DisruptionTarget condition (Kubernetes documentation, "Pod disruption conditions")."""
 
-_IMAGE_TROUBLE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
-_CONFIG_TROUBLE = {"CreateContainerConfigError", "CreateContainerError"}
-
 _UNSEEN = {"ContainerStatusUnknown", "Unknown"}
 """Reasons of a terminated container whose end nobody saw: the kubelet's and containerd's words after a node's crash."""
 
-_SIGKILL = 137
+_OWN_LIMIT = ("ephemeral storage limit", "ephemeral local storage usage", "Usage of EmptyDir volume")
+"""What the kubelet says of a pod that it evicts for what the pod itself has written; else the node was full."""
 
 LAST_WORD = timedelta(seconds=15)
 """How long after a Job's end its pod's last state may take to arrive: Jobs and Pods are watched apart."""
@@ -39,13 +39,6 @@ class Ending:
     """The cause as Kubernetes tells it; None after exit code 0."""
     node: str | None = None
     seconds: int = 0
-
-
-class Trouble(NamedTuple):
-    """What keeps a Job's pod from running, or says that it does not run yet."""
-
-    reason: str
-    message: str
 
 
 class Numbered(NamedTuple):
@@ -94,6 +87,12 @@ def pods_of(job: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
     return sorted(owned, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
 
+def node_of(job: Manifest, pods: Iterable[Manifest]) -> str | None:
+    """Where the Job's newest pod is."""
+    own = pods_of(job, pods)
+    return (own[-1].get("spec") or {}).get("nodeName") if own else None
+
+
 def finished_at(job: Manifest) -> datetime | None:
     """When the Job came to an end; None while it has not."""
     for condition in (job.get("status") or {}).get("conditions") or ():
@@ -107,27 +106,38 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
     finished = finished_at(job)
     if finished is None:
         return None
-    own = pods_of(job, pods)
-    if not (own and _has_ended(own[-1])) and now < finished + LAST_WORD:
+    own = newest_of_each(pods_of(job, pods))
+    all_have_ended = not are_missing(job, own) and all(_has_ended(pod) for pod in own)
+    if not all_have_ended and now < finished + LAST_WORD:
         return None
     if not own:
         message = "its pod is gone and nobody saw how it ended"
         return Ending("", Failure(reason=FailureReason.UNKNOWN, message=message))
-    pod = own[-1]
-    terminated = _terminated(pod)
+    pod = _deciding(own)
+    terminated = terminated_of(pod)
     node = (pod.get("spec") or {}).get("nodeName")
     if terminated is None:
         return Ending("", _without_exit(pod), node)
+    failure = _cause(pod, terminated)
+    # Such a pod is told to stop like a preempted one, and can say no more than that.
+    is_own_disk = failure is not None and failure.reason is FailureReason.EPHEMERAL_STORAGE_FULL
     return Ending(
-        message=str(terminated.get("message") or ""),
-        failure=_cause(pod, terminated),
+        message="" if is_own_disk else str(terminated.get("message") or ""),
+        failure=failure,
         node=node,
-        seconds=_seconds(terminated),
+        seconds=seconds_of(terminated),
     )
 
 
+def _deciding(pods: Sequence[Manifest]) -> Manifest:
+    """The pod that tells how the Job ended: of several ranks the one that failed first, else rank 0's."""
+    ends = [(pod, terminated_of(pod)) for pod in pods]
+    causes = [(pod, end, _cause(pod, end) if end else _without_exit(pod)) for pod, end in ends]
+    return first_failed((pod, end, cause) for pod, end, cause in causes if cause) or pods[0]
+
+
 def _has_ended(pod: Manifest) -> bool:
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or _terminated(pod) is not None
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or terminated_of(pod) is not None
 
 
 def last_word_at(job: Manifest) -> datetime | None:
@@ -136,14 +146,22 @@ def last_word_at(job: Manifest) -> datetime | None:
     return finished + LAST_WORD if finished else None
 
 
-def trouble_of(job: Manifest, pods: Sequence[Manifest]) -> Trouble | None:
+def trouble_of(job: Manifest, pods: Sequence[Manifest], reports: Reports = NO_REPORTS) -> Trouble | None:
     """What keeps the Job's newest pod from running; None when it runs."""
     if finished_at(job) is not None:
         return Trouble("Ending", "waiting for the pod's last word")
-    own = [pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")]
-    if not own:
-        return Trouble("PodPending", "waiting for the Job controller to create the pod")
-    return pod_trouble(own[-1])
+    if is_suspended(job):
+        return Trouble("Suspended", "the Job is suspended")
+    own = newest_of_each([pod for pod in pods_of(job, pods) if not pod["metadata"].get("deletionTimestamp")])
+    if are_missing(job, own):
+        waiting = Trouble("PodPending", "waiting for the Job controller to create the pod")
+        return reports.by_uid.get(job["metadata"]["uid"], waiting)
+    return next((trouble for pod in own if (trouble := pod_trouble(pod, reports))), None)
+
+
+def is_suspended(job: Manifest) -> bool:
+    """Whether the Job has, or is about to have, no pods until somebody lets it go on: Kueue."""
+    return bool((job.get("spec") or {}).get("suspend"))
 
 
 def is_outdated(job: Manifest, pods: Sequence[Manifest], generation: int) -> bool:
@@ -152,36 +170,8 @@ def is_outdated(job: Manifest, pods: Sequence[Manifest], generation: int) -> boo
     return is_other and finished_at(job) is None and trouble_of(job, pods) is not None
 
 
-def pod_trouble(pod: Manifest) -> Trouble | None:
-    """What keeps a pod from running; None when it runs."""
-    status = pod.get("status") or {}
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return Trouble(FailureReason.UNSCHEDULABLE.value, str(condition.get("message", "")))
-    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        state = container.get("state") or {}
-        waiting = state.get("waiting")
-        if waiting:
-            trouble = _waiting(container["name"], waiting)
-            if trouble:
-                return trouble
-    if status.get("phase") in (None, "Pending"):
-        return Trouble("PodStarting", "the pod is starting")
-    return None
-
-
-def _waiting(container: str, waiting: dict[str, Any]) -> Trouble | None:
-    reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
-    if reason in _IMAGE_TROUBLE:
-        return Trouble(FailureReason.IMAGE_PULL_FAILED.value, message or reason)
-    if reason in _CONFIG_TROUBLE:
-        return Trouble(reason, message)
-    if reason == "CrashLoopBackOff":
-        return Trouble(reason, f"container {container}: {message}")
-    return None
-
-
-def _terminated(pod: Manifest) -> dict[str, Any] | None:
+def terminated_of(pod: Manifest) -> dict[str, Any] | None:
+    """How the pod's container ended; None while it has not, or nobody saw it."""
     for container in (pod.get("status") or {}).get("containerStatuses") or ():
         terminated = (container.get("state") or {}).get("terminated")
         if terminated:
@@ -201,16 +191,13 @@ def _cause(pod: Manifest, terminated: dict[str, Any]) -> Failure | None:
     if code == 0:
         return None
     if terminated.get("reason") == "OOMKilled":
-        return Failure(reason=FailureReason.HOST_OUT_OF_MEMORY, message="the container exceeded its memory limit")
+        return failure_of_exit(terminated)
     disruption = _disruption(pod)
     if disruption:
         return disruption
     if terminated.get("reason") in _UNSEEN:
         return Failure(reason=FailureReason.NODE_LOST, message="the node restarted or lost the container")
-    tail = str(terminated.get("message") or f"exit code {code}")[-1000:]
-    # The kernel's memory killer is OOMKilled above; whoever else sent the signal, a new attempt can help.
-    reason = FailureReason.TRAINER_CRASHED if code == _SIGKILL else reason_of_exit_code(code)
-    return Failure(reason=reason, message=tail)
+    return failure_of_exit(terminated)
 
 
 def _disruption(pod: Manifest) -> Failure | None:
@@ -219,14 +206,19 @@ def _disruption(pod: Manifest) -> Failure | None:
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             reason = _DISRUPTIONS.get(condition.get("reason", ""), FailureReason.EVICTED)
             return Failure(reason=reason, message=str(condition.get("message", ""))[:1000])
+    if status.get("reason") == "DeadlineExceeded":
+        return Failure(reason=FailureReason.DEADLINE_EXCEEDED, message=str(status.get("message", ""))[:1000])
     if status.get("reason") == "Evicted":
-        return Failure(reason=FailureReason.EVICTED, message=str(status.get("message", ""))[:1000])
+        words = str(status.get("message", ""))[:1000]
+        own = any(sign in words for sign in _OWN_LIMIT)
+        return Failure(reason=FailureReason.EPHEMERAL_STORAGE_FULL if own else FailureReason.EVICTED, message=words)
     if pod["metadata"].get("deletionTimestamp"):
         return Failure(reason=FailureReason.POD_DELETED, message="the pod was deleted while it ran")
     return None
 
 
-def _seconds(terminated: dict[str, Any]) -> int:
+def seconds_of(terminated: Mapping[str, Any]) -> int:
+    """How long a container ran."""
     if not terminated.get("startedAt") or not terminated.get("finishedAt"):
         return 0
     start, end = (datetime.fromisoformat(terminated[key]) for key in ("startedAt", "finishedAt"))

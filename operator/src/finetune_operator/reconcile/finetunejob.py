@@ -14,17 +14,14 @@ from typing import Any
 from finetune_contract.failure import Failure, FailureReason
 from finetune_contract.plans import RowFormat, RunIngredients, StoredReference, unfit_rows
 from finetune_contract.results import StageResult
-from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.api.finetunejobstatus import (
-    OtherInput,
-    ResolvedInputs,
-    Run,
-)
+from finetune_operator.api.finetunejob import FineTuneJob, Reuse
+from finetune_operator.api.finetunejobstatus import OtherInput, ResolvedInputs, Run, RunRecord
 from finetune_operator.manifests import jobs, staging
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import attempts, oneshot, upstream
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import Draft
+from finetune_operator.reconcile.lineage import named_in
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Event, Outcome
 from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, read, ready_message, seconds_until, with_plan
@@ -39,7 +36,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     found = [Reference("PersistentVolumeClaim", settings.claim_name)]
     if "dataset" in spec:
         found.append(Reference("Dataset", spec["dataset"]["name"]))
-    found += [Reference("FineTuneJob", name) for name in upstream.named_in(spec)]
+    found += [Reference("FineTuneJob", name) for name in named_in(spec)]
     if "persistentVolumeClaim" in base:
         found.append(Reference("PersistentVolumeClaim", base["persistentVolumeClaim"]["claimName"]))
     return tuple(found)
@@ -56,6 +53,11 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     draft.conditions.set(ACCEPTED, True, "Accepted")
     run = job.status.run
     if run is None or run.stage != spec_key(job):
+        if job.spec.suspend:
+            if run is not None:
+                attempts.advance(draft, job, run, observed, now)
+            attempts.pause(draft, "its inputs are looked up when it goes on")
+            return draft.outcome()
         resolved = _resolve(job, observed, draft, now)
         if resolved is None:
             return draft.outcome()
@@ -73,7 +75,22 @@ def spec_key(job: FineTuneJob) -> str:
     for source in base.values():
         source.pop("tokenSecretRef", None)
         source.pop("credentialsSecretRef", None)
-    return _hash({"train": job.spec.train_fields(), "base": base, "dataset": job.spec.dataset.name})
+    document = {"train": _ingredients(job), "base": base, "dataset": job.spec.dataset.name}
+    token = _token(job)
+    return _hash({**document, "rerun": token} if token else document)
+
+
+def _token(job: FineTuneJob) -> str | None:
+    """The word in spec.rerun; one that was removed still stands for the run that it asked for."""
+    return job.spec.rerun or (job.status.run.rerun if job.status.run else None)
+
+
+def _ingredients(job: FineTuneJob) -> dict[str, Any]:
+    """What of the spec makes the run key; a run that may reuse nothing is this object's own, once for each token."""
+    fields = job.spec.train_fields()
+    if job.spec.reuse is Reuse.NEVER:
+        fields["reuse"] = f"{job.metadata.uid}/{_token(job) or ''}"
+    return fields
 
 
 @dataclass(frozen=True)
@@ -129,10 +146,10 @@ def _stage(
             draft.conditions.stalled(failure.reason, oneshot.explain(failure))
             if job.status.stage_failure != failure:
                 draft.events.append(Event("Warning", failure.reason, failure.message))
-        case oneshot.Working(reason, message) as working:
+        case oneshot.Working() as working:
             draft.stage_failure = working.failure
             draft.wake(seconds_until([working.until], now))
-            _staging(draft.conditions, f"{reason}: {message}" if message else "bringing the base model into the store")
+            _base_waits(draft.conditions, *working.condition("Staging", "bringing the base model into the store"))
         case oneshot.Outdated(outdated):
             draft.stage_failure = job.status.stage_failure
             draft.delete += with_plan(observed, outdated)
@@ -180,8 +197,9 @@ def _stage_job(
         key=key,
         number=number,
         stored=found.base,
-        run=RunIngredients(train_fields=job.spec.train_fields(), dataset=dataset.digest, inputs=found.others),
+        run=RunIngredients(train_fields=_ingredients(job), dataset=dataset.digest, inputs=found.others),
         scheduling=job.spec.scheduling,
+        template=job.spec.pod_template,
         settings=observed.settings,
     )
 
@@ -250,6 +268,8 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
         stage=spec_key(job),
         generation=job.metadata.generation,
         started_at=now.replace(microsecond=0),
+        rerun=_token(job),
+        attempt=previous.attempt if previous and same else 0,
         inputs=ResolvedInputs(
             dataset=resolved.dataset.digest,
             dataset_uri=resolved.dataset.uri,
@@ -263,6 +283,9 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
         ),
     )
     if not same:
+        if previous is not None and draft.record_of(previous) is None:
+            draft.runs.append(RunRecord(key=previous.key, outcome="Cancelled"))
+            draft.events.append(Event("Normal", "Cancelled", f"run {previous.key[:12]} makes way for {run.key[:12]}"))
         draft.forget_attempts()
     draft.reopen(run)
     if result.outcome:

@@ -30,6 +30,7 @@ from finetune_operator.reconcile.resources import (
     stale_children,
 )
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass, find_base, fits, pending_message
+from finetune_operator.reconcile.storage import note_one_node
 from finetune_operator.settings import Settings
 
 AVAILABLE = "Available"
@@ -141,8 +142,8 @@ def _judge(this: Pass, config_map: str) -> None:
     ]
     this.conditions.set(AVAILABLE, ready > 0, "PodsReady" if ready else "NoPodReady", f"{ready} pods are ready")
     if not done:
-        reason, message = rollout.hindrance(this.observed)
-        this.conditions.waiting(reason, message)
+        hindrance = rollout.hindrance(this.observed)
+        this.conditions.waiting(hindrance.reason, hindrance.advice)
     elif all(adapter.digest for adapter in this.adapters):
         this.conditions.ready("Serving", f"{len(this.adapters)} adapters proven on {ready} pods")
         this.delete += rollout.old_plans(this.observed, config_map)
@@ -154,6 +155,7 @@ def _outcome(this: Pass) -> Outcome:
     item = rollout.child_of(this.deployment, this.observed)
     served = bool(this.apply)
     note_denials(this.conditions, this.observed)
+    note_one_node(this.conditions, this.observed)
     status = ModelDeploymentStatus.model_validate(
         {
             "observed_generation": this.deployment.metadata.generation,

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from finetune_contract.results import Progress
+from finetune_operator.reconcile.admission import Admission
+from finetune_operator.reconcile.troubles import NO_REPORTS, Reports
 from finetune_operator.settings import Settings
 
 
@@ -27,14 +29,19 @@ class Observed:
     Pods that are gone stay among them, marked with `metadata.deletionTimestamp`, while a Job of theirs is there.
     """
     references: Mapping[Reference, dict[str, Any] | None] = field(default_factory=dict)
-    """What `references` asked for; None where there is no such object."""
+    """What `references` asked for, and the jobs above a job (see `lineage`); None where there is no such object."""
     progress: Progress | None = None
     """What the newest running training pod said last."""
+    admissions: Mapping[str, Admission] = field(default_factory=dict)
+    """Uid of a Job that waits in a queue -> what Kueue says of it."""
     denials: Mapping[str, str] = field(default_factory=dict)
     """Name of an object that the API server refused to create or change -> its words (quota, admission, schema).
 
     Go on asking for the object in `create` or `apply`: the engine tries again with back-off until it is let in.
     """
+
+    reports: Reports = NO_REPORTS
+    """What Events say about children and claims that do not get on and do not say why."""
 
     def of(self, kind: str) -> tuple[dict[str, Any], ...]:
         """The children of one kind, oldest first."""

@@ -11,6 +11,7 @@ from finetune_contract.base import Document
 from finetune_contract.failure import Failure, FailureReason, policy_of, reason_of
 from finetune_operator.api.base import JobFailure
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile.admission import waits_for
 from finetune_operator.reconcile.endings import (
     Ending,
     ending_of,
@@ -23,6 +24,7 @@ from finetune_operator.reconcile.endings import (
     trouble_of,
 )
 from finetune_operator.reconcile.observed import Observed
+from finetune_operator.reconcile.troubles import Trouble
 
 LIMIT = 3
 """Tries of a Job whose failure may pass; as many again after an edit. Disruptions are met with patience."""
@@ -32,6 +34,9 @@ MESSAGE_LIMIT = 2048
 
 DELAYS = (timedelta(seconds=10), timedelta(seconds=60))
 """Waits before the second and third try."""
+
+_PASSING = ("PodPending", "PodStarting", "Ending")
+"""Troubles of every Job on its way."""
 
 Result = TypeVar("Result", bound=Document)
 
@@ -50,12 +55,20 @@ class Wanted:
 class Working:
     """The Job is there and has not ended."""
 
-    reason: str
-    message: str
+    trouble: Trouble | None = None
+    """What keeps it from running."""
     failure: JobFailure | None = None
     """Why the one before failed."""
     until: datetime | None = None
     """When a Job that has ended is judged even if nothing more is heard of its pod."""
+
+    def condition(self, reason: str, message: str) -> tuple[str, str]:
+        """Reason and message of a condition: the cause where it has a name, else what the Job is for."""
+        if self.trouble is None:
+            return reason, message
+        if self.trouble.reason in _PASSING:
+            return reason, f"{self.trouble.reason}: {self.trouble.message}"
+        return self.trouble.reason, self.trouble.advice
 
 
 @dataclass(frozen=True)
@@ -107,8 +120,9 @@ def state_of(
     if ending is None and is_outdated(newest, observed.of("Pod"), generation):
         return Outdated(newest)
     if ending is None:
-        reason, message = trouble_of(newest, observed.of("Pod")) or ("Running", "")
-        return Working(reason, message, failure=None if known else latched, until=last_word_at(newest))
+        held_back = waits_for(newest, observed.admissions.get(newest["metadata"]["uid"]), now)
+        trouble = held_back or trouble_of(newest, observed.of("Pod"), observed.reports)
+        return Working(trouble, failure=None if known else latched, until=last_word_at(newest))
     if known is None:
         outcome = _read(ending, parse, failure_in)
         if not isinstance(outcome, Failure):

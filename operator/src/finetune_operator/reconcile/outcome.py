@@ -13,6 +13,8 @@ class ChildName(NamedTuple):
     name: str
     uid: str
     """Deletion is refused by the API server if the object has been re-created since."""
+    foreground: bool = False
+    """Whether the object stays until its dependents are gone."""
 
 
 @dataclass(frozen=True)

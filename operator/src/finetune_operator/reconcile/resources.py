@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from finetune_contract.failure import FailureReason
 from finetune_operator.api.base import ApiModel, Condition, ResourceStatus
 from finetune_operator.manifests import storage
-from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
+from finetune_operator.manifests.naming import LABEL_QUEUE, LABEL_ROLE, LABEL_RUN, Manifest
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import generation_of, label_of, name_of
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Outcome
+from finetune_operator.reconcile.troubles import Trouble, refusal
 
 ACCEPTED = "Accepted"
 
@@ -63,12 +63,8 @@ def note_denials(conditions: ConditionSet, observed: Observed) -> None:
     """Say that the API server refused a child, in its own words: quota, Pod Security or a webhook."""
     if observed.denials:
         message = "; ".join(f"{name}: {words}" for name, words in sorted(observed.denials.items()))
-        reason = next((reason.value for sign, reason in _REFUSALS if sign in message), "CreationDenied")
-        conditions.waiting(reason, f"the API server refused {message}")
-
-
-_REFUSALS = (("exceeded quota", FailureReason.QUOTA_EXCEEDED), ("PodSecurity", FailureReason.POD_SECURITY_DENIED))
-"""What admission plugins of Kubernetes say -> the reason."""
+        trouble = Trouble(refusal(message), f"the API server refused {message}")
+        conditions.waiting(trouble.reason, trouble.advice)
 
 
 def stale_children(observed: Observed, keep: Callable[[str, str], bool]) -> tuple[ChildName, ...]:
@@ -106,8 +102,12 @@ def _doomed(kind: str, items: Iterable[Manifest]) -> tuple[ChildName, ...]:
 
 
 def child(kind: str, item: Manifest) -> ChildName:
-    """A child as something to delete."""
-    return ChildName(kind, name_of(item), item["metadata"]["uid"])
+    """A child as something to delete.
+
+    A queued Job stays until its Workload is gone: Kueue finds Workloads by their Job's name, and would start a new Job
+    of the same name by what the old one's says.
+    """
+    return ChildName(kind, name_of(item), item["metadata"]["uid"], foreground=bool(label_of(item, LABEL_QUEUE)))
 
 
 def seconds_until(times: Iterable[datetime | None], now: datetime) -> float | None:

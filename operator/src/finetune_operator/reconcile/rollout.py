@@ -3,10 +3,11 @@
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import serving
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
-from finetune_operator.reconcile.endings import Trouble, generation_of, label_of, name_of, pod_trouble
+from finetune_operator.reconcile.endings import generation_of, label_of, name_of
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import ChildName
 from finetune_operator.reconcile.resources import child
+from finetune_operator.reconcile.troubles import POD_STARTING, Trouble, pod_trouble, refusal, stable
 
 
 def child_of(deployment: ModelDeployment, observed: Observed) -> Manifest | None:
@@ -36,9 +37,15 @@ def ready_replicas(item: Manifest | None) -> int:
 
 def hindrance(observed: Observed) -> Trouble:
     """What a roll-out waits for."""
+    for item in observed.of("Deployment"):
+        for condition in (item.get("status") or {}).get("conditions") or ():
+            if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+                words = stable(str(condition.get("message", "")))
+                return Trouble(refusal(words), f"a pod was refused: {words}")
     for pod in observed.of("Pod"):
-        trouble = None if pod["metadata"].get("deletionTimestamp") else pod_trouble(pod)
-        if trouble:
+        trouble = None if pod["metadata"].get("deletionTimestamp") else pod_trouble(pod, observed.reports)
+        # Old pods run while new ones start: naming that would have the reason go back and forth in every roll-out.
+        if trouble and trouble.reason != POD_STARTING:
             return Trouble(trouble.reason, f"pod {name_of(pod)}: {trouble.message}")
     return Trouble("Proving", "pods are loading the model and proving the adapters")
 

@@ -123,10 +123,10 @@ def _run_stage(this: Pass, key: str, stored: StoredReference | None) -> None:
         case oneshot.Outdated(job):
             this.delete += with_plan(this.observed, job)
             this.conditions.waiting("Staging", "starting again as the edited spec says")
-        case oneshot.Working(reason, message) as working:
+        case oneshot.Working() as working:
             this.stage_failure = working.failure
             this.wake_after = seconds_until([working.until], this.now)
-            this.conditions.waiting("Staging", f"{reason}: {message}" if message else "staging the base model")
+            this.conditions.waiting(*working.condition("Staging", "staging the base model"))
         case oneshot.Wanted() as wanted:
             this.stage_failure = wanted.failure
             this.conditions.waiting("Staging", "staging the base model")
@@ -148,6 +148,7 @@ def _stage_job(this: Pass, key: str, number: int, stored: StoredReference | None
         stored=stored,
         run=None,
         scheduling=deployment.spec.scheduling,
+        template=deployment.spec.pod_template,
         settings=this.observed.settings,
     )
 

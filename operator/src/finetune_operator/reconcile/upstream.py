@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from finetune_contract.plans import Method, StoredReference
 from finetune_contract.results import ArtifactType
@@ -11,6 +10,7 @@ from finetune_operator.api.methods import RewardSource
 from finetune_operator.manifests.methods import ADAPTER, TEACHER, TEACHER_ADAPTER, reward_part
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.lineage import circle
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.resources import ready_message
 
@@ -25,30 +25,19 @@ class Upstream:
     """What else the run learns from, by part."""
 
 
-def named_in(spec: dict[str, Any]) -> Iterator[str]:
-    """The FineTuneJobs that a spec names; a spec that is not valid names what it can."""
-    rewards = [
-        reward for method in ("grpo", "rloo") for reward in (spec.get(method) or {}).get("rewards") or ()
-    ]  # fmt: skip
-    places = [spec.get("baseModel"), (spec.get("distillation") or {}).get("teacher"), *rewards]
-    for place in places:
-        if name := ((place or {}).get("fineTuneJob") or {}).get("name"):
-            yield name
-
-
 def find(job: FineTuneJob, observed: Observed, conditions: ConditionSet) -> Upstream | None:
     """What other jobs have to have made; None while something is missing, with the conditions saying what."""
     base: StoredReference | None = None
     others: dict[str, StoredReference] = {}
     if job.spec.base_model.fine_tune_job:
         path = "spec.baseModel.fineTuneJob.name"
-        found = _model_of(job.spec.base_model.fine_tune_job.name, path, "Base", observed, conditions)
+        found = _model_of(job.metadata.name, job.spec.base_model.fine_tune_job.name, path, "Base", observed, conditions)
         if found is None:
             return None
         base, adapter = found
         others |= {ADAPTER: adapter} if adapter else {}
     for number, path, name in _reward_jobs(job):
-        artifact = _artifact(name, path, "Reward", observed, conditions)
+        artifact = _artifact(job.metadata.name, name, path, "Reward", observed, conditions)
         if artifact is None:
             return None
         if artifact["type"] != ArtifactType.REWARD_MODEL:
@@ -58,7 +47,8 @@ def find(job: FineTuneJob, observed: Observed, conditions: ConditionSet) -> Upst
         others[reward_part(number)] = _reference(artifact)
     if job.spec.distillation:
         path = "spec.distillation.teacher.fineTuneJob.name"
-        teacher = _model_of(job.spec.distillation.teacher.fine_tune_job.name, path, "Teacher", observed, conditions)
+        name = job.spec.distillation.teacher.fine_tune_job.name
+        teacher = _model_of(job.metadata.name, name, path, "Teacher", observed, conditions)
         if teacher is None:
             return None
         others[TEACHER] = teacher[0]
@@ -76,10 +66,10 @@ def _reward_jobs(job: FineTuneJob) -> Iterator[tuple[int, str, str]]:
 
 
 def _model_of(
-    name: str, path: str, part: str, observed: Observed, conditions: ConditionSet
+    job: str, name: str, path: str, part: str, observed: Observed, conditions: ConditionSet
 ) -> tuple[StoredReference, StoredReference | None] | None:
     """A language model that another job made: the model, and the adapter on it if it made one."""
-    artifact = _artifact(name, path, part, observed, conditions)
+    artifact = _artifact(job, name, path, part, observed, conditions)
     if artifact is None:
         return None
     if artifact["type"] == ArtifactType.ADAPTER:
@@ -91,13 +81,18 @@ def _model_of(
     return None
 
 
-def _artifact(name: str, path: str, part: str, observed: Observed, conditions: ConditionSet) -> Manifest | None:
+def _artifact(
+    job: str, name: str, path: str, part: str, observed: Observed, conditions: ConditionSet
+) -> Manifest | None:
     upstream = observed.references.get(Reference("FineTuneJob", name))
     if upstream is None:
         _wait(conditions, f"{part}NotFound", f"{path}: there is no FineTuneJob {name!r}; create it")
         return None
     artifact: Manifest | None = (upstream.get("status") or {}).get("artifact")
-    if artifact is None:
+    if artifact is None and (around := circle(job, name, observed.references)):
+        message = f"{path}: each waits for the result of the next: {' -> '.join(around)}; give one another base"
+        _refuse(conditions, "ReferenceCycle", message)
+    elif artifact is None:
         message = f"FineTuneJob {name!r} has no artifact yet: {ready_message(upstream)}"
         _wait(conditions, f"{part}NotReady", message)
     return artifact

@@ -15,6 +15,7 @@ from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STOR
 from finetune_contract.plans import DatasetPlan
 from finetune_contract.results import DatasetResult, DropReason, Split
 from finetune_store.edge import read_plan, run_command
+from finetune_store.retention import register
 from finetune_store.store import Store
 from finetune_trainer.data.clean import near_groups, without_exact_duplicates, without_near_duplicates
 from finetune_trainer.data.formats import Normaliser
@@ -54,6 +55,7 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
     Raises:
         FineTuneError: DatasetInvalid, BadRow or SourceUnavailable, naming file and line.
     """
+    register(store.root, plan.namespace)
     account = Account()
     files = fetch(plan.source, source_mount, scratch)
     normaliser, rows = _normalised(plan, files, account)

@@ -72,7 +72,7 @@ def _parsed(origin: Origin, line: bytes) -> RawRow | BadRow:
     except UnicodeDecodeError as error:
         return BadRow(origin, f"is not UTF-8 at byte {error.start + 1}")
     except json.JSONDecodeError as error:
-        return BadRow(origin, f"{error.msg} at column {error.colno}")
+        return BadRow(origin, f"{error.msg.removesuffix(' at')} at column {error.colno}")
     except RecursionError:
         return BadRow(origin, "is nested too deeply")
     except ValueError as error:

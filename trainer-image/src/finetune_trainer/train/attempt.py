@@ -6,6 +6,7 @@ from finetune_contract.plans import TrainingPlan
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
 from finetune_trainer.timings import Stopwatch
+from finetune_trainer.train.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,4 @@ class Attempt:
     board: ProgressBoard
     stop: Stop
     watch: Stopwatch
+    ranks: Ranks = ALONE

@@ -1,9 +1,9 @@
-"""How a global batch is cut: global = micro x accumulation x ranks, exactly."""
+"""How a global batch is cut: global = micro x accumulation x ranks, blank sequences not counted."""
 
 import logging
+import math
 from dataclasses import dataclass
 
-from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import Hyperparameters
 
 log = logging.getLogger(__name__)
@@ -34,26 +34,21 @@ class BatchPlan:
 def plan_batches(settings: Hyperparameters, ranks: int, most: int) -> BatchPlan:
     """Cut the global batch; the micro batch is the largest divisor that is allowed.
 
+    Where the ranks do not divide the global batch, some compute blank sequences (`order`); there are at most as many
+    ranks as sequences (`ranks.refuse_too_small_batch`).
+
     Args:
         settings: `global_batch_size`, and `micro_batch_size` where the user wants one.
         ranks: Processes that train together.
         most: Sequences per forward pass that are known to fit.
-
-    Raises:
-        FineTuneError: InvalidPlan when the ranks do not divide the global batch.
     """
-    if settings.global_batch_size % ranks:
-        raise FineTuneError(
-            FailureReason.INVALID_PLAN,
-            f"spec.hyperparameters.globalBatchSize: {settings.global_batch_size} cannot be divided among {ranks} "
-            "processes; use a multiple",
-        )
-    per_rank = settings.global_batch_size // ranks
+    per_rank = math.ceil(settings.global_batch_size / ranks)
+    divided = per_rank if settings.global_batch_size % ranks == 0 else settings.global_batch_size
     limit = max(1, settings.micro_batch_size or most)
-    micro = max(size for size in range(1, min(limit, per_rank) + 1) if per_rank % size == 0)
+    micro = max(size for size in range(1, min(limit, per_rank) + 1) if divided % size == 0)
     if settings.micro_batch_size is not None and micro != settings.micro_batch_size:
-        log.info("micro batch %d instead of %d, so that it divides %d", micro, settings.micro_batch_size, per_rank)
-    return BatchPlan(micro, per_rank // micro)
+        log.info("micro batch %d instead of %d, so that it divides %d", micro, settings.micro_batch_size, divided)
+    return BatchPlan(micro, math.ceil(math.ceil(settings.global_batch_size / micro) / ranks))
 
 
 def most_on_cpu(sequence_length: int) -> int:

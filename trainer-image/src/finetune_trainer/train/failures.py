@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_store.disks import reason_when_full
 from finetune_trainer.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -16,6 +17,17 @@ _TRACEBACK_LINES = 8
 _MESSAGE_LIMIT = 1024
 """Characters of a failure's message."""
 
+_PEER_SIGNS = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Connection refused",
+    "Timed out waiting",
+    "gloo/transport",
+    "NCCL",
+)
+"""What gloo and NCCL say when another rank is gone or silent; gloo raises a bare RuntimeError."""
+
 
 @contextmanager
 def named(stop: Stop) -> Iterator[None]:
@@ -25,8 +37,8 @@ def named(stop: Stop) -> Iterator[None]:
         stop: Once the pod was told to stop, whatever goes wrong is a consequence of that.
 
     Raises:
-        FineTuneError: Preempted, GpuOutOfMemory, HostOutOfMemory, StorageFull, or TrainerCrashed with the end of the
-            traceback.
+        FineTuneError: Preempted, GpuOutOfMemory, NcclTimeout, HostOutOfMemory, StorageFull, EphemeralStorageFull, or
+            TrainerCrashed with the end of the traceback.
     """
     try:
         yield
@@ -42,11 +54,18 @@ def _reason_of(error: Exception) -> FailureReason:
     text = str(error)
     if "CUDA out of memory" in text or type(error).__name__ == "OutOfMemoryError":
         return FailureReason.GPU_OUT_OF_MEMORY
+    if _is_lost_peer(error):
+        return FailureReason.NCCL_TIMEOUT
     if "can't allocate memory" in text or "DefaultCPUAllocator" in text:
         return FailureReason.HOST_OUT_OF_MEMORY
     if "No space left on device" in text or "file write failed" in text:  # safetensors; torch.save
-        return FailureReason.STORAGE_FULL
+        return reason_when_full(None)
     return FailureReason.TRAINER_CRASHED
+
+
+def _is_lost_peer(error: Exception) -> bool:
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # by name: torch may not be loaded yet
+    return "DistError" in kinds or ("RuntimeError" in kinds and any(sign in str(error) for sign in _PEER_SIGNS))
 
 
 def _message_of(error: Exception) -> str:

@@ -4,7 +4,6 @@ import gc
 import json
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -14,17 +13,25 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, set_seed
 
-from finetune_contract.plans import Method, TrainingPlan
-from finetune_store.checkpoints import Checkpoints
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.plans import Method, TrainingPlan, one_process_only
+from finetune_contract.results import RunWarning
+from finetune_store.checkpoints import Checkpoints, step_of
+from finetune_trainer.train import course
 from finetune_trainer.train.adapters import attach, quantization
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
+from finetune_trainer.train.group import from_first, sums
+from finetune_trainer.train.meters import Meter
 from finetune_trainer.train.methods import FAMILIES
-from finetune_trainer.train.model import load_model, refuse_foreign_tokenizer
-from finetune_trainer.train.sequences import TrainingData, build_training_data
+from finetune_trainer.train.model import CPU, load_model, refuse_foreign_tokenizer
+from finetune_trainer.train.order import GlobalBatches
+from finetune_trainer.train.sequences import TrainingData, build_training_data, with_blank
+from finetune_trainer.train.sharded import is_sharded
 from finetune_trainer.train.trainer import PackedTrainer, build_config
+from finetune_trainer.train.validation import SequenceLoss, Validation, ValidationData, prepare_validation
 from finetune_trainer.train.workbench import Workbench
 
 log = logging.getLogger(__name__)
@@ -36,13 +43,25 @@ _SMALL_MODEL = 500_000_000
 """Parameters below which a GPU has memory to spare, so that recomputing activations would only cost time."""
 
 
+_REINFORCED = (Method.GRPO, Method.RLOO)
+"""Methods whose loss says nothing: it may rise while the reward does."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """What the training stage leaves."""
 
     checkpoint: Path
-    """The checkpoint of the last step: model or adapter, and `trainer_state.json`."""
+    """The checkpoint that is published, of the best or the last step: model or adapter, and `trainer_state.json`."""
+    step: int
+    """The last step that was trained."""
     total_steps: int
+    best_step: int | None
+    """Step of `checkpoint` where the plan asks for the best."""
+    best_eval_loss: float | None
+    warnings: tuple[RunWarning, ...]
+    tokens_per_second: float | None
+    mfu: float | None
     resumed_from_step: int | None
     train_loss: float
     data: TrainingData
@@ -56,27 +75,76 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
     """
     plan = attempt.plan
     family = FAMILIES.get(plan.method)
+    if attempt.ranks.are_several and (refusal := one_process_only(plan.method)):
+        raise FineTuneError(FailureReason.INVALID_PLAN, refusal)
+    if family and course.publishes_best(plan.validation):
+        message = f"spec.validation: keepBest and earlyStopping are for SFT and CPT, not for {plan.method}; remove them"
+        raise FineTuneError(FailureReason.INVALID_PLAN, message)
     with attempt.watch.stage("Loading"):
         model = _load(plan, bench)
         if family:
             data = family.prepare(plan, bench)
         else:
             data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
-        newest = checkpoints.newest()
-    count = family.total_steps if family else None
-    total = count(plan, data) if count else _total_steps(plan, len(data.dataset))
+        newest = from_first(attempt.ranks, checkpoints.newest() if attempt.ranks.is_first else None)
+        count = family.total_steps if family else None
+        total = count(plan, data) if count else _total_steps(plan, len(data.dataset))
+        validation = None if family else prepare_validation(plan, bench, data, total)
     resumed_from = newest[0] if newest else None
     attempt.board.update(
         total_steps=total, step=resumed_from or 0, resumed_from_step=resumed_from, checkpoint_step=resumed_from
     )
-    if newest is not None and newest[0] >= total:
-        log.info("all %d steps were done before: nothing is left to train", total)
+    meter = Meter.of(model)
+    if newest is not None and _is_done(plan, newest, total):
+        log.info("%d of %d steps were done before: nothing is left to train", newest[0], total)
         last = newest[1]
     else:
-        last = _train(attempt, bench, model, data, total, newest[1] if newest else None, checkpoints)
+        last = _train(attempt, bench, model, data, validation, meter, total, newest[1] if newest else None, checkpoints)
     del model
     _free_memory()
-    return Trained(last, total, resumed_from, _train_loss(last), data)
+    return _trained(attempt, last, checkpoints, data, meter, total, resumed_from)
+
+
+def _is_done(plan: TrainingPlan, newest: tuple[int, Path], total: int) -> bool:
+    step, checkpoint = newest
+    return step >= total or course.is_over(_history(checkpoint), plan.validation.early_stopping)
+
+
+def _trained(
+    attempt: Attempt,
+    last: Path,
+    checkpoints: Checkpoints,
+    data: TrainingData,
+    meter: Meter,
+    total: int,
+    resumed_from: int | None,
+) -> Trained:
+    """What is published of a run whose last checkpoint is `last`, and what its log says."""
+    history = _history(last)
+    chosen, published = course.step_to_publish(history, attempt.plan.validation), last
+    if chosen is not None and attempt.ranks.is_first:
+        log.info("the best of %d steps is %d, validation loss %.4f", step_of(last), chosen.step, chosen.loss)
+        found = checkpoints.at(chosen.step)
+        if found is None:
+            raise FineTuneError(
+                FailureReason.CHECKPOINT_CORRUPT, f"the checkpoint of step {chosen.step}, the best, does not verify"
+            )
+        published = found
+    best = course.best(history)
+    warnings = (course.overfitting(history), course.rewards_without_variance(history))
+    return Trained(
+        checkpoint=published,
+        step=step_of(last),
+        total_steps=total,
+        best_step=chosen.step if chosen else None,
+        best_eval_loss=best.loss if best else None,
+        warnings=tuple(warning for warning in warnings if warning),
+        tokens_per_second=meter.tokens_per_second,
+        mfu=meter.mfu,
+        resumed_from_step=resumed_from,
+        train_loss=_train_loss(history),
+        data=data,
+    )
 
 
 def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transformers has no types
@@ -87,8 +155,10 @@ def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transf
     family = FAMILIES.get(plan.method)
     if family and family.load:
         return family.load(plan, bench)
+    # One that is divided need not fit one GPU: FSDP moves each part there.
+    device = CPU if is_sharded(plan) else bench.device
     dtype = bench.device.dtype(trained=plan.adapter is None)
-    model = load_model(bench.base, dtype, bench.device, quantization(plan.adapter, bench.device))
+    model = load_model(bench.base, dtype, device, quantization(plan.adapter, bench.device))
     refuse_foreign_tokenizer(model, bench.tokenizer)
     if family is None and is_segmentable(model):
         model.set_attn_implementation(SEGMENTED)
@@ -123,49 +193,87 @@ def _train(
     bench: Workbench,
     model: Any,  # noqa: ANN401
     data: TrainingData,
+    validation: ValidationData | None,
+    meter: Meter,
     total: int,
     resumed: Path | None,
     checkpoints: Checkpoints,
 ) -> Path:
     """Run the loop to its end, or to the step in which the pod is told to stop; answers the last step's checkpoint."""
-    plan, clock = attempt.plan, TokenClock()
-    reporting = Reporting(attempt.board, clock)
-    recomputes = bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL
+    plan, ranks = attempt.plan, attempt.ranks
+    clock = TokenClock(ranks)
+    reporting = Reporting(attempt.board, clock, meter)
+    recomputes = _recomputes(bench, model)
+    batches = _batches(attempt, bench, model, data, recomputes=recomputes)
+    attempt.board.update(micro_batch_size=batches.micro)
     config = build_config(
         plan.hyperparameters,
         output_dir=str(checkpoints.directory),
         total_steps=total,
-        batches=_batches(plan, bench, model, data, recomputes=recomputes),
+        batches=batches,
         device=bench.device,
         packed_attention=_is_segmented(model),
         recomputes=recomputes,
+        sharded=is_sharded(plan),
     )
-    saving = Checkpointing(checkpoints, plan.checkpoints.interval_minutes * 60, attempt.stop, attempt.board)
+    saving = Checkpointing(checkpoints, plan.checkpoints, attempt.stop, attempt.board, ranks)
+    looking = (
+        Validation(plan.validation, validation.interval_steps, attempt.board, checkpoints, meter)
+        if validation is not None
+        else None
+    )
+    settings = plan.hyperparameters
     family = FAMILIES.get(plan.method)
-    make_trainer = partial(family.make_trainer, plan, bench) if family else PackedTrainer
+    if family:
+        make_trainer, dataset = partial(family.make_trainer, plan, bench), data.dataset
+    else:
+        order = GlobalBatches(len(data.dataset), settings.global_batch_size, batches, ranks, settings.seed)
+        make_trainer = partial(PackedTrainer, order=order, ranks=ranks)
+        dataset = with_blank(data.dataset) if ranks.are_several else data.dataset
     trainer = make_trainer(
         clock=clock,
         model=model,
         args=config,
-        train_dataset=data.dataset,
+        train_dataset=dataset,
         processing_class=bench.tokenizer,
-        # The guard before the one that saves.
-        callbacks=[Guard(), reporting, saving],
+        # The guard and what decides about saving before the one that saves.
+        callbacks=[
+            Guard(watches_divergence=plan.method not in _REINFORCED),
+            reporting,
+            *([looking] if looking else []),
+            saving,
+        ],
     )
+    if looking and validation:
+        measure = SequenceLoss(trainer, validation.dataset, batches.micro)
+        # All ranks measure the same rows; what follows must not hang on the last bit of a GPU's sum.
+        looking.measure = lambda: float(from_first(ranks, measure()))
     trainer.remove_callback(PrinterCallback)
+    if ranks.are_several and resumed is None:
+        # Each rank drops out other things; a resumed one goes on with the random state that was saved.
+        set_seed(settings.seed + ranks.rank)
     attempt.stop.check()
     began = time.monotonic()
     with attempt.stop.deferred():
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        attempt.stop.requested = any(sums(ranks, [attempt.stop.requested]))
     attempt.stop.check()
     first = reporting.first_step_seconds or 0.0
     attempt.watch.add("FirstStep", first)
-    attempt.watch.add("Training", time.monotonic() - began - first)
-    return checkpoints.directory / f"checkpoint-{total}"
+    looked = looking.seconds if looking else 0.0
+    attempt.watch.add("Training", time.monotonic() - began - first - looked)
+    if looking:
+        attempt.watch.add("Validating", looked)
+    return checkpoints.directory / f"checkpoint-{trainer.state.global_step}"
+
+
+def _recomputes(bench: Workbench, model: Any) -> bool:  # noqa: ANN401
+    """Whether activations are computed again in the backward pass, to save memory."""
+    return bool(bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL)
 
 
 def _batches(
-    plan: TrainingPlan,
+    attempt: Attempt,
     bench: Workbench,
     model: Any,  # noqa: ANN401
     data: TrainingData,
@@ -184,14 +292,20 @@ def _batches(
         )
     else:
         most = most_on_cpu(data.sequence_length)
-    batches = plan_batches(plan.hyperparameters, int(os.environ.get("WORLD_SIZE", "1")), most)
+    # GPUs may differ in what is free: all ranks take what rank 0 takes.
+    batches = from_first(attempt.ranks, plan_batches(attempt.plan.hyperparameters, attempt.ranks.count, most))
     log.info("micro batch %d, accumulated %d times", batches.micro, batches.accumulation)
     return batches
 
 
-def _train_loss(checkpoint: Path) -> float:
-    """Mean of the last logged losses; from the checkpoint, so that an attempt which only resumed knows it too."""
-    history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+def _history(checkpoint: Path) -> list[dict[str, Any]]:
+    """What was logged up to a checkpoint, by whichever attempt: one that only resumed knows it too."""
+    text = (checkpoint / "trainer_state.json").read_text(encoding="utf-8")
+    return list(json.loads(text)["log_history"])
+
+
+def _train_loss(history: list[dict[str, Any]]) -> float:
+    """Mean of the last logged losses."""
     losses = [entry["loss"] for entry in history if "loss" in entry][-_LOSSES_AVERAGED:]
     return float(sum(losses) / len(losses))
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.plans import TrainingPlan
 
 log = logging.getLogger(__name__)
 
@@ -32,18 +33,23 @@ class Device:
         return torch.bfloat16 if self.is_cuda and not trained else torch.float32
 
 
-def find_device() -> Device:
+CPU = Device("cpu")
+
+
+def find_device(plan: TrainingPlan) -> Device:
     """The GPU if there is one.
 
     Raises:
-        FineTuneError: InvalidPlan for several GPUs, of which all but one would idle.
+        FineTuneError: InvalidPlan when there are not as many GPUs as ranks in this pod.
     """
     if not torch.cuda.is_available():
-        return Device("cpu")
-    if torch.cuda.device_count() > 1:
+        return CPU
+    wanted, found = plan.parallelism.processes_per_node, torch.cuda.device_count()
+    if wanted != found:
         raise FineTuneError(
             FailureReason.INVALID_PLAN,
-            f"spec.resources: {torch.cuda.device_count()} GPUs in one pod; this release trains on one: ask for 1",
+            f"spec.resources: {wanted} GPUs were asked for and {found} are usable in the pod; ask for whole GPUs, "
+            "with a resource name that ends in /gpu",
         )
     return Device("cuda")
 

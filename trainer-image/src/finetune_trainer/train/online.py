@@ -59,6 +59,8 @@ def build_prompt_data(plan: TrainingPlan, bench: Workbench) -> TrainingData:
         supervised_tokens=0,
         truncated_tokens=0,
         truncated_rows=0,
+        dropped_rows=0,
+        is_packed=False,
     )
 
 

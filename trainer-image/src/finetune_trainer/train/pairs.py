@@ -25,6 +25,8 @@ class Cuts:
     kept: int = 0
     supervised: int = 0
     rows: int = 0
+    dropped: int = 0
+    """Rows of which nothing would be left to compare."""
     longest: int = 0
 
     def fitting(self, prompt: list[int], answer: list[int]) -> list[int]:
@@ -99,6 +101,8 @@ def build_preference_data(plan: TrainingPlan, bench: Workbench) -> TrainingData:
         supervised_tokens=cuts.supervised,
         truncated_tokens=cuts.total - cuts.kept,
         truncated_rows=cuts.rows,
+        dropped_rows=cuts.dropped,
+        is_packed=False,
     )
 
 
@@ -112,9 +116,11 @@ def tokenised(
         if "rejected" not in row:
             if wanted:
                 yield {"prompt_ids": prompt, "completion_ids": wanted, "label": row["label"]}
+            cuts.dropped += not wanted
             continue
         unwanted = cuts.fitting(prompt, _ids(bench, with_answer(row, row["rejected"]))[1])
         if not wanted or not unwanted:
+            cuts.dropped += 1
             continue
         if method is Method.KTO:
             yield {"prompt_ids": prompt, "completion_ids": wanted, "label": True}

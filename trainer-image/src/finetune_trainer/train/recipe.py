@@ -18,19 +18,21 @@ from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.export.artifact import copy_tokenizer, size_of, write_adapter, write_merged_model, write_model
 from finetune_trainer.export.probe import write_probe
 from finetune_trainer.export.publish import lineage_of, publish_outcome
-from finetune_trainer.timings import Stopwatch
 from finetune_trainer.train import reward
 from finetune_trainer.train.adapters import makes_whole_model
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.fit import Trained, fit
+from finetune_trainer.train.group import from_first, joined
 from finetune_trainer.train.model import stored_dtype
 from finetune_trainer.train.workbench import Workbench, open_workbench
 
 log = logging.getLogger(__name__)
 
 
-def run(attempt: Attempt, root: Path) -> TrainingResult:
+def run(attempt: Attempt, root: Path) -> TrainingResult | None:
     """Train, evaluate and publish; or say what an earlier attempt has published.
+
+    Ranks but the first only train: they have no result.
 
     Args:
         attempt: What to do, and whom to tell.
@@ -39,15 +41,26 @@ def run(attempt: Attempt, root: Path) -> TrainingResult:
     Raises:
         FineTuneError: Any of the reasons a training pod can fail for.
     """
-    plan, board, watch = attempt.plan, attempt.board, attempt.watch
+    plan, ranks = attempt.plan, attempt.ranks
     store = Store(root, plan.claim)
-    if earlier := store.outcome(plan.run_key):
+    with joined(ranks, plan.parallelism.timeout_seconds, attempt.stop):
+        earlier = from_first(ranks, store.outcome(plan.run_key) if ranks.is_first else None)
+        if not earlier:
+            with attempt.watch.stage("Loading"):
+                bench = open_workbench(plan, store, ranks)
+            pod_uid = from_first(ranks, attempt.pod_uid)
+            trained = fit(attempt, bench, Checkpoints(store, plan.run_key, pod_uid, plan.checkpoints.keep))
+    if not ranks.is_first:
+        return None
+    if earlier:
         log.info("this run has succeeded before: its artifact is used again")
         return earlier.model_copy(update={"reused": True, "attempt": plan.attempt})
-    with watch.stage("Loading"):
-        bench = open_workbench(plan, store)
-    checkpoints = Checkpoints(store, plan.run_key, attempt.pod_uid, plan.checkpoints.keep)
-    trained = fit(attempt, bench, checkpoints)
+    return _finish(attempt, store, bench, trained)
+
+
+def _finish(attempt: Attempt, store: Store, bench: Workbench, trained: Trained) -> TrainingResult:
+    """Evaluate what was trained, and publish it."""
+    plan, board, watch = attempt.plan, attempt.board, attempt.watch
     with store.workspace(StoredKind.ARTIFACT) as directory:
         _write_artifact(plan, bench, trained, directory)
         with watch.stage("Evaluating"):
@@ -59,7 +72,7 @@ def run(attempt: Attempt, root: Path) -> TrainingResult:
             board.update(phase=Phase.PUBLISHING)
             with watch.stage("Publishing"):
                 artifact = _publish_artifact(plan, store, directory)
-            result = _result(plan, trained, artifact, evaluation, watch)
+            result = _result(attempt, trained, artifact, evaluation)
             return publish_outcome(store, result, evaluation.to_json())
 
 
@@ -104,21 +117,31 @@ def _type_of(plan: TrainingPlan) -> ArtifactType:
     return ArtifactType.MODEL if makes_whole_model(plan) else ArtifactType.ADAPTER
 
 
-def _result(
-    plan: TrainingPlan, trained: Trained, artifact: Artifact, evaluation: Evaluation, watch: Stopwatch
-) -> TrainingResult:
+def _result(attempt: Attempt, trained: Trained, artifact: Artifact, evaluation: Evaluation) -> TrainingResult:
+    plan = attempt.plan
+    seen = attempt.board.snapshot()
     return TrainingResult(
         run_key=plan.run_key,
         attempt=plan.attempt,
         artifact=artifact,
-        step=trained.total_steps,
+        step=trained.step,
         total_steps=trained.total_steps,
         resumed_from_step=trained.resumed_from_step,
-        checkpoint_step=trained.total_steps,
+        checkpoint_step=trained.step,
         train_loss=round(trained.train_loss, 6),
+        tokens=trained.data.tokens,
         supervised_tokens=trained.data.supervised_tokens,
         truncated_tokens=trained.data.truncated_tokens,
         truncated_rows=trained.data.truncated_rows,
         evaluation=evaluation.scores,
-        timings=watch.timings(),
+        evaluation_key=plan.evaluation_key,
+        timings=attempt.watch.timings(),
+        dropped_rows=trained.data.dropped_rows,
+        best_step=trained.best_step,
+        best_eval_loss=None if trained.best_eval_loss is None else round(trained.best_eval_loss, 6),
+        tokens_per_second=trained.tokens_per_second,
+        mfu=trained.mfu,
+        micro_batch_size=seen.micro_batch_size,
+        peak_memory_bytes=seen.peak_memory_bytes,
+        warnings=trained.warnings,
     )

@@ -19,6 +19,9 @@ def failed_result(failure: Failure, progress: Progress | None) -> TrainingResult
         resumed_from_step=progress.resumed_from_step,
         checkpoint_step=progress.checkpoint_step,
         train_loss=progress.loss,
+        micro_batch_size=progress.micro_batch_size,
+        peak_memory_bytes=progress.peak_memory_bytes,
+        warnings=progress.warnings,
         failure=failure,
     )
 

@@ -41,6 +41,9 @@ class TrainingData:
     """Tokens that the loss is on, per epoch."""
     truncated_tokens: int
     truncated_rows: int
+    dropped_rows: int
+    """Rows of which no supervised token was left."""
+    is_packed: bool
 
 
 class Piece(NamedTuple):
@@ -80,16 +83,18 @@ def build_training_data(
     if not supervised:
         raise FineTuneError(FailureReason.DATASET_INVALID, "no row of the train split has a token to learn from")
     data = TrainingData(
-        dataset=_dataset(pieces, pack_length if settings.packing else None),
+        dataset=as_dataset(pieces, pack_length if settings.packing else None),
         sequence_length=pack_length if settings.packing else piece_length,
         tokens=kept,
         supervised_tokens=supervised,
         truncated_tokens=total - kept,
         truncated_rows=0 if split_long else int((lengths > piece_length).sum()),
+        dropped_rows=0 if split_long else len(rows) - len(pieces),
+        is_packed=settings.packing,
     )
     log.info(
-        "%d rows, %d tokens (%d supervised, %d cut from %d rows), %d sequences of at most %d tokens%s",
-        len(rows), kept, data.supervised_tokens, data.truncated_tokens, data.truncated_rows,
+        "%d rows, %d tokens (%d supervised; %d cut in %d rows, %d of those left out), %d sequences of %d tokens%s",
+        len(rows), kept, data.supervised_tokens, data.truncated_tokens, data.truncated_rows, data.dropped_rows,
         len(data.dataset), data.sequence_length, ", packed" if settings.packing else "",
     )  # fmt: skip
     return data
@@ -155,7 +160,7 @@ def _refuse_truncation(
         )
 
 
-def _dataset(pieces: list[Piece], pack_length: int | None) -> Any:  # noqa: ANN401 - datasets has no types
+def as_dataset(pieces: list[Piece], pack_length: int | None) -> Any:  # noqa: ANN401 - datasets has no types
     """Pieces as the columns that TRL's collator reads; packed when a pack length is given."""
     from datasets import Dataset
     from trl import pack_dataset
@@ -164,3 +169,12 @@ def _dataset(pieces: list[Piece], pack_length: int | None) -> Any:  # noqa: ANN4
     if pack_length is None:
         return Dataset.from_dict({**columns, "seq_lengths": [[len(piece.ids)] for piece in pieces]})
     return pack_dataset(Dataset.from_dict(columns), pack_length, "bfd_split")
+
+
+def with_blank(dataset: Any) -> Any:  # noqa: ANN401 - datasets has no types
+    """The data and, behind it, a sequence with nothing to learn: for ranks that have nothing else to compute."""
+    from datasets import concatenate_datasets
+
+    ids = dataset[0]["input_ids"][:2]
+    columns = {"input_ids": [ids], "labels": [[IGNORED] * len(ids)], "seq_lengths": [[len(ids)]]}
+    return concatenate_datasets([dataset, type(dataset).from_dict(columns, features=dataset.features)])

@@ -10,7 +10,9 @@ from typing import Any
 from finetune_contract.plans import TrainingPlan
 from finetune_store.store import Store
 from finetune_trainer.train.adapters import makes_whole_model, merged_into
+from finetune_trainer.train.group import together
 from finetune_trainer.train.model import Device, context_of, find_device, load_tokenizer, stored_dtype
+from finetune_trainer.train.ranks import ALONE, Ranks
 from finetune_trainer.train.render import Renderer
 from finetune_trainer.train.rows import Revision, open_revision
 
@@ -34,22 +36,23 @@ class Workbench:
     device: Device
 
 
-def open_workbench(plan: TrainingPlan, store: Store) -> Workbench:
-    """Verify the inputs and load the tokenizer.
+def open_workbench(plan: TrainingPlan, store: Store, ranks: Ranks = ALONE) -> Workbench:
+    """Verify the inputs, once per pod, and load the tokenizer.
 
     Raises:
         FineTuneError: StorageUnavailable, InvalidPlan, DatasetInvalid, ModelNotFound or TokenizerMismatch.
     """
-    base = store.verify(plan.base)
-    revision = open_revision(store.verify(plan.dataset), plan.method)
+    verified = store.verify if ranks.local == 0 else store.path
+    base = verified(plan.base)
+    revision = open_revision(verified(plan.dataset), plan.method)
+    together(ranks)
     context = context_of(base)  # first: it says whether there is a model at all
     start = store.verify(plan.start) if plan.start else None
     if start and makes_whole_model(plan):
         base, start = _merged(base, start), None
     tokenizer = load_tokenizer(base)
-    return Workbench(
-        store, base, start, revision, context, tokenizer, Renderer(tokenizer, revision.row_format), find_device()
-    )
+    renderer = Renderer(tokenizer, revision.row_format)
+    return Workbench(store, base, start, revision, context, tokenizer, renderer, find_device(plan))
 
 
 def _merged(base: Path, adapter: Path) -> Path:

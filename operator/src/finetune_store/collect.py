@@ -1,0 +1,271 @@
+"""Delete what nothing has referred to for some time.
+
+Two passes: a look marks what nothing refers to, and a later one deletes what has been marked in every look for the
+minimum age and was not used in that time either. So a reference that comes while nobody looks is safe:
+
+- one that was copied from another (a job takes a dataset's revision) had its source in an earlier look, which took the
+  mark away;
+- one that a pod has found or made was used just before (`finetune_store.retention`), and is kept for its age.
+
+A plan that is too old decides nothing, and marks from before a long silence count no more.
+"""
+
+import json
+import logging
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, ValidationError
+
+from finetune_contract.base import Document
+from finetune_contract.collection import CollectionPlan, CollectionResult, prefixes_in
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.manifest import Manifest, StoredKind
+from finetune_contract.paths import MANIFEST_FILE, OUTCOME_FILE
+from finetune_contract.results import TrainingResult
+from finetune_store import retention
+from finetune_store.files import last_write_below, make_directory, remove_tree, write_atomically
+from finetune_store.store import RUNS, SOURCES, WORK, Store, sweep
+
+log = logging.getLogger(__name__)
+
+_LEDGER = "collection.json"
+_KINDS = (RUNS, StoredKind.ARTIFACT.value, StoredKind.MODEL.value, StoredKind.DATASET.value)
+_HEX = frozenset("0123456789abcdef")
+_NAME_LENGTH = 64
+
+
+class Ledger(Document):
+    """What the last look found, kept in the store."""
+
+    version: Literal[1] = 1
+    as_of: AwareDatetime
+    unreferenced_since: dict[str, AwareDatetime] = {}
+    """Entry -> the first look of an unbroken row in which nothing referred to it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that is kept or deleted as a whole."""
+
+    kind: str
+    name: str
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """Its name in the ledger."""
+        return f"{self.kind}/{self.name}"
+
+    def last_use(self, path: Path) -> float:
+        """When it was last used or, a run, written to; `path` is where it is now."""
+        used = retention.last_use(path)
+        return max(used, last_write_below(path)) if self.kind == RUNS else used
+
+
+def collect(plan: CollectionPlan, store: Store, clock: Callable[[], float] = time.time) -> CollectionResult:
+    """Mark what nothing refers to, and delete what has been marked for long enough.
+
+    Raises:
+        FineTuneError: InvalidPlan when the plan is too old, StorageUnavailable when other namespaces use the store.
+    """
+    return _Collection(plan, store.root, clock).run()
+
+
+class _Collection:
+    def __init__(self, plan: CollectionPlan, root: Path, clock: Callable[[], float]) -> None:
+        self._plan = plan
+        self._root = root
+        self._clock = clock
+        self._minimum_age = timedelta(seconds=plan.minimum_age_seconds)
+
+    def run(self) -> CollectionResult:
+        self._must_be_ours()
+        ledger = self._ledger()
+        self._must_be_current(ledger)
+        self._bring_all_back()
+        entries = list(self._entries())
+        in_use = self._in_use(entries)
+        marks = self._marks(ledger, [entry for entry in entries if entry.id not in in_use])
+        removed = {entry.id: size for entry in entries if (size := self._remove_if_due(entry, marks)) is not None}
+        self._write({name: since for name, since in marks.items() if name not in removed})
+        spent = [size for entry in entries if (size := self._remove_checkpoints(entry)) is not None]
+        self._remove_pointers()
+        sweep(make_directory(self._root / WORK))
+        return CollectionResult(
+            in_use=len(in_use),
+            waiting=len(marks) - len(removed),
+            removed=len(removed),
+            checkpoints_removed=len(spent),
+            bytes=sum(removed.values()) + sum(spent),
+        )
+
+    # --- may it? ---
+
+    def _must_be_ours(self) -> None:
+        retention.register(self._root, self._plan.namespace)
+        others = sorted(retention.namespaces(self._root) - {self._plan.namespace})
+        if others:
+            raise FineTuneError(
+                FailureReason.STORAGE_UNAVAILABLE,
+                f"claim {self._plan.claim}: the namespaces {', '.join(others[:5])} keep things on the same volume, so "
+                "nothing is deleted; give each namespace a volume of its own, or switch retention off",
+            )
+
+    def _must_be_current(self, ledger: Ledger) -> None:
+        if not self._is_current(self._clock()):
+            raise FineTuneError(
+                FailureReason.INVALID_PLAN,
+                f"asOf: what is in use was looked up at {self._plan.as_of}, too long ago to delete by it",
+            )
+        if self._plan.as_of < ledger.as_of:
+            raise FineTuneError(FailureReason.INVALID_PLAN, f"asOf: a later look, at {ledger.as_of}, was acted on")
+
+    def _is_current(self, now: float) -> bool:
+        """What has come into use since the look was used, by a pod, less than the minimum age ago."""
+        return now - self._plan.as_of.timestamp() <= self._plan.minimum_age_seconds / 2
+
+    # --- what is there, and what of it is in use ---
+
+    def _bring_all_back(self) -> None:
+        """Undo what a collector that died has begun; it is judged anew."""
+        for aside, place in retention.all_aside(self._root):
+            if not retention.bring_back(self._root, place) and place.exists():
+                self._discard(aside)  # published again meanwhile
+
+    def _entries(self) -> Iterator[Entry]:
+        for kind in _KINDS:
+            folder = self._root / kind
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                # What is not named like ours is not ours.
+                if len(path.name) == _NAME_LENGTH and set(path.name) <= _HEX:
+                    yield Entry(kind, path.name, path)
+
+    def _in_use(self, entries: list[Entry]) -> set[str]:
+        """What the plan names, and what that was made from."""
+        by_prefix = defaultdict(list)
+        for entry in entries:
+            by_prefix[next(iter(prefixes_in(entry.name)))].append(entry)
+        seen = set(self._plan.live)
+        found: set[str] = set()
+        queue = [entry for prefix in seen for entry in by_prefix.get(prefix, ())]
+        while queue:
+            entry = queue.pop()
+            found.add(entry.id)
+            more = _named_by(entry) - seen
+            seen |= more
+            queue += [other for prefix in more for other in by_prefix.get(prefix, ())]
+        return found
+
+    # --- marks ---
+
+    def _ledger(self) -> Ledger:
+        try:
+            ledger = Ledger.model_validate_json((self._root / _LEDGER).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return Ledger(as_of=datetime.fromtimestamp(0, UTC))
+        if self._plan.as_of - ledger.as_of > self._minimum_age:
+            # Nobody looked for so long that what is marked may have been in use meanwhile.
+            return Ledger(as_of=ledger.as_of)
+        return ledger
+
+    def _marks(self, ledger: Ledger, unreferenced: list[Entry]) -> dict[str, datetime]:
+        """Entry -> since when nothing refers to it. Written first: marks must not be lost with what comes after."""
+        marks = {entry.id: ledger.unreferenced_since.get(entry.id, self._plan.as_of) for entry in unreferenced}
+        self._write(marks)
+        return marks
+
+    def _write(self, marks: dict[str, datetime]) -> None:
+        write_atomically(self._root / _LEDGER, Ledger(as_of=self._plan.as_of, unreferenced_since=marks).to_json())
+
+    # --- deleting ---
+
+    def _remove_if_due(self, entry: Entry, marks: dict[str, datetime]) -> int | None:
+        """Delete an entry that has been marked for long enough; answers its bytes, or None if it stays."""
+        since = marks.get(entry.id)
+        if since is None or self._plan.as_of - since < self._minimum_age:
+            return None
+        try:
+            if not self._is_unused(entry, entry.path):
+                return None
+            aside = retention.set_aside(self._root, entry.path)
+            if not self._is_unused(entry, aside):
+                retention.bring_back(self._root, entry.path)
+                return None
+            # From here on nobody can bring it back; a user who did so before has made this fail.
+            size = self._discard(aside)
+        except FileNotFoundError:
+            return None
+        log.info("%s is deleted: %d bytes, not referred to since %s", entry.id, size, since.isoformat())
+        return size
+
+    def _is_unused(self, entry: Entry, path: Path) -> bool:
+        used = entry.last_use(path)
+        now = self._clock()
+        # Asked each time: a pod may have stood still for hours between two lines.
+        return now - used >= self._plan.minimum_age_seconds and self._is_current(now)
+
+    def _remove_checkpoints(self, entry: Entry) -> int | None:
+        """A run that has succeeded is never resumed: its checkpoints go once nobody has written to them for the age."""
+        checkpoints = entry.path / "checkpoints"
+        if entry.kind != RUNS or not checkpoints.is_dir() or not self._has_succeeded(entry):
+            return None
+        try:
+            if self._clock() - last_write_below(checkpoints) < self._plan.minimum_age_seconds:
+                return None
+            size = self._discard(checkpoints)
+        except FileNotFoundError:  # a trainer that overlapped the one that succeeded is pruning its own
+            return None
+        log.info("the checkpoints of run %s are deleted: %d bytes", entry.name, size)
+        return size
+
+    def _has_succeeded(self, run: Entry) -> bool:
+        try:
+            result = TrainingResult.model_validate_json((run.path / OUTCOME_FILE).read_bytes())
+        except (OSError, ValidationError):
+            return False
+        if result.artifact is None:
+            return False
+        name = result.artifact.digest.removeprefix("sha256:")
+        return (self._root / StoredKind.ARTIFACT.value / name / MANIFEST_FILE).is_file()
+
+    def _remove_pointers(self) -> None:
+        """Forget which digest a source had, where that model is gone."""
+        folder = self._root / SOURCES
+        for pointer in folder.glob("*.json") if folder.is_dir() else ():
+            try:
+                digest = str(json.loads(pointer.read_text())["digest"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if not (self._root / StoredKind.MODEL.value / digest.removeprefix("sha256:")).is_dir():
+                pointer.unlink(missing_ok=True)
+
+    def _discard(self, path: Path) -> int:
+        """Move a directory out of everybody's sight, then delete it; answers its bytes."""
+        doomed = Path(tempfile.mkdtemp(prefix="collected-", dir=make_directory(self._root / WORK)))
+        try:
+            path.rename(doomed / path.name)
+            return _bytes_below(doomed)
+        finally:
+            remove_tree(doomed)
+
+
+def _named_by(entry: Entry) -> set[str]:
+    """What an entry was made from, or has made: a run's artifact, an artifact's base and dataset."""
+    try:
+        if entry.kind == RUNS:
+            return prefixes_in((entry.path / OUTCOME_FILE).read_text())
+        manifest = Manifest.model_validate_json((entry.path / MANIFEST_FILE).read_bytes())
+    except (FileNotFoundError, UnicodeDecodeError, ValidationError):
+        return set()
+    return prefixes_in(json.dumps(manifest.lineage))
+
+
+def _bytes_below(directory: Path) -> int:
+    return sum(path.lstat().st_size for path in directory.rglob("*") if path.is_file())

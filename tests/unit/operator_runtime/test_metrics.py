@@ -1,0 +1,135 @@
+"""What Prometheus gets: every metric documented, no label that grows, GPU-seconds counted once."""
+
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client.parser import text_string_to_metric_families
+
+from finetune_operator import accounting, metrics
+from finetune_operator.accounting import Spent
+from finetune_operator.cache import Cache
+from finetune_operator.cluster import METHODS
+from finetune_operator.health import Health
+from finetune_operator.manifests.naming import Manifest
+from finetune_operator.reconcile.observed import Observed
+from finetune_operator.reconcile.outcome import Outcome
+from tests.unit.operator_runtime.fakes import FakeCluster, make_resource
+from tests.unit.operator_runtime.test_engine import Process
+from tools import metrics_page
+
+PAGE = Path(__file__).parents[3] / "docs/reference/metrics.md"
+BOUNDED = {
+    "kind": {"Dataset", "FineTuneJob", "ModelDeployment"},
+    "result": {"success", "requeue_after", "retry", "error", "ok", "unreachable", "invalid"},
+    "verb": set(METHODS),
+    "outcome": {"Succeeded", "Failed", "Disrupted"},
+}
+"""Labels and all their values; kinds of children come on top."""
+FEW = {"code", "phase", "reason", "namespace", "le", "generation", "implementation"}
+"""Labels whose values are an enumeration elsewhere: HTTP, our API, the cluster's namespaces."""
+
+
+async def scrape(cache: Cache | None = None) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Sample and labels -> value, over HTTP as Prometheus asks."""
+    health = Health(cache or Cache(), longest_pass=lambda: 0.0, silence=lambda: 0.0, is_synced=lambda: True)
+    async with TestClient(TestServer(health.application())) as client:
+        text = await (await client.get("/metrics")).text()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    assert PAGE.read_text() == metrics_page.page(), "run `make generate`"
+
+
+async def test_every_metric_that_is_scraped_is_on_the_page() -> None:
+    page = PAGE.read_text()
+    names = {name for name, _ in await scrape() if name.startswith(metrics.PREFIX)}
+    undocumented = {
+        name for name in names if f"`{name}`" not in page and f"`{name.rsplit('_', 1)[0]}` | histogram" not in page
+    }
+    assert names
+    assert not undocumented
+
+
+def test_no_label_has_unbounded_values() -> None:
+    labels = {label for metric in metrics_page.own_metrics() for label in metric._labelnames}
+    assert labels <= {*BOUNDED, *FEW}
+    namespaced = {
+        metrics_page.name_of(metric) for metric in metrics_page.own_metrics() if "namespace" in metric._labelnames
+    }
+    assert namespaced == {"finetune_operator_gpu_seconds_total"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "gpus"),
+    [
+        pytest.param({"nvidia.com/gpu": 2}, 2, id="a number"),
+        pytest.param({"amd.com/gpu": "4", "cpu": "8", "memory": "1Gi"}, 4, id="a string beside others"),
+        pytest.param({"nvidia.com/mig-1g.10gb": 1, "nvidia.com/gpu.shared": 1}, 2, id="parts of GPUs"),
+        pytest.param({"rdma/hca": 1, "nvidia.com/gpu": "1k"}, 0, id="no GPU, and no whole number"),
+        pytest.param(None, 0, id="none"),
+    ],
+)
+def test_gpus(limits: dict[str, object] | None, gpus: float) -> None:
+    assert accounting.gpus_of({"limits": limits}) == gpus
+
+
+def attempt(number: int, reason: str, seconds: int = 100) -> dict[str, object]:
+    return {"number": number, "run": "abc", "reason": reason, "seconds": seconds}
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        pytest.param("Succeeded", "Succeeded", id="success"),
+        pytest.param("OutOfMemory", "Failed", id="counts"),
+        pytest.param("ContractViolation", "Failed", id="is not retried"),
+        pytest.param("NodeLost", "Disrupted", id="the node went"),
+        pytest.param("NewerRelease", "Failed", id="a word of another release"),
+    ],
+)
+def test_an_attempt_is_spent_when_it_is_latched(reason: str, outcome: str) -> None:
+    spec = {"resources": {"limits": {"nvidia.com/gpu": 2}}}
+    before = {"attempts": [attempt(1, "NodeLost")]}
+    after = {"attempts": [attempt(1, "NodeLost"), attempt(2, reason)]}
+    assert accounting.spent(spec, before, after) == [Spent(outcome, 200.0)]
+    assert accounting.spent(spec, after, after) == []
+
+
+async def test_gpu_seconds_are_counted_once_across_passes_and_restarts() -> None:
+    def latch(_resource: Manifest, _observed: Observed, _now: object) -> Outcome:
+        return Outcome(status={"phase": "Succeeded", "attempts": [attempt(1, "Succeeded", 30)]})
+
+    cluster = FakeCluster()
+    resource = make_resource()
+    resource["spec"]["resources"] = {"limits": {"nvidia.com/gpu": 4}}
+    cluster.add(resource)
+    sample = (
+        "finetune_operator_gpu_seconds_total",
+        (("namespace", resource["metadata"]["namespace"]), ("outcome", "Succeeded")),
+    )
+    before = (await scrape()).get(sample, 0.0)
+    for _ in range(2):
+        process = Process(cluster, decide=latch)
+        await process.settle()
+        process.engine.notify(process.cache.keys())
+        await process.settle()
+        assert (await scrape(process.cache))[sample] == before + 120.0
+
+
+async def test_the_queue_and_the_passes_are_seen() -> None:
+    cluster = FakeCluster()
+    cluster.add(make_resource())
+    await Process(cluster).settle()
+    found = await scrape()
+    kind = (("kind", "FineTuneJob"),)
+    for name in ("reconcile_time_seconds_count", "status_writes_total"):
+        assert found[f"{metrics.PREFIX}_{name}", kind] > 0
+    for name in ("workqueue_adds_total", "workqueue_queue_duration_seconds_count"):
+        assert found[f"{metrics.PREFIX}_{name}", ()] > 0
+    assert found[f"{metrics.PREFIX}_workqueue_depth", ()] == 0

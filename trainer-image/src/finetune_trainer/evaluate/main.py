@@ -1,0 +1,69 @@
+"""`python -m finetune_trainer evaluate`: measure a published artifact anew, without training.
+
+    python -m finetune_trainer evaluate --plan plan.json --store /store --termination-log /tmp/result.json
+
+What was measured goes beside the run's attempts; the EvaluationResult into the termination log.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune_contract.paths import EVALUATION_FILE, PLAN_FILE, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
+from finetune_contract.plans import ReevaluationPlan
+from finetune_contract.results import EvaluationResult
+from finetune_store.edge import read_plan, run_command
+from finetune_store.files import make_directory, write_atomically
+from finetune_store.store import Store
+from finetune_trainer.stop import Stop
+from finetune_trainer.train.failures import named
+from finetune_trainer.train.surroundings import prepare_environment
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure one artifact; answers the exit code."""
+    arguments = _parse(argv)
+    prepare_environment(arguments.scratch)
+
+    def work() -> EvaluationResult:
+        stop = Stop()
+        stop.install()
+        plan = read_plan(arguments.plan, ReevaluationPlan)
+        log.info("run %s: evaluating %s", plan.training.run_key[:12], plan.artifact.digest)
+        with named(stop):
+            return reevaluate(plan, arguments.store)
+
+    return run_command(work, lambda failure: EvaluationResult(failure=failure), arguments.termination_log)
+
+
+def reevaluate(plan: ReevaluationPlan, root: Path) -> EvaluationResult:
+    """The scores of a published artifact, as training would have measured them.
+
+    Raises:
+        FineTuneError: Any of the reasons that inputs cannot be read for.
+    """
+    from finetune_trainer.evaluate.evaluation import evaluate
+    from finetune_trainer.evaluate.systems import Systems
+    from finetune_trainer.train.workbench import open_workbench
+
+    training = plan.training
+    store = Store(root, training.claim)
+    artifact = store.verify(plan.artifact)
+    bench = open_workbench(training, store)
+    evaluation = evaluate(training, bench, Systems(training, bench, artifact))
+    name = training.evaluation_key or "latest"
+    directory = make_directory(store.run_directory(training.run_key) / "evaluations" / name)
+    write_atomically(directory / EVALUATION_FILE, evaluation.to_json())
+    return EvaluationResult(evaluation=evaluation.scores)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="finetune_trainer evaluate", description=__doc__)
+    parser.add_argument("--plan", type=Path, default=PLAN_FILE, help="the ReevaluationPlan (JSON)")
+    parser.add_argument("--store", type=Path, default=STORE_MOUNT, help="where the claim is mounted")
+    parser.add_argument("--scratch", type=Path, default=SCRATCH_MOUNT, help="caches; lost with the pod")
+    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, help="where the result goes")
+    return parser.parse_args(argv)
