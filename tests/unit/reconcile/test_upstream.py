@@ -6,8 +6,8 @@ import pytest
 
 from finetune_contract.plans import StagePlan, TrainingPlan
 from finetune_contract.results import ArtifactType
+from finetune_operator.reconcile.lineage import named_in
 from finetune_operator.reconcile.observed import Reference
-from finetune_operator.reconcile.upstream import named_in
 from tests import factories
 from tests.factories import Object, digest, finished_job, stage_result
 from tests.unit.reconcile.world import World
