@@ -152,3 +152,44 @@ def test_a_conversation_without_an_answer_is_refused(tokenizer: Any, tmp_path: P
     with pytest.raises(FineTuneError, match="no assistant message") as caught:
         Renderer(tokenizer, RowFormat.MESSAGES).example({"messages": [{"role": "user", "content": "hello"}]})
     assert caught.value.reason is FailureReason.DATASET_INVALID
+
+
+TOOLED = (
+    "{% if tools %}<tools>{{ tools | tojson }}</tools>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "{% for call in message.tool_calls or [] %}<call>{{ call.function | tojson }}</call>{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""ChatML that renders calls of tools."""
+
+WITH_TOOLS = {
+    "tools": '[{"name": "add"}]',
+    "messages": [
+        {"role": "user", "content": "2+2?", "tool_calls": None},
+        {"role": "assistant", "content": "", "tool_calls": '[{"function": {"name": "add", "arguments": {"a": 2}}}]'},
+        {"role": "tool", "content": "4", "tool_calls": None},
+        {"role": "assistant", "content": "four", "tool_calls": None},
+    ],
+}
+
+
+def test_calls_of_tools_and_their_results_are_part_of_the_prompt(tokenizer: Any) -> None:
+    tokenizer.chat_template = TOOLED
+    example = Renderer(tokenizer, RowFormat.MESSAGES).example(WITH_TOOLS)
+    assert '<tools>[{"name": "add"}]</tools>' in example.prompt
+    assert '<call>{"name": "add", "arguments": {"a": 2}}</call>' in example.prompt
+    assert "<|im_start|>tool\n4<|im_end|>" in example.prompt
+    assert example.completion == "four<|im_end|>"
+
+
+def test_a_call_of_a_tool_is_learnt_as_an_answer(tokenizer: Any) -> None:
+    tokenizer.chat_template = TOOLED
+    row = {**WITH_TOOLS, "messages": WITH_TOOLS["messages"][:2]}
+    example = Renderer(tokenizer, RowFormat.MESSAGES).example(row)
+    assert example.completion == '<call>{"name": "add", "arguments": {"a": 2}}</call><|im_end|>'
+
+
+def test_a_template_that_would_leave_tools_out_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(FineTuneError, match="would leave out") as caught:
+        Renderer(tokenizer, RowFormat.MESSAGES).example(WITH_TOOLS)
+    assert caught.value.reason is FailureReason.TOKENIZER_MISMATCH

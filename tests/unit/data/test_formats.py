@@ -121,7 +121,7 @@ def test_a_row_with_nothing_to_learn_from_is_empty(value: dict[str, Any]) -> Non
         ({"messages": [{"role": "user", "content": [{}]}]}, "messages[0].content is a list; only text is supported"),
         (
             {"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]},
-            "messages[0] has 'tool_calls'; only role and content are supported",
+            "messages[0] has 'tool_calls'; a turn of 'user' has role, content only",
         ),
         ({"prompt": ["a"], "completion": "b"}, "column 'prompt' holds a list, not text"),
         ({"text": "a", "label": True}, "column 'label' holds a boolean, not text"),

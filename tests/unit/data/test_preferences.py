@@ -1,5 +1,6 @@
 """Preference, UnpairedPreference and Prompts rows: what they may look like, and what is wrong with the others."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,47 @@ def test_the_files_keep_turns_and_marks(tmp_path: Path) -> None:
     write_revision(tmp_path, {"train": [marked]}, [])
     assert parquet.read_table(tmp_path / "train.parquet").to_pylist() == [marked.value()]
     assert marked.text() == "5\n2+2?"
+
+
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}],
+}
+RESULT = {"role": "tool", "content": "4", "tool_call_id": "1"}
+
+
+def test_calls_of_tools_are_kept(tmp_path: Path) -> None:
+    value = {"messages": [*ASKED, CALL, RESULT, FOUR], "tools": [{"name": "add"}]}
+    plain = {"messages": [*ASKED, FOUR]}
+    rows = []
+    for each in (plain, value):
+        row = Normaliser(raw(**each), None, {}).normalise(raw(**each))
+        assert row is not None
+        rows.append(row)
+    turn = rows[1].value()["messages"][1]
+    assert json.loads(turn["tool_calls"])[0]["function"] == {"name": "add", "arguments": {"a": 2, "b": 2}}
+    write_revision(tmp_path, {"train": rows}, [])
+    first, second = parquet.read_table(tmp_path / "train.parquet").to_pylist()
+    assert first["tools"] is None
+    assert json.loads(second["tools"]) == [{"name": "add"}]
+    assert [turn["role"] for turn in second["messages"]] == ["user", "assistant", "tool", "assistant"]
+    assert second["messages"][2]["tool_call_id"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("messages", "fault"),
+    [
+        pytest.param([*ASKED, CALL, FOUR], r"\[2\].role is 'assistant' where 'tool'", id="a call without a result"),
+        pytest.param([*ASKED, RESULT, FOUR], r"\[1\].role is 'tool' where 'assistant'", id="a result without a call"),
+        pytest.param(
+            [*ASKED, {**CALL, "tool_calls": [{"function": {"name": "add", "arguments": "{"}}]}, RESULT, FOUR],
+            "arguments are no JSON", id="arguments",
+        ),
+        pytest.param([*ASKED, {**CALL, "tool_calls": [{}]}, RESULT, FOUR], "no function with a name", id="no name"),
+        pytest.param([*ASKED, {**FOUR, "weight": 0}], "has 'weight'", id="what nobody reads"),
+    ],
+)  # fmt: skip
+def test_calls_that_are_wrong_say_where(messages: list[Any], fault: str) -> None:
+    with pytest.raises(RowFaultError, match=fault):
+        normalised(messages=messages)

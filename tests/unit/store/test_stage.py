@@ -357,6 +357,20 @@ def test_a_new_run_has_a_key_and_no_outcome(pod: Pod) -> None:
     assert result.outcome is None
 
 
+def test_what_else_decides_a_run_is_verified_and_part_of_its_key(pod: Pod) -> None:
+    with pod.store.workspace(StoredKind.ARTIFACT) as work:
+        write(work, {"adapter_config.json": "{}"})
+        adapter = pod.store.publish(StoredKind.ARTIFACT, work, {})
+    write(pod.root / "source", MODEL)
+    source = BaseSource(volume=".")
+    run = RUN.model_copy(update={"inputs": {"adapter": adapter}})
+    _, plain = pod.stage(source, RUN)
+    _, chained = pod.stage(source, run)
+    assert plain.run_key != chained.run_key
+    (pod.store.path(adapter) / "adapter_config.json").unlink()
+    fails(pod.stage(source, run), FailureReason.STORAGE_UNAVAILABLE, "adapter_config.json: is missing")
+
+
 def test_an_earlier_success_is_found_and_fits(pod: Pod) -> None:
     write(pod.root / "source", MODEL)
     first = pod.stage(BaseSource(volume="."), RUN)[1]

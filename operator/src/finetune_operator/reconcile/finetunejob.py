@@ -219,7 +219,9 @@ def _dataset_revision(job: FineTuneJob, observed: Observed, conditions: Conditio
         reason = ready_message(dataset)
         _dataset_waits(conditions, "DatasetNotReady", f"Dataset {name!r} has no revision yet: {reason}")
         return None
-    if unfit := unfit_rows(job.spec.method, RowFormat(revision["format"])):
+    # A word of another release is for the trainer to judge.
+    row_format = revision.get("format")
+    if row_format in list(RowFormat) and (unfit := unfit_rows(job.spec.method, RowFormat(row_format))):
         conditions.set("DatasetReady", False, FailureReason.DATASET_INVALID, unfit)
         conditions.stalled(FailureReason.DATASET_INVALID, unfit)
         return None

@@ -7,7 +7,7 @@ from finetune_contract.plans import RowFormat
 from finetune_trainer.data.preferences import SHAPES
 from finetune_trainer.data.read import kind_of
 from finetune_trainer.data.rows import RawRow, Row, make_row
-from finetune_trainer.data.turns import RowFaultError, conversation, listed
+from finetune_trainer.data.turns import TOOL_CALLS, RowFaultError, conversation, listed, tools_of
 
 COLUMNS = {
     RowFormat.MESSAGES: ("messages",),
@@ -20,7 +20,7 @@ COLUMNS = {
 }
 """Each format's columns; detection takes the first format whose columns are all there, as long as `_is_like` agrees."""
 
-_OPTIONAL = {RowFormat.PREFERENCE: ("prompt",), RowFormat.PROMPTS: ("answer",)}
+_OPTIONAL = {RowFormat.MESSAGES: ("tools",), RowFormat.PREFERENCE: ("prompt",), RowFormat.PROMPTS: ("answer",)}
 """Columns that a format knows and a row may lack."""
 
 
@@ -82,8 +82,11 @@ class Normaliser:
             return None if shaped is None else self._row(row, self._alike(shaped))
         if self.format is RowFormat.MESSAGES:
             messages = conversation("messages", values["messages"], last="assistant")
-            is_empty = any(not m["content"].strip() for m in messages if m["role"] != "system")
-            return None if is_empty else self._row(row, {"messages": messages})
+            # A call of a tool says nothing, and a tool may have nothing to say.
+            spoken = [turn for turn in messages if turn["role"] in ("user", "assistant") and TOOL_CALLS not in turn]
+            tools = {} if values["tools"] is None else {"tools": tools_of(values["tools"])}
+            is_empty = any(not turn["content"].strip() for turn in spoken)
+            return None if is_empty else self._row(row, {"messages": messages, **tools})
         texts = {column: self._text(column, value) for column, value in values.items()}
         return None if any(not text.strip() for text in texts.values()) else self._row(row, texts)
 

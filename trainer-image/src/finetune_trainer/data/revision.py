@@ -10,6 +10,7 @@ from pathlib import Path
 from finetune_contract.base import Sha256
 from finetune_contract.plans import RowFormat
 from finetune_trainer.data.rows import Drop, Row
+from finetune_trainer.data.turns import TURN_FIELDS
 
 DROPPED_FILE = "dropped.jsonl.gz"
 """One line per row that was left out: reason, file, line, and the fault or the row it duplicates."""
@@ -44,12 +45,24 @@ def _write_parquet(path: Path, rows: list[Row]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    turns = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
-    types = {list: turns, bool: pyarrow.bool_(), str: pyarrow.string()}
-    schema = pyarrow.schema([(column, types[type(value)]) for column, value in rows[0].value().items()])
+    text = pyarrow.string()
+    turns = pyarrow.list_(pyarrow.struct([(name, text) for name in TURN_FIELDS if name in _PLAIN or _has(rows, name)]))
+    types = {list: turns, bool: pyarrow.bool_(), str: text}
+    columns = {column: types[type(value)] for column, value in rows[0].value().items()}
+    if _has(rows, "tools"):  # not every row need have some
+        columns["tools"] = text
+    schema = pyarrow.schema(list(columns.items()))
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in _batches(rows):
             writer.write_table(pyarrow.Table.from_pylist([row.value() for row in batch], schema=schema))
+
+
+_PLAIN = ("role", "content")
+
+
+def _has(rows: list[Row], name: str) -> bool:
+    """Whether any row has a field of that name; in a text, its quotes would be escaped."""
+    return any(f'"{name}":' in row.canonical for row in rows)
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -67,6 +67,10 @@ def evaluate(plan: TrainingPlan, bench: Workbench, systems: Systems) -> Evaluati
         log.info("ExactMatch is left out: Text rows have no answer to match")
     if not _have_answers(bench, rows):
         log.info("EvalLoss and ExactMatch are left out: there are rows without an answer to compare with")
+    if Metric.PREFERENCE_ACCURACY in wanted.metrics and not all("rejected" in row for row in rows.rows):
+        log.info("PreferenceAccuracy is left out: the rows have no rejected answers")
+    if Metric.MEAN_REWARD in wanted.metrics and plan.online is None:
+        log.info("MeanReward is left out: method %s has no rewards", plan.method)
     measured: dict[str, _Measured] = {}
     for system in _systems(wanted.baselines, bench):
         examples = rows.with_shots(wanted.few_shot_examples) if system == Baseline.FEW_SHOT else rows.examples

@@ -164,6 +164,8 @@ class ExactAdapters:
     """
 
     model: Any
+    args: Any
+    is_fsdp_enabled: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
         """Build TRL's trainer, then undo its change of precision."""
@@ -176,7 +178,7 @@ class ExactAdapters:
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc] # the trainer's
         directory = Path(output_dir or "")
-        if output_dir is None or not _is_adapted(self.model) or not directory.is_dir():
+        if output_dir is None or not _is_adapted(self.model) or not self.args.should_save:
             return
         shutil.rmtree(directory / _REFERENCE, ignore_errors=True)
         if self.model.initial_adapter is not None:
@@ -184,7 +186,9 @@ class ExactAdapters:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ANN401
         directory = Path(resume_from_checkpoint)
-        if not _is_adapted(self.model) or not (directory / ADAPTER_WEIGHTS).is_file():
+        # Sharded weights are FSDP's to load.
+        is_ours = _is_adapted(self.model) and not self.is_fsdp_enabled
+        if not is_ours or not (directory / ADAPTER_WEIGHTS).is_file():
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
             return
         if self.model.initial_adapter is not None:

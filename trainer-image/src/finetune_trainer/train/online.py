@@ -16,7 +16,7 @@ from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import DistillationPlan, Method, OnlinePlan, RewardFunction, TrainingPlan
 from finetune_trainer.train.adapters import ExactAdapters
 from finetune_trainer.train.callbacks import Reporting, TokenClock
-from finetune_trainer.train.model import load_model
+from finetune_trainer.train.model import load_model, load_tokenizer
 from finetune_trainer.train.preference import config_like
 from finetune_trainer.train.rewards import Judge, judges_of
 from finetune_trainer.train.sequences import TrainingData
@@ -200,7 +200,8 @@ def _as_function(at: int, judge: Judge) -> Any:  # noqa: ANN401
 def _teacher(settings: DistillationPlan, bench: Workbench, student: Any) -> Any:  # noqa: ANN401
     directory = bench.store.verify(settings.teacher)
     teacher = load_model(directory, bench.device.dtype(trained=False), bench.device)
-    if teacher.config.get_text_config().vocab_size != student.config.get_text_config().vocab_size:
+    sizes = {model.config.get_text_config().vocab_size for model in (teacher, student)}
+    if len(sizes) > 1 or load_tokenizer(directory).get_vocab() != bench.tokenizer.get_vocab():
         raise FineTuneError(
             FailureReason.TOKENIZER_MISMATCH,
             "spec.distillation.teacher: has another vocabulary than the model that is trained; "

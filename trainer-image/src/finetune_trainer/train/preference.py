@@ -3,6 +3,7 @@
 Left alone, they cut rows at 1,024 tokens, drop those whose prompt is longer, and say neither.
 """
 
+import logging
 import os
 from dataclasses import fields
 from typing import Any
@@ -20,6 +21,8 @@ from finetune_trainer.train.adapters import ExactAdapters
 from finetune_trainer.train.callbacks import TokenClock
 from finetune_trainer.train.model import load_model
 from finetune_trainer.train.workbench import Workbench
+
+log = logging.getLogger(__name__)
 
 
 class Prepared(ExactAdapters):
@@ -102,6 +105,8 @@ def make_trainer(plan: TrainingPlan, bench: Workbench, *, args: Any, model: Any,
     Raises:
         FineTuneError: InvalidPlan for settings that do not go together.
     """
+    if plan.adapter is not None and plan.adapter.dropout:
+        log.info("dropout is not used: with it, the model would differ from its reference by chance")
     match plan.method:
         case Method.DPO:
             dpo = plan.dpo or DpoPlan()

@@ -6,15 +6,17 @@ PromptCompletion    the strings as they are, then the end-of-sequence token
 Text                the text as it is, then the end-of-sequence token
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.plans import RowFormat
 
 Row = Mapping[str, Any]
-Turn = dict[str, str]
+Turn = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Renderer:
         turns = self._turns(row)
         system = [turn for turn in turns[:1] if turn["role"] == "system"]
         solved_turns = [turn for shot in shots for turn in self._turns(shot) if turn["role"] != "system"]
-        return self._chat_example([*system, *solved_turns, *turns[len(system) :]])
+        return self._chat_example([*system, *solved_turns, *turns[len(system) :]], self._tools(row))
 
     def _plain(self, row: Row) -> tuple[str, str]:
         if self.row_format is RowFormat.CLASSIFICATION:
@@ -90,7 +92,7 @@ class Renderer:
         """The conversation up to its last assistant turn."""
         if self.row_format is RowFormat.CLASSIFICATION:
             return [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": row["label"]}]
-        turns: list[Turn] = [dict(turn) for turn in row["messages"]]
+        turns = [self._turn(turn) for turn in row["messages"]]
         while turns and turns[-1]["role"] != "assistant":
             turns.pop()
         if not turns:
@@ -99,9 +101,35 @@ class Renderer:
             )
         return turns
 
-    def _chat_example(self, turns: list[Turn]) -> Example:
-        prompt: str = self.tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
-        whole: str = self.tokenizer.apply_chat_template(turns, tokenize=False)
+    def _turn(self, turn: Mapping[str, Any]) -> Turn:
+        """A turn as chat templates expect it: without what it lacks, its calls of tools as objects."""
+        found = {name: value for name, value in turn.items() if value is not None}
+        if "tool_calls" in found:
+            found["tool_calls"] = json.loads(found["tool_calls"])
+        if found["role"] == "tool" or "tool_calls" in found:
+            self._refuse_template_without_tools()
+        return found
+
+    def _tools(self, row: Row) -> list[Any] | None:
+        """The descriptions of the tools that the model may call."""
+        if not row.get("tools"):
+            return None
+        self._refuse_template_without_tools()
+        tools: list[Any] = json.loads(row["tools"])
+        return tools
+
+    def _refuse_template_without_tools(self) -> None:
+        if "tool" not in self.tokenizer.chat_template:
+            raise FineTuneError(
+                FailureReason.TOKENIZER_MISMATCH,
+                "the rows have calls of tools, which the base model's chat template would leave out; "
+                "use a base model whose template knows tools",
+            )
+
+    def _chat_example(self, turns: list[Turn], tools: list[Any] | None = None) -> Example:
+        render = partial(self.tokenizer.apply_chat_template, tokenize=False, tools=tools)
+        prompt: str = render(turns[:-1], add_generation_prompt=True)
+        whole: str = render(turns)
         if not whole.startswith(prompt):
             raise FineTuneError(
                 FailureReason.TOKENIZER_MISMATCH,
@@ -155,7 +183,11 @@ class Renderer:
 
     def _marked_tokens(self, row: Row) -> Tokens:
         encoded = self.tokenizer.apply_chat_template(
-            self._turns(row), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            self._turns(row),
+            tools=self._tools(row),
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
         )
         return Tokens(list(encoded["input_ids"]), [bool(mark) for mark in encoded["assistant_masks"]])
 
