@@ -208,7 +208,7 @@ def _train(
             callbacks=[Guard(), reporting, *([looking] if looking else []), saving],
         )
 
-    plans = cuts(plan.hyperparameters, estimate, bench.device, resumed)
+    plans = cuts(plan, estimate, bench.device, resumed)
     trainer, batches = first_that_fits(plans, build, data.dataset)
     log.info("micro batch %d, accumulated %d times", batches.micro, batches.accumulation)
     if looking and validation:
