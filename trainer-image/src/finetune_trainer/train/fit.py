@@ -67,11 +67,14 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
     """
     plan = attempt.plan
     with attempt.watch.stage("Loading"):
+        began = time.monotonic()
         model = _load(plan, bench)
+        log.info("model loaded in %.1f s", time.monotonic() - began)
         data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
         newest = checkpoints.newest()
         total = _total_steps(plan, len(data.dataset))
         validation = prepare_validation(plan, bench, data, total)
+        log.info("model and data loaded in %.1f s", time.monotonic() - began)
     resumed_from = newest[0] if newest else None
     attempt.board.update(
         total_steps=total, step=resumed_from or 0, resumed_from_step=resumed_from, checkpoint_step=resumed_from

@@ -54,6 +54,7 @@ class _Command:
         with named(stop):
             with watch.stage("Loading"):
                 from finetune_trainer.train.recipe import run
+            log.info("libraries loaded in %.1f s", watch.timings()[0].seconds)
             stop.check()
             return fitted(run(Attempt(plan, arguments.pod_uid, board, stop, watch), arguments.store))
 
