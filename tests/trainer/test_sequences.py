@@ -1,3 +1,4 @@
+import random
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,28 @@ def test_long_texts_are_split_and_no_token_is_lost(packing: bool) -> None:
     assert tokens == sorted(token for row in rows for token in row.ids)
     assert (data.truncated_tokens, data.truncated_rows) == (0, 0)
     assert max(len(row["input_ids"]) for row in data.dataset) <= CONTEXT
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_packing_keeps_every_piece_whole_and_fills_its_packs(seed: int) -> None:
+    pick = random.Random(seed)
+    rows = [text(min(256, max(2, round(pick.lognormvariate(3.3, 1.0)))), 1000 * number) for number in range(400)]
+    data = build(rows, packing=True)
+    found = [
+        tuple(pack["input_ids"][end - length : end])
+        for pack in data.dataset
+        for length, end in zip(pack["seq_lengths"], np.cumsum(pack["seq_lengths"]), strict=True)
+    ]
+    assert sorted(found) == sorted(tuple(row.ids) for row in rows), "not one is cut, lost, or there twice"
+    tokens = sum(len(row.ids) for row in rows)
+    assert data.tokens == tokens
+    # Best fit decreasing: at most one pack more than the tokens need, where most pieces are short.
+    assert len(data.dataset) <= -(-tokens // CONTEXT) + 1
+
+
+def test_rows_that_are_left_out_are_counted() -> None:
+    data = build([completion(12, 3), completion(5, 2)], share=0.9, max_length=10, packing=False)
+    assert (data.dropped_rows, data.tokens + data.truncated_tokens) == (1, 22)
 
 
 def test_cut_tokens_are_counted() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig
@@ -16,6 +17,10 @@ _BATCH_LOGITS = 64 * 1024 * 1024
 """Elements of the logits of a batch (256 MiB in fp32)."""
 
 _BATCH_ROWS = 64
+
+
+Ids = Sequence[int] | np.ndarray[Any, np.dtype[np.int32]]
+"""Token ids, or labels, of one sequence."""
 
 
 class Loss(NamedTuple):
@@ -78,7 +83,7 @@ def greedy_answers(
 
 def supervised_losses(
     model: Any,  # noqa: ANN401
-    sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
+    sequences: Sequence[tuple[Ids, Ids]],
 ) -> list[Loss]:
     """The loss of each (ids, labels), labels not shifted, in their order."""
     most_tokens = max(1, _BATCH_LOGITS // model.config.get_text_config().vocab_size)
@@ -113,7 +118,7 @@ def _batches(lengths: Sequence[int], most_rows: int, most_tokens: int = _BATCH_T
         order = order[size:]
 
 
-def _left_padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _left_padded(rows: Sequence[Ids], fill: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows as one tensor, rows x longest, their ends aligned; and the mask of what is not padding."""
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), fill, dtype=torch.long)

@@ -78,11 +78,10 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
     family = FAMILIES.get(plan.method)
     if attempt.ranks.are_several and (refusal := one_process_only(plan.method)):
         raise FineTuneError(FailureReason.INVALID_PLAN, refusal)
-    if family and course.publishes_best(plan.validation):
-        message = f"spec.validation: keepBest and earlyStopping are for SFT and CPT, not for {plan.method}; remove them"
-        raise FineTuneError(FailureReason.INVALID_PLAN, message)
     with attempt.watch.stage("Loading"):
+        began = time.monotonic()
         model = _load(plan, bench)
+        log.info("model loaded in %.1f s", time.monotonic() - began)
         if family:
             data = family.prepare(plan, bench)
         else:
@@ -90,7 +89,8 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
         newest = from_first(attempt.ranks, checkpoints.newest() if attempt.ranks.is_first else None)
         count = family.total_steps if family else None
         total = count(plan, data) if count else _total_steps(plan, len(data.dataset))
-        validation = None if family else prepare_validation(plan, bench, data, total)
+        validation = prepare_validation(plan, bench, data, total)
+        log.info("model and data loaded in %.1f s", time.monotonic() - began)
     resumed_from = newest[0] if newest else None
     attempt.board.update(
         total_steps=total, step=resumed_from or 0, resumed_from_step=resumed_from, checkpoint_step=resumed_from
@@ -248,8 +248,8 @@ def _train(
             ],
         )
 
-    # Several ranks would have to agree, and what other methods batch has other shapes: these take the estimate.
-    plans = [estimate] if family or ranks.are_several else cuts(settings, estimate, bench.device, resumed)
+    # Several ranks would have to agree: they take the estimate.
+    plans = [estimate] if ranks.are_several else cuts(plan, estimate, bench.device, resumed)
     trainer, batches = first_that_fits(plans, build, data.dataset)
     log.info("micro batch %d, accumulated %d times", batches.micro, batches.accumulation)
     if looking and validation:

@@ -78,6 +78,7 @@ class _Command:
         with named(stop):
             with watch.stage("Loading"):
                 from finetune_trainer.train.recipe import run
+            log.info("libraries loaded in %.1f s", watch.timings()[0].seconds)
             stop.check()
             result = run(Attempt(plan, arguments.pod_uid, board, stop, watch, ranks), arguments.store)
             return fitted(result) if result else None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Hyperparameters
+from finetune_contract.plans import TrainingPlan
 from finetune_trainer.train.batching import BatchPlan
 from finetune_trainer.train.memory import evidence, out_of_memory
 from finetune_trainer.train.model import Device
@@ -26,20 +26,20 @@ _OPTIMISER_STATES = 2
 """AdamW keeps two numbers per trained weight, from its first step on."""
 
 
-def cuts(settings: Hyperparameters, estimate: BatchPlan, device: Device, resumed: Path | None) -> list[BatchPlan]:
+def cuts(plan: TrainingPlan, estimate: BatchPlan, device: Device, resumed: Path | None) -> list[BatchPlan]:
     """Ways to cut the global batch that are to be tried; one alone is taken untried.
 
-    Nothing is tried on CPU, where caches decide and not memory, and where the user has decided. A run that resumes
-    begins with the size that it had: another one drops out other things.
+    Nothing is tried on CPU, where caches decide and not memory, and where the user or the method has decided. A run
+    that resumes begins with the size that it had: with another one, dropout would draw other numbers.
     """
-    if not device.is_cuda or settings.micro_batch_size is not None:
+    is_settled = plan.hyperparameters.micro_batch_size is not None or plan.method not in SEQUENCE_METHODS
+    if not device.is_cuda or is_settled:
         return [estimate]
     found = candidates(estimate, _ROOM)
     if resumed is not None:
         state = json.loads((resumed / "trainer_state.json").read_text(encoding="utf-8"))
-        found = [plan for plan in found if plan.micro <= (state.get("train_batch_size") or estimate.micro)] or [
-            estimate
-        ]
+        size = state.get("train_batch_size") or estimate.micro
+        found = [cut for cut in found if cut.micro <= size] or [estimate]
     return found
 
 

@@ -31,6 +31,9 @@ _EVALUATIONS = 10
 _TOKENS_SHARE = 0.1
 """Tokens that may be evaluated per token trained on, where nobody asked for evaluations; a third of that in time."""
 
+SEQUENCE_METHODS = (Method.SFT, Method.CPT)
+"""Methods whose loss is that of sequences; others have losses of their own."""
+
 _FEWEST = 3
 """Evaluations that can show a loss which rises twice."""
 
@@ -50,9 +53,16 @@ def prepare_validation(
     """The validation rows as sequences; None where there is nothing to look at, or looking would cost too much.
 
     Raises:
-        FineTuneError: DatasetInvalid when the best step is asked for and there are no validation rows.
+        FineTuneError: DatasetInvalid or InvalidPlan when the best step is asked for and nothing can tell it.
     """
     settings = plan.validation
+    if plan.method not in SEQUENCE_METHODS:
+        if course.publishes_best(settings):
+            raise FineTuneError(
+                FailureReason.INVALID_PLAN,
+                f"spec.validation: keepBest and earlyStopping are for SFT and CPT; spec.method is {plan.method}",
+            )
+        return None
     rows = bench.revision.rows("validation") if settings.max_rows else []
     if len(rows) > settings.max_rows:
         rows = random.Random(plan.hyperparameters.seed).sample(rows, settings.max_rows)
@@ -61,7 +71,7 @@ def prepare_validation(
         piece
         for row in bench.renderer.tokens(rows)
         for piece in pieces_of(row, data.sequence_length, split_long=is_text)
-        if any(label != IGNORED for label in piece.labels)
+        if bool((piece.labels != IGNORED).any())
     ]
     if not pieces:
         if course.publishes_best(settings):
