@@ -13,6 +13,7 @@ from finetune_contract.plans import TrainingPlan
 from finetune_trainer.train.batching import BatchPlan
 from finetune_trainer.train.memory import evidence, out_of_memory
 from finetune_trainer.train.model import Device
+from finetune_trainer.train.validation import SEQUENCE_METHODS
 
 log = logging.getLogger(__name__)
 
