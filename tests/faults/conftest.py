@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.laboratory import Case, Laboratory, cases_at_once
 
-SUBSET_SHARE = 0.15
+SUBSET_SHARE = 0.08
 """Of each group, at least one case."""
 _LABORATORY = pytest.StashKey[Laboratory]()
 

@@ -16,7 +16,7 @@ from tests.faults.stage import Stage
 
 TAKEOVER_SECONDS = 20.0
 """In which a standby works after the leader has died, with the intervals of production."""
-PRODUCTION = {"LEASE_DURATION_SECONDS": "15", "LEASE_RENEW_SECONDS": "10", "LEASE_RETRY_SECONDS": "2"}
+PRODUCTION = {"LEASE_DURATION_SECONDS": "12", "LEASE_RENEW_SECONDS": "8", "LEASE_RETRY_SECONDS": "2"}
 MOMENTS = {
     "preparing": ("Dataset", life.DATASET, "reading the source", "prepare-1"),
     "staging": ("FineTuneJob", life.JOB, "bringing the base model", "stage-1"),
@@ -154,7 +154,7 @@ async def _leader_stopped(stage: Stage, goldens: Goldens) -> None:
 
 async def _lease_stolen(stage: Stage, goldens: Goldens) -> None:
     """A leader that sees another name in its lease ends at once, and works again when the lease is free."""
-    operator = await running_operator(stage, LEASE_DURATION_SECONDS="5", LEASE_RENEW_SECONDS="3")
+    operator = await running_operator(stage, LEASE_DURATION_SECONDS="15", LEASE_RENEW_SECONDS="12")
     stage.exits_allowed = 1
     held = await _until_moment(stage, "training")
     thief = {"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 1}}

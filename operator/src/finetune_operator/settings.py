@@ -64,8 +64,9 @@ class Settings(BaseModel):
     """Longest back-off of what the API server refuses: quota, admission."""
     reference_seconds: float = 3.0
     """How long a ConfigMap or claim that was read for one pass is used for others."""
-    lease_duration_seconds: float = 15.0
-    lease_renew_seconds: float = 10.0
+    lease_duration_seconds: float = 12.0
+    """A dead leader is replaced after this and twice `lease_retry_seconds`: within 20 s."""
+    lease_renew_seconds: float = 8.0
     lease_retry_seconds: float = 2.0
     health_port: int = 8080
     """Port of /livez, /readyz and /metrics."""
