@@ -18,7 +18,7 @@ from finetune_operator.api.finetunejob import FineTuneJob, Reuse
 from finetune_operator.api.finetunejobstatus import OtherInput, ResolvedInputs, Run, RunRecord
 from finetune_operator.manifests import jobs, staging
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import attempts, oneshot, upstream
+from finetune_operator.reconcile import attempts, oneshot, record, upstream
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.lineage import named_in
@@ -289,7 +289,7 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
         draft.forget_attempts()
     draft.reopen(run)
     if result.outcome:
-        attempts.adopt(draft, run, result.outcome)
+        record.adopt(draft, run, result.outcome)
     return run
 
 
