@@ -417,3 +417,20 @@ async def test_not_found_on_a_create_is_retried(cluster: FakeCluster) -> None:
 def test_settings_are_passed_on() -> None:
     process = Process(FakeCluster())
     assert replace(Observed(settings=Settings()), denials={}).settings == process.engine._settings
+
+
+async def test_passes_without_requests_let_the_lease_be_renewed_between_them(cluster: FakeCluster) -> None:
+    for number in range(50):
+        cluster.add(make_resource(name=f"other-{number}"))
+    process = Process(cluster, decide=lambda *_: Outcome())
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while len(process.queue):
+            turns += 1
+            await asyncio.sleep(0)
+        process.queue.close()
+
+    await asyncio.gather(process.engine.work(), other())
+    assert turns > 50 / Settings().workers
