@@ -5,8 +5,8 @@ import pytest
 
 from finetune_contract.plans import LoraPlan
 from finetune_trainer.train import meters
+from finetune_trainer.train.adapters import attach
 from finetune_trainer.train.meters import Meter, flops_per_token
-from finetune_trainer.train.model import add_adapter
 from tests.trainer import tiny
 
 
@@ -51,5 +51,5 @@ def test_flops_follow_what_is_multiplied_and_what_is_trained(tmp_path: Path) -> 
     looked_up = untied.get_input_embeddings().weight.numel()
     assert flops_per_token(untied) == 6 * (weights(untied) - looked_up)
     frozen = weights(tied)
-    adapted = add_adapter(tied, LoraPlan(rank=4, alpha=8, dropout=0.0))
+    adapted = attach(tied, LoraPlan(rank=4, alpha=8, dropout=0.0), start=None)
     assert flops_per_token(adapted) == 4 * frozen + 6 * (weights(adapted) - frozen)

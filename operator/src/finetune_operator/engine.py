@@ -100,6 +100,9 @@ class Engine:
                 await self.handle(key)
             finally:
                 self._queue.done(key)
+            # A pass that has nothing to ask and nothing to write never waits: thousands in a row, as when a replica
+            # begins to lead, would keep the lease from being renewed and the probes from being answered.
+            await asyncio.sleep(0)
 
     async def handle(self, key: Key) -> None:
         """One pass, and what comes of it. Raises nothing."""

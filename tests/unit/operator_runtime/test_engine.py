@@ -446,3 +446,20 @@ def test_a_job_whose_pod_is_refused_is_explained_and_looked_at_again(cluster: Fa
         assert cluster.reads == reads, "a Job whose pod runs is not asked about"
 
     asyncio.run(live())
+
+
+async def test_passes_without_requests_let_the_lease_be_renewed_between_them(cluster: FakeCluster) -> None:
+    for number in range(50):
+        cluster.add(make_resource(name=f"other-{number}"))
+    process = Process(cluster, decide=lambda *_: Outcome())
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while len(process.queue):
+            turns += 1
+            await asyncio.sleep(0)
+        process.queue.close()
+
+    await asyncio.gather(process.engine.work(), other())
+    assert turns > 50 / Settings().workers
