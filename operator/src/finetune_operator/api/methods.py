@@ -29,7 +29,8 @@ class DpoSettings(ApiModel):
     """How strongly the model is held to what it was; higher changes it less."""
     loss: DpoLoss = DpoLoss.SIGMOID
     """The loss: sigmoid is DPO's own; robust expects labels of which a share is wrong."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    # Inclusive: the API server rounds an exclusive bound of a default that is 0 down to 0, and refuses the CRD.
+    label_smoothing: Annotated[float, Field(ge=0, le=0.49)] = 0.0
     """Share of pairs that are probably the wrong way round; only the robust loss uses it."""
 
     model_config = ConfigDict(
