@@ -146,7 +146,8 @@ def preempt(here: World) -> None:
         pod = pods_of(job, here.children["Pod"])[-1]
         pod["metadata"]["deletionTimestamp"] = factories.stamp(here.now)
         step = int(here.now.timestamp()) % 50
-        result = failed_training(KEYS[rank_of(here)], 1, FailureReason.PREEMPTED, step=step, checkpoint_step=step or None)
+        key = KEYS[rank_of(here)]
+        result = failed_training(key, 1, FailureReason.PREEMPTED, step=step, checkpoint_step=step or None)
         pod["status"] = factories.terminated(result.to_json(), code=78, now=here.now)
 
 
