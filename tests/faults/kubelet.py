@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from finetune_contract.failure import Failure, FailureReason, policy_of
-from finetune_contract.plans import StagePlan, TrainingPlan
+from finetune_contract.plans import RowFormat, StagePlan, TrainingPlan
 from finetune_contract.results import TrainingResult
 from finetune_contract.run import run_key
 from finetune_operator.manifests.naming import LABEL_ATTEMPT, LABEL_KIND, LABEL_NAME, LABEL_ROLE
@@ -137,7 +137,7 @@ class Kubelet:
         plan = await self._plan(pod)
         role = pod["metadata"]["labels"][LABEL_ROLE]
         if role == "prepare":
-            return dataset_result().to_json()
+            return dataset_result(format=RowFormat.MESSAGES).to_json()
         if role == "stage":
             return self._staged(StagePlan.model_validate_json(plan))
         return self._trained(TrainingPlan.model_validate_json(plan), int(pod["metadata"]["labels"][LABEL_ATTEMPT]))

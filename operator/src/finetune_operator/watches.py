@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import kopf
 
@@ -37,6 +38,7 @@ class Watches:
         self._beat = time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
+        self._is_broken = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
 
     def silence(self) -> float:
@@ -59,25 +61,56 @@ class Watches:
 
     async def _supervise(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._note_failed_callback)
         beating = asyncio.create_task(self._give_signs_of_life())
         while not self._stop.is_set():
             try:
                 await self._are_possible()
-                await kopf.operator(
-                    registry=self._registry,
-                    settings=kopf.OperatorSettings(),
-                    memories=Forgetful(),
-                    clusterwide=not self._namespaces,
-                    namespaces=self._namespaces,
-                    standalone=True,
-                    stop_flag=self._stop,
-                )
+                await self._operate(beating)
             except Exception:  # whatever Kopf dies of, the answer is to start it again
                 log.exception("the watches have failed and are started again")
             if not self._stop.is_set():
                 metrics.WATCH_RESTARTS.inc()
                 await asyncio.sleep(RESTART_PAUSE)
         beating.cancel()
+
+    async def _operate(self, beating: asyncio.Task[None]) -> None:
+        """Run Kopf to its end, and help it there."""
+        self._is_broken.clear()
+        operating = asyncio.create_task(
+            kopf.operator(
+                registry=self._registry,
+                settings=kopf.OperatorSettings(),
+                memories=Forgetful(),
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                standalone=True,
+                stop_flag=self._stop,
+            )
+        )
+        failing = asyncio.create_task(self._is_broken.wait())
+        await asyncio.wait({operating, failing}, return_when=asyncio.FIRST_COMPLETED)
+        failing.cancel()
+        if not operating.done():
+            await asyncio.wait({operating}, timeout=PATIENCE)
+        if not operating.done():
+            log.warning("the watches cannot be stopped in order: they are cancelled and started again")
+            left = asyncio.all_tasks() - {asyncio.current_task(), beating}
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=PATIENCE)
+            return
+        await operating
+
+    def _note_failed_callback(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Hear of an error that nobody waits for.
+
+        When a watch has failed, Kopf stops all others; where one is being opened just then, its callback fails (Kopf
+        1.45.2, `clients.api.stream`: there is no current task in a callback), and Kopf waits for that watch for ever.
+        """
+        loop.default_exception_handler(context)
+        if "handle" in context:
+            self._is_broken.set()
 
     async def _give_signs_of_life(self) -> None:
         while True:
