@@ -13,8 +13,8 @@ from pathlib import Path
 import aiohttp
 
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS
-from tests.faults.controlplane import DIES_WITH_PARENT, free_port
 from tests.faults.proxy import Proxy
+from tools.cluster.controlplane import DIES_WITH_PARENT, free_port
 
 QUICK = {
     "RESYNC_SECONDS": "2", "RELIST_SECONDS": "0.3", "WATCH_LAG_SECONDS": "0.5", "WATCH_IDLE_SECONDS": "3",

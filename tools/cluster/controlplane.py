@@ -6,9 +6,7 @@ local cluster but the programs, and goes with the process that started it.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -27,7 +25,12 @@ CONTROLLERS = (
 )  # fmt: skip
 """What the children of our resources need. No node controllers: nodes that nobody heartbeats stay ready."""
 READY_SECONDS = 60.0
-_PR_SET_PDEATHSIG = 1
+
+DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Before a command: the kernel ends it when this process ends, however that happens.
+
+Not a `preexec_fn`: Python code between fork and exec deadlocks now and then in a process with threads.
+"""
 
 
 def free_port() -> int:
@@ -37,15 +40,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel ends the child when this process ends, however that happens."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class ControlPlane:
     """`with ControlPlane(folder) as plane:` runs it; `plane.kubeconfig` is a file with all rights."""
 
-    def __init__(self, folder: Path, controllers: tuple[str, ...] = CONTROLLERS) -> None:
+    def __init__(self, folder: Path, controllers: tuple[str, ...] = CONTROLLERS, *, has_scheduler: bool = True) -> None:
         """Everything is kept in `folder`, which must be empty or from an earlier control plane that has ended."""
         self.folder = folder
         self.etcd = f"http://127.0.0.1:{free_port()}"
@@ -53,22 +51,34 @@ class ControlPlane:
         self.pki = folder / "pki"
         self.kubeconfig = folder / "admin.kubeconfig"
         self._controllers = controllers
+        self._has_scheduler = has_scheduler
         self._programs = binaries.folder_of("kubernetes")
         self._processes: list[tuple[Component, subprocess.Popen[bytes]]] = []
 
     def __enter__(self) -> Self:
+        try:
+            self.start_api_server()
+            self.start_controllers()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def start_api_server(self) -> None:
+        """Start the API server and its store, without anybody who acts."""
         binaries.ensure("kubernetes")
         self.folder.mkdir(parents=True, exist_ok=True)
         certificates.ensure(self.pki)
         self.kubeconfig.touch(mode=0o600)
         self.kubeconfig.write_text(certificates.kubeconfig(self.pki, "admin").replace(API_SERVER, self.server))
-        try:
-            for component in (self._etcd(), self._api_server(), self._controller_manager(), self._scheduler()):
-                self.run(component)
-        except BaseException:
-            self.stop()
-            raise
-        return self
+        self.run(self._etcd())
+        self.run(self._api_server())
+
+    def start_controllers(self) -> None:
+        """Start who acts; kinds that are installed before are known to them from the beginning."""
+        self.run(self._controller_manager())
+        if self._has_scheduler:
+            self.run(self._scheduler())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -82,13 +92,12 @@ class ControlPlane:
             file.write_text(content)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                component.argv,
+                [*DIES_WITH_PARENT, *component.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
                 env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl call, and no threads are running yet
             )
         self._processes.append((component, process))
         wait_until(lambda: process.poll() is not None or processes.is_ready(component), READY_SECONDS)
@@ -161,6 +170,7 @@ class ControlPlane:
             kube_api_qps=1000,
             kube_api_burst=2000,
             concurrent_job_syncs=20,
+            concurrent_namespace_syncs=20,
             cert_dir=self.folder / "kube-controller-manager",
         )
         argv = (str(self._programs / "kube-controller-manager"), *options)

@@ -35,7 +35,9 @@ def _stored(letter: str, folder: str) -> StoredReference:
 def messages() -> dict[str, str]:
     """Role -> what its pod leaves; the run's key is in the pod's label."""
     base = _stored("b", "models")
-    prepared = DatasetResult(revision=_stored("d", "datasets"), format=RowFormat.MESSAGES, rows_read=1000, rows_kept=1000)
+    prepared = DatasetResult(
+        revision=_stored("d", "datasets"), format=RowFormat.MESSAGES, rows_read=1000, rows_kept=1000
+    )
     artifact = Artifact(**_stored("a", "artifacts").model_dump(), type=ArtifactType.ADAPTER, bytes=1000, base=base)
     trained = TrainingResult(run_key=_RUN, attempt=1, artifact=artifact, step=100, total_steps=100, train_loss=1.5)
     return {

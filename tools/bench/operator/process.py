@@ -14,7 +14,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from tools.bench.operator.fakes import CLAIM
-from tools.cluster.controlplane import ControlPlane, cpu_seconds, die_with_parent, free_port
+from tools.cluster.controlplane import DIES_WITH_PARENT, ControlPlane, cpu_seconds, free_port
 from tools.console import failure
 
 READY_SECONDS = 120.0
@@ -45,12 +45,11 @@ class Operator:
         self.started = time.monotonic()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - takes a millisecond
-                [sys.executable, "-m", "finetune_operator"],
+                [*DIES_WITH_PARENT, sys.executable, "-m", "finetune_operator"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl call, and no threads are running yet
             )
         return self
 
