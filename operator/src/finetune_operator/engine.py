@@ -247,7 +247,7 @@ class Engine:
             return
         written = await self._cluster.replace_status({**resource, "status": status})
         metrics.STATUS_WRITES.labels(resource["kind"]).inc()
-        for attempt in accounting.spent(resource.get("spec") or {}, resource.get("status") or {}, status):
+        for attempt in accounting.spent(resource.get("status") or {}, status):
             metrics.GPU_SECONDS.labels(resource["metadata"]["namespace"], attempt.outcome).inc(attempt.gpu_seconds)
         if written.get("status") != status:
             # Each pass would find a difference and write again: with back-off, and without being woken by the write.

@@ -65,22 +65,8 @@ def test_no_label_has_unbounded_values() -> None:
     assert namespaced == {"finetune_operator_gpu_seconds_total"}
 
 
-@pytest.mark.parametrize(
-    ("limits", "gpus"),
-    [
-        pytest.param({"nvidia.com/gpu": 2}, 2, id="a number"),
-        pytest.param({"amd.com/gpu": "4", "cpu": "8", "memory": "1Gi"}, 4, id="a string beside others"),
-        pytest.param({"nvidia.com/mig-1g.10gb": 1, "nvidia.com/gpu.shared": 1}, 2, id="parts of GPUs"),
-        pytest.param({"rdma/hca": 1, "nvidia.com/gpu": "1k"}, 0, id="no GPU, and no whole number"),
-        pytest.param(None, 0, id="none"),
-    ],
-)
-def test_gpus(limits: dict[str, object] | None, gpus: float) -> None:
-    assert accounting.gpus_of({"limits": limits}) == gpus
-
-
 def attempt(number: int, reason: str, seconds: int = 100) -> dict[str, object]:
-    return {"number": number, "run": "abc", "reason": reason, "seconds": seconds}
+    return {"number": number, "run": "abc", "reason": reason, "seconds": seconds, "gpuSeconds": 2 * seconds}
 
 
 @pytest.mark.parametrize(
@@ -90,15 +76,15 @@ def attempt(number: int, reason: str, seconds: int = 100) -> dict[str, object]:
         pytest.param("OutOfMemory", "Failed", id="counts"),
         pytest.param("ContractViolation", "Failed", id="is not retried"),
         pytest.param("NodeLost", "Disrupted", id="the node went"),
+        pytest.param("Suspended", "Suspended", id="somebody paused it"),
         pytest.param("NewerRelease", "Failed", id="a word of another release"),
     ],
 )
 def test_an_attempt_is_spent_when_it_is_latched(reason: str, outcome: str) -> None:
-    spec = {"resources": {"limits": {"nvidia.com/gpu": 2}}}
     before = {"attempts": [attempt(1, "NodeLost")]}
     after = {"attempts": [attempt(1, "NodeLost"), attempt(2, reason)]}
-    assert accounting.spent(spec, before, after) == [Spent(outcome, 200.0)]
-    assert accounting.spent(spec, after, after) == []
+    assert accounting.spent(before, after) == [Spent(outcome, 200.0)]
+    assert accounting.spent(after, after) == []
 
 
 async def test_gpu_seconds_are_counted_once_across_passes_and_restarts() -> None:
@@ -107,7 +93,6 @@ async def test_gpu_seconds_are_counted_once_across_passes_and_restarts() -> None
 
     cluster = FakeCluster()
     resource = make_resource()
-    resource["spec"]["resources"] = {"limits": {"nvidia.com/gpu": 4}}
     cluster.add(resource)
     sample = (
         "finetune_operator_gpu_seconds_total",
@@ -119,7 +104,7 @@ async def test_gpu_seconds_are_counted_once_across_passes_and_restarts() -> None
         await process.settle()
         process.engine.notify(process.cache.keys())
         await process.settle()
-        assert (await scrape(process.cache))[sample] == before + 120.0
+        assert (await scrape(process.cache))[sample] == before + 60.0
 
 
 async def test_the_queue_and_the_passes_are_seen() -> None:
