@@ -54,4 +54,4 @@ def test_explain_reads_like_documentation(system: Kube) -> None:
     said = " ".join(system.kubectl("explain", "finetunejob.spec.adapter").stdout.split())
     assert "What is trained: a LoRA adapter, or with type None every weight." in said
     assert "rank <integer> Rank of the adapter's matrices; more learns more and costs more memory." in said
-    assert "enum: LoRA, None" in said
+    assert "enum: LoRA, QLoRA, DoRA, rsLoRA" in said
