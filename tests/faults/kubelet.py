@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from finetune_contract.failure import Failure, FailureReason, policy_of
-from finetune_contract.plans import RowFormat, StagePlan, TrainingPlan
-from finetune_contract.results import TrainingResult
+from finetune_contract.plans import ResolvePlan, RowFormat, StagePlan, TrainingPlan
+from finetune_contract.results import ResolveResult, TrainingResult
 from finetune_contract.run import run_key
 from finetune_operator.manifests.naming import LABEL_ATTEMPT, LABEL_KIND, LABEL_NAME, LABEL_ROLE
 from tests.factories import dataset_result, digest, stage_result, training_result
@@ -140,6 +140,9 @@ class Kubelet:
             return dataset_result(format=RowFormat.MESSAGES).to_json()
         if role == "stage":
             return self._staged(StagePlan.model_validate_json(plan))
+        if role == "resolve":
+            run = ResolvePlan.model_validate_json(plan).run_key
+            return ResolveResult(outcome=self.store.outcomes.get(run)).to_json()
         return self._trained(TrainingPlan.model_validate_json(plan), int(pod["metadata"]["labels"][LABEL_ATTEMPT]))
 
     async def _plan(self, pod: Object) -> str:

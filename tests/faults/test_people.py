@@ -217,6 +217,7 @@ async def _serving_child(kind: str, change: Object | None, stage: Stage, goldens
 
 
 async def _secret_late(stage: Stage, _goldens: Goldens) -> None:
+    stage.moved = ("FineTuneJob",)  # the missing Secret is the reason as long as it is missing
     await running_operator(stage)
     base = {"huggingFace": {"repo": "org/model", "tokenSecretRef": {"name": "hf", "key": "token"}}}
     await stage.begin(baseModel=base)
@@ -303,7 +304,7 @@ async def _all_while_away(stage: Stage, goldens: Goldens) -> None:
 async def _result_lost_while_away(what: str, stage: Stage, _goldens: Goldens) -> None:
     """The pod succeeded, and it and its result were deleted, while the operator was down: nothing is trained twice."""
     operator = await running_operator(stage)
-    # Without the Job, its attempt has never been: the next one has its number.
+    # Without the Job, nobody knows until the store was asked: the job is back where it was, and then done.
     stage.moved = ("FineTuneJob",) if what == "Job" else ()
     held = stage.kubelet.hold("train-1")
     await stage.begin()

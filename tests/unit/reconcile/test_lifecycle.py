@@ -304,6 +304,14 @@ def test_an_edit_of_the_evaluation_measures_the_artifact_again_and_trains_nothin
     assert trainings(here) == ["triage-111111-1"]
 
 
+def test_another_run_after_a_success_stages_and_does_not_evaluate() -> None:
+    here = running()
+    succeed(here)
+    here.edit(adapter={"rank": 8})
+    here.settle()
+    assert here.status["phase"] == "Staging"
+
+
 def test_an_evaluation_edited_while_training_ran_is_measured_afterwards() -> None:
     here = running()
     before = json.loads(here.made[-2]["data"]["plan.json"])["evaluationKey"]

@@ -203,7 +203,7 @@ class Draft:
             return "Failed"
         if conditions.holds(SUSPENDED):
             return "Suspended"
-        if conditions.holds("Complete"):
+        if conditions.holds("Complete") and conditions.denies(EVALUATED):
             return "Evaluating"
         if conditions.holds("Running"):
             return self.progress.phase or "Training" if self.progress else "Loading"
