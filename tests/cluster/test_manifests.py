@@ -17,6 +17,7 @@ pytestmark = pytest.mark.cluster
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[Kube]:
     kube = fresh_namespace()
+    kube.kubectl("create", "serviceaccount", "trainer")  # that a pod template names
     yield kube
     kube.kubectl("delete", "namespace", kube.namespace, "--wait=false")
 
