@@ -38,7 +38,7 @@ def test_an_adapter_is_trained_further_by_dpo_and_served_on_its_base(lab: Kube) 
             evaluation={"metrics": ["PreferenceAccuracy"], "maxRows": 8},
         ),
         job("refused", dataset={"name": "pairs"}),
-        deployment("preferred", adapters=[{"name": "preferred", "fineTuneJob": {"name": "preferred"}}]),
+        deployment("answers", adapters=[{"name": "preferred", "fineTuneJob": {"name": "preferred"}}]),
     )
     second = lab.wait_ready("finetunejob", "preferred", 240)
     first = lab.status("finetunejob", "colour-namer")
@@ -48,4 +48,4 @@ def test_an_adapter_is_trained_further_by_dpo_and_served_on_its_base(lab: Kube) 
     refusal = next(each for each in lab.status("finetunejob", "refused")["conditions"] if each["type"] == "Ready")
     assert refusal["reason"] == "DatasetInvalid"
     assert "SFT needs Messages or PromptCompletion or Classification rows" in refusal["message"]
-    lab.wait_ready("modeldeployment", "preferred", 240)
+    lab.wait_ready("modeldeployment", "answers", 240)

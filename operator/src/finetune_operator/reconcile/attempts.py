@@ -158,7 +158,8 @@ def _stop(draft: Draft, current: Numbered, used: limits.Usage, reason: str, mess
         finished_at=now.replace(microsecond=0),
         step=progress.step if progress else 0,
         resumed_from_step=progress.resumed_from_step if progress else None,
-        checkpoint_step=progress.checkpoint_step if progress else None,
+        # A pod that is stopped while it loads has not said yet from where it would go on.
+        checkpoint_step=(progress and progress.checkpoint_step) or queueing.best_checkpoint(draft) or None,
     )
     draft.note(queueing.close(draft, entry, current.job), used)
     draft.delete += with_plan(draft.observed, current.job)

@@ -16,11 +16,12 @@ from finetune_contract.plans import RowFormat, RunIngredients, StoredReference, 
 from finetune_contract.results import StageResult
 from finetune_operator.api.finetunejob import FineTuneJob, Reuse
 from finetune_operator.api.finetunejobstatus import OtherInput, ResolvedInputs, Run, RunRecord
-from finetune_operator.manifests import jobs, staging
+from finetune_operator.manifests import jobs, staging, training
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import attempts, oneshot, record, upstream
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import Draft
+from finetune_operator.reconcile.endings import numbered
 from finetune_operator.reconcile.lineage import named_in
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Event, Outcome
@@ -269,7 +270,7 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
         generation=job.metadata.generation,
         started_at=now.replace(microsecond=0),
         rerun=_token(job),
-        attempt=previous.attempt if previous and same else 0,
+        attempt=_last_attempt(draft, previous) if previous and same else 0,
         inputs=ResolvedInputs(
             dataset=resolved.dataset.digest,
             dataset_uri=resolved.dataset.uri,
@@ -291,6 +292,12 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
     if result.outcome:
         record.adopt(draft, run, result.outcome)
     return run
+
+
+def _last_attempt(draft: Draft, run: Run) -> int:
+    """The attempt that was started last; one whose Job is gone was looked up by the stage Job just now."""
+    started = [entry.number for entry in numbered(draft.observed.of("Job"), training.ROLE, run.key)]
+    return max(draft.latched(), *started) if started else draft.latched()
 
 
 def _hash(document: dict[str, Any]) -> str:
