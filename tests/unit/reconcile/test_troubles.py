@@ -212,6 +212,15 @@ FULL = Failure(reason=FailureReason.STORAGE_UNAVAILABLE, message="/store: no man
             id="out of memory",
         ),
         pytest.param(
+            {
+                "exitCode": 128,
+                "reason": "StartError",
+                "message": "runc create failed: container init was OOM-killed (memory limit too low?)",
+            },
+            Trouble("HostOutOfMemory", "container deliver ended: the container exceeded its memory limit"),
+            id="too little memory to start",
+        ),
+        pytest.param(
             {"exitCode": 1, "reason": "Error", "message": "Traceback\nboom"},
             Trouble("TrainerCrashed", "container deliver ended: Traceback\nboom"),
             id="the log's last lines",

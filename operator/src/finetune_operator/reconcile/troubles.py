@@ -235,9 +235,10 @@ def _crashed(container: dict[str, Any]) -> Trouble | None:
 
 def failure_of_exit(terminated: dict[str, Any]) -> Failure:
     """The name of an exit code that is not 0, with the last words of the container."""
-    if terminated.get("reason") == "OOMKilled":
-        return Failure(reason=FailureReason.HOST_OUT_OF_MEMORY, message="the container exceeded its memory limit")
     code, words = int(terminated.get("exitCode", 0)), str(terminated.get("message") or "")
+    # A limit that is too small for runc itself ends as StartError, in the words of runc.
+    if terminated.get("reason") == "OOMKilled" or "container init was OOM-killed" in words:
+        return Failure(reason=FailureReason.HOST_OUT_OF_MEMORY, message="the container exceeded its memory limit")
     try:
         return Failure.model_validate_json(words)
     except ValidationError:
