@@ -86,6 +86,16 @@ def test_a_job_that_is_suspended_from_the_start_asks_for_nothing() -> None:
     assert here.status["phase"] == "Loading"
 
 
+def test_a_job_that_goes_on_and_waits_for_its_dataset_is_suspended_no_more() -> None:
+    here = World(factories.make_job(suspend=True))
+    here.settle()
+    assert here.status["phase"] == "Suspended"
+    here.edit(suspend=False)
+    here.settle()
+    assert here.condition("Suspended") is None
+    assert here.status["phase"] == "WaitingForDataset"
+
+
 def test_an_edit_while_suspended_waits_with_it() -> None:
     here = running()
     here.edit(suspend=True, adapter={"rank": 8})

@@ -34,8 +34,6 @@ from finetune_operator.reconcile.resources import seconds_until, with_plan
 def advance(draft: Draft, job: FineTuneJob, run: Run, observed: Observed, now: datetime) -> None:
     """Latch attempts that ended, then decide: done, failed, running, or one more attempt."""
     draft.run = run
-    if not job.spec.suspend:
-        draft.conditions.remove(SUSPENDED)
     all_attempts = numbered(observed.of("Job"), training.ROLE, run.key)
     latched = draft.latched()
     current: Numbered | None = None

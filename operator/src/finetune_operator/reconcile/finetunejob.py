@@ -20,7 +20,7 @@ from finetune_operator.manifests import jobs, staging, training
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import attempts, oneshot, record, upstream
 from finetune_operator.reconcile.conditions import ConditionSet
-from finetune_operator.reconcile.draft import Draft
+from finetune_operator.reconcile.draft import SUSPENDED, Draft
 from finetune_operator.reconcile.endings import numbered
 from finetune_operator.reconcile.lineage import named_in
 from finetune_operator.reconcile.observed import Observed, Reference
@@ -52,6 +52,8 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
         return Outcome()
     draft = Draft.of(job, observed, now)
     draft.conditions.set(ACCEPTED, True, "Accepted")
+    if not job.spec.suspend:
+        draft.conditions.remove(SUSPENDED)
     run = job.status.run
     if run is None or run.stage != spec_key(job):
         if job.spec.suspend:
