@@ -5,21 +5,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+from finetune_contract.base import StoredReference
+from finetune_contract.datasets import DatasetResult, Dropped, DropReason, RowFormat, Split
+from finetune_contract.evaluating import TUNED, Baseline, Metric, Score
 from finetune_contract.failure import Failure, FailureReason
-from finetune_contract.plans import Baseline, Metric, RowFormat, StoredReference
-from finetune_contract.results import (
-    TUNED,
-    Artifact,
-    ArtifactType,
-    DatasetResult,
-    Dropped,
-    DropReason,
-    Score,
-    Split,
-    StageResult,
-    Timing,
-    TrainingResult,
-)
+from finetune_contract.results import Artifact, ArtifactType, StageResult, Timing, TrainingResult
 
 Object = dict[str, Any]
 

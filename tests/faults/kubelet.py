@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import Failure, FailureReason, policy_of
-from finetune_contract.plans import ResolvePlan, RowFormat, StagePlan, TrainingPlan
 from finetune_contract.results import ResolveResult, TrainingResult
 from finetune_contract.run import run_key
+from finetune_contract.staging import ResolvePlan, StagePlan
+from finetune_contract.training import TrainingPlan
 from finetune_operator.manifests.naming import LABEL_ATTEMPT, LABEL_KIND, LABEL_NAME, LABEL_ROLE
 from tests.factories import dataset_result, digest, stage_result, training_result
 from tests.faults.api import Api, History, Object, RefusedError

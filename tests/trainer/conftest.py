@@ -13,7 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-from finetune_contract.plans import RowFormat, StoredReference
+from finetune_contract.base import StoredReference
+from finetune_contract.datasets import RowFormat
 from finetune_store.store import Store
 from tests.trainer import tiny
 

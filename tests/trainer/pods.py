@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune_contract.plans import TrainingPlan
 from finetune_contract.results import Progress, TrainingResult
+from finetune_contract.training import TrainingPlan
 from finetune_store.store import Store
 
 _DEADLINE_SECONDS = 90.0

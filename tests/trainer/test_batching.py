@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.plans import Hyperparameters
+from finetune_contract.training import Hyperparameters
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from finetune_contract.base import StoredReference
 from finetune_contract.collection import CollectionPlan, CollectionResult, prefixes_in
-from finetune_contract.plans import StoredReference
 from finetune_store.collect import collect
 from tests.trainer.conftest import Workshop
 from tests.trainer.test_training import train

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.plans import EarlyStoppingPlan, ValidationPlan
 from finetune_contract.results import WarningReason
+from finetune_contract.training import EarlyStoppingPlan, ValidationPlan
 from finetune_trainer.train import course
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from finetune_contract.plans import Metric, RowFormat
+from finetune_contract.datasets import RowFormat
+from finetune_contract.evaluating import Metric
 from finetune_trainer.evaluate.generate import greedy_answers, supervised_losses
 from finetune_trainer.evaluate.heldout import HeldOut, held_out
 from finetune_trainer.evaluate.scores import score

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from finetune_contract.failure import FailureReason
-from finetune_contract.plans import TrainingPlan
 from finetune_contract.results import TrainingResult
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.train import launch as launching
 from finetune_trainer.train.launch import launch
 from tests.trainer.conftest import Workshop

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import TrainingPlan
 from finetune_contract.results import TrainingResult
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
 from finetune_trainer.timings import Stopwatch

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.plans import LoraPlan
+from finetune_contract.training import LoraPlan
 from finetune_trainer.train import meters
 from finetune_trainer.train.adapters import attach
 from finetune_trainer.train.meters import Meter, flops_per_token

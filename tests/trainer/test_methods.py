@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.base import StoredReference
+from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import RewardPlan, RowFormat, StoredReference, TrainingPlan
+from finetune_contract.methods import RewardPlan
 from finetune_contract.results import ArtifactType, TrainingResult
+from finetune_contract.training import TrainingPlan
 from finetune_store.checkpoints import Checkpoints
 from finetune_store.store import Store
 from tests.trainer import tiny

@@ -3,7 +3,7 @@
 import pytest
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Hyperparameters, ParallelismPlan
+from finetune_contract.training import Hyperparameters, ParallelismPlan
 from finetune_trainer.train.batching import plan_batches
 from finetune_trainer.train.order import GlobalBatches
 from finetune_trainer.train.ranks import Ranks, refuse_too_small_batch

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetune_contract.failure import FailureReason
-from finetune_contract.plans import TrainingPlan
+from finetune_contract.training import TrainingPlan
 from finetune_store.store import Store
 from tests.trainer.conftest import Workshop
 from tests.trainer.pods import Pod

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import RowFormat
 from finetune_trainer.train.render import Example, Renderer, Tokens
 from tests.trainer import tiny
 

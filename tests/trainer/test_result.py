@@ -2,10 +2,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from finetune_contract.base import StoredReference
+from finetune_contract.evaluating import Metric, Score
 from finetune_contract.failure import Failure, FailureReason
 from finetune_contract.paths import TERMINATION_LIMIT
-from finetune_contract.plans import Metric, StoredReference
-from finetune_contract.results import Artifact, ArtifactType, Phase, Progress, Score, Timing, TrainingResult
+from finetune_contract.results import Artifact, ArtifactType, Phase, Progress, Timing, TrainingResult
 from finetune_trainer.stop import Stop
 from finetune_trainer.train.failures import named
 from finetune_trainer.train.result import failed_result, fitted

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from finetune_contract.failure import FailureReason
 from finetune_contract.paths import TERMINATION_LIMIT
-from finetune_contract.plans import TrainingPlan
 from finetune_contract.results import Phase, TrainingResult
+from finetune_contract.training import TrainingPlan
 from finetune_store.store import Store
 from tests.trainer.conftest import Workshop
 from tests.trainer.pods import Pod

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Hyperparameters
+from finetune_contract.training import Hyperparameters
 from finetune_trainer.train.render import Tokens
 from finetune_trainer.train.sequences import IGNORED, TrainingData, build_training_data, choose_lengths
 

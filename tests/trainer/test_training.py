@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from finetune_contract.base import StoredReference
+from finetune_contract.datasets import RowFormat
+from finetune_contract.evaluating import EvaluationResult
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import ReevaluationPlan, RowFormat, StoredReference, TrainingPlan
-from finetune_contract.results import ArtifactType, EvaluationResult, Phase, TrainingResult
+from finetune_contract.results import ArtifactType, Phase, TrainingResult
+from finetune_contract.training import ReevaluationPlan, TrainingPlan
 from finetune_store.checkpoints import Checkpoints
 from finetune_store.store import Store
 from finetune_trainer.progress import ProgressBoard

@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import RowFormat, TrainingPlan
 from finetune_contract.results import TrainingResult, WarningReason
+from finetune_contract.training import TrainingPlan
 from finetune_store.store import Store
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop

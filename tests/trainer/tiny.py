@@ -9,8 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from finetune_contract.base import StoredReference
+from finetune_contract.datasets import RowFormat
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import Method, RowFormat, StoredReference, TrainingPlan
+from finetune_contract.methods import Method
+from finetune_contract.training import TrainingPlan
 from finetune_store.store import Store
 
 CLAIM = "finetune-artifacts"

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from finetune_contract.base import StoredReference
+from finetune_contract.datasets import RowFormat
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import RowFormat, StoredReference
 from finetune_store.store import Store
 from finetune_trainer.train.surroundings import prepare_environment
 
@@ -64,8 +65,9 @@ def rows_of(directory: Path, split: str) -> list[dict[str, str]]:
 
 def ours(directory: Path, seed: int) -> tuple[Path, int]:
     """Our training command; answers the model's directory and the tokens trained on."""
-    from finetune_contract.plans import Hyperparameters, Method, TrainingPlan
+    from finetune_contract.methods import Method
     from finetune_contract.results import TrainingResult
+    from finetune_contract.training import Hyperparameters, TrainingPlan
     from finetune_trainer.__main__ import main
 
     root = directory / f"store-{seed}"

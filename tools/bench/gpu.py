@@ -45,7 +45,8 @@ def main() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PrinterCallback
 
-    from finetune_contract.plans import Hyperparameters, LoraPlan, RowFormat
+    from finetune_contract.datasets import RowFormat
+    from finetune_contract.training import Hyperparameters, LoraPlan
     from finetune_trainer.progress import ProgressBoard
     from finetune_trainer.train.adapters import attach
     from finetune_trainer.train.attention import SEGMENTED, register

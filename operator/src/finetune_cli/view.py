@@ -14,7 +14,7 @@ from rich.text import Text
 
 from finetune_cli import facts
 from finetune_cli.facts import Object, part
-from finetune_contract.plans import Metric
+from finetune_contract.evaluating import Metric
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 24

@@ -42,3 +42,11 @@ Label = Annotated[str, StringConstraints(max_length=128)]
 
 Count = Annotated[int, Field(ge=0)]
 """Rows, steps, tokens, bytes: never negative."""
+
+
+class StoredReference(Document):
+    """A directory of the store, by content."""
+
+    digest: Sha256
+    uri: Address
+    """`pvc://<claim>/<path>`; in a pod the claim is mounted at `/store`."""

@@ -8,55 +8,9 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from finetune_contract.base import Address, Count, Document, Label, Sha256
+from finetune_contract.base import Address, Count, Document, Label, Sha256, StoredReference
+from finetune_contract.evaluating import Score
 from finetune_contract.failure import Failure
-from finetune_contract.plans import Baseline, Metric, RowFormat, StoredReference
-
-TUNED = "Tuned"
-"""The name of the tuned model among an evaluation's systems; the others are Baseline's values."""
-
-
-class DropReason(StrEnum):
-    """Why a dataset row is not in the revision."""
-
-    EXACT_DUPLICATE = "ExactDuplicate"
-    NEAR_DUPLICATE = "NearDuplicate"
-    BAD_ROW = "BadRow"
-    EMPTY = "Empty"
-
-
-class Dropped(Document):
-    """Rows that were left out, by reason."""
-
-    reason: DropReason
-    rows: Count
-
-
-class Split(Document):
-    """One part of a dataset revision."""
-
-    name: Label
-    rows: Count
-
-
-class DatasetResult(Document):
-    """What a dataset pod leaves."""
-
-    revision: StoredReference | None = None
-    format: RowFormat | None = None
-    rows_read: Count = 0
-    rows_kept: Count = 0
-    dropped: tuple[Dropped, ...] = ()
-    splits: tuple[Split, ...] = ()
-    failure: Failure | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if (self.failure is None) == (self.revision is None):
-            raise ValueError("a result has either a failure or a revision")
-        if (self.revision is None) != (self.format is None):
-            raise ValueError("a revision has a format")
-        return self
 
 
 class ArtifactType(StrEnum):
@@ -77,19 +31,6 @@ class Artifact(Document):
     bytes: Count
     base: StoredReference
     """The base model the artifact was trained from; an adapter is served on exactly this."""
-
-
-class Score(Document):
-    """One metric of one system on the held-out rows."""
-
-    metric: Metric
-    system: Label
-    """`Tuned` or a Baseline's value."""
-    value: float
-    low: float | None = None
-    """Lower end of the 95 % bootstrap interval."""
-    high: float | None = None
-    rows: Count
 
 
 class Timing(Document):
@@ -165,13 +106,6 @@ class TrainingResult(Document):
         if (self.failure is None) == (self.artifact is None):
             raise ValueError("a result has either a failure or an artifact")
         return self
-
-
-class EvaluationResult(Document):
-    """What a pod leaves that measured a published artifact anew."""
-
-    evaluation: tuple[Score, ...] = ()
-    failure: Failure | None = None
 
 
 class StageResult(Document):
@@ -261,7 +195,3 @@ class Probe(Document):
     """`probe.json` beside an adapter: how to tell that it is really served."""
 
     prompts: tuple[ProbePrompt, ...]
-
-
-SYSTEMS: tuple[str, ...] = (TUNED, *(baseline.value for baseline in Baseline))
-"""Every system an evaluation may name, tuned first."""

@@ -4,8 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-from finetune_contract.base import Sha256
-from finetune_contract.plans import StoredReference
+from finetune_contract.base import Sha256, StoredReference
 
 HASH_VERSION = 1
 """Raised only when the meaning of a key changes; a frozen sample of keys is a test."""

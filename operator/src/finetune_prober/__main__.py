@@ -12,7 +12,7 @@ from aiohttp import web
 
 from finetune_contract.failure import FineTuneError, policy_of
 from finetune_contract.paths import ADAPTERS_MOUNT, PLAN_FILE, POD_PORT, PROBER_PORT
-from finetune_contract.plans import ServingPlan
+from finetune_contract.serving import ServingPlan
 from finetune_prober.engine import Engine
 from finetune_prober.metrics import Metrics
 from finetune_prober.prover import Prover

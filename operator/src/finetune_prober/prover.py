@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.paths import PROBE_FILE
-from finetune_contract.plans import ServedAdapter, ServingPlan
 from finetune_contract.proof import AdapterProof, ProofState, ProofStatus
 from finetune_contract.results import Probe
+from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_prober.engine import Engine, EngineBusyError, EngineRefusedError
 from finetune_prober.judgement import judge
 from finetune_prober.metrics import Metrics

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from finetune_contract.collection import CollectionPlan, CollectionResult
 from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
-from finetune_contract.plans import ResolvePlan, ServingPlan, StagePlan
 from finetune_contract.results import ResolveResult, StageResult
+from finetune_contract.serving import ServingPlan
+from finetune_contract.staging import ResolvePlan, StagePlan
 from finetune_store.collect import collect
 from finetune_store.deliver import deliver
 from finetune_store.edge import read_plan, run_command

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.paths import MANIFEST_FILE
-from finetune_contract.plans import ServedAdapter, ServingPlan
+from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_store.files import make_directory, regular_files, remove_tree
 from finetune_store.manifests import verify_directory
 from finetune_store.store import Store

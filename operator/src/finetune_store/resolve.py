@@ -3,8 +3,8 @@
 import logging
 from typing import TypeVar
 
-from finetune_contract.plans import ResolvePlan
 from finetune_contract.results import ResolveResult, StageResult
+from finetune_contract.staging import ResolvePlan
 from finetune_store.edge import fitting
 from finetune_store.store import Store
 

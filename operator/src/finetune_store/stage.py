@@ -5,11 +5,12 @@ import json
 import logging
 from pathlib import Path
 
+from finetune_contract.base import StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import BaseSource, StagePlan, StoredReference
 from finetune_contract.results import StageResult
 from finetune_contract.run import run_key
+from finetune_contract.staging import BaseSource, StagePlan
 from finetune_store.files import make_directory, regular_files, write_atomically
 from finetune_store.progress import progress
 from finetune_store.resolve import cut_to_fit

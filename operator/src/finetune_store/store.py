@@ -10,11 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from finetune_contract.base import Sha256
+from finetune_contract.base import Sha256, StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import Manifest, StoredKind
 from finetune_contract.paths import MANIFEST_FILE, OUTCOME_FILE
-from finetune_contract.plans import StoredReference
 from finetune_contract.results import TrainingResult
 from finetune_store.files import (
     age_of_tree,

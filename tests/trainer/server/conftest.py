@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetune_contract.plans import StoredReference
+from finetune_contract.base import StoredReference
 from tests.trainer.server.running import Running, serving
 from tests.trainer.server.tiny import Shop, greedy, quiet
 

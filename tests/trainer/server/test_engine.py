@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from finetune_contract.base import StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import StoredReference
 from finetune_server.app import build_app
 from finetune_server.engine import Engine, State
 from finetune_server.metrics import Metrics

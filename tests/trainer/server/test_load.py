@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from finetune_contract.plans import StoredReference
+from finetune_contract.base import StoredReference
 from tests.trainer.server.running import Running, serving, wait_until
 from tests.trainer.server.tiny import Shop
 

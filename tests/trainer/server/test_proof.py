@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_contract.plans import StoredReference
+from finetune_contract.base import StoredReference
 from finetune_contract.proof import ProofState, ProofStatus
 from tests.trainer.server.running import Running, proving, serving, wait_until
 from tests.trainer.server.tiny import Shop

@@ -12,9 +12,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from finetune_contract.base import StoredReference
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import ServedAdapter, ServingPlan, StoredReference
 from finetune_contract.results import Probe, ProbePrompt
+from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_store.deliver import deliver
 from finetune_store.store import Store
 

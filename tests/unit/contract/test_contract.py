@@ -9,6 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_contract.base import Document
+from finetune_contract.datasets import DatasetPlan, DatasetResult, DatasetSource
+from finetune_contract.evaluating import SYSTEMS, Metric, Score
 from finetune_contract.failure import (
     Failure,
     FailureReason,
@@ -19,19 +21,11 @@ from finetune_contract.failure import (
 )
 from finetune_contract.manifest import FileEntry, Manifest, StoredKind, digest_of_files
 from finetune_contract.paths import TERMINATION_LIMIT
-from finetune_contract.plans import DatasetPlan, DatasetSource, Metric, ServingPlan, StagePlan, TrainingPlan
-from finetune_contract.results import (
-    SYSTEMS,
-    DatasetResult,
-    Progress,
-    RunWarning,
-    Score,
-    StageResult,
-    Timing,
-    TrainingResult,
-    WarningReason,
-)
+from finetune_contract.results import Progress, RunWarning, StageResult, Timing, TrainingResult, WarningReason
 from finetune_contract.run import run_key
+from finetune_contract.serving import ServingPlan
+from finetune_contract.staging import StagePlan
+from finetune_contract.training import TrainingPlan
 from tests.factories import dataset_result, digest, failed_training, stage_result, stored, training_result
 
 HERE = Path(__file__).parent

@@ -10,9 +10,8 @@ import pyarrow.parquet as parquet
 import pytest
 from hypothesis import settings
 
+from finetune_contract.datasets import DatasetPlan, DatasetResult, DatasetSource
 from finetune_contract.failure import FailureReason, policy_of
-from finetune_contract.plans import DatasetPlan, DatasetSource
-from finetune_contract.results import DatasetResult
 from finetune_store.store import Store
 from finetune_trainer.data.prepare import main
 

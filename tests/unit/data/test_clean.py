@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_contract.results import DropReason
+from finetune_contract.datasets import DropReason
 from finetune_trainer.data.clean import (
     jaccard,
     near_groups,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import RowFormat
 from finetune_trainer.data.formats import Normaliser, RowFaultError
 from finetune_trainer.data.rows import Origin, RawRow
 

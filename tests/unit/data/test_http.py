@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from finetune_contract.datasets import DatasetSource, HttpSource
 from finetune_contract.failure import FailureReason
-from finetune_contract.plans import DatasetSource, HttpSource
 from finetune_trainer.data import http
 from tests.unit.data.conftest import Pod, jsonl, make_text
 

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow.parquet as parquet
 import pytest
 
+from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FineTuneError
-from finetune_contract.plans import RowFormat
 from finetune_trainer.data.formats import Normaliser
 from finetune_trainer.data.revision import write_revision
 from finetune_trainer.data.rows import Origin, RawRow, Row

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.datasets import DatasetSource, Dropped, DropReason, RowFormat, SplitPlan
 from finetune_contract.failure import FailureReason
-from finetune_contract.plans import DatasetSource, RowFormat, SplitPlan
-from finetune_contract.results import Dropped, DropReason
 from finetune_store import retention
 from finetune_store.manifests import read_manifest
 from tests.unit.data.conftest import Pod, jsonl, make_text

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_contract.plans import RowFormat, SplitPlan
+from finetune_contract.datasets import RowFormat, SplitPlan
 from finetune_trainer.data.revision import digest_of
 from finetune_trainer.data.rows import Origin, Row, make_row
 from finetune_trainer.data.split import divide

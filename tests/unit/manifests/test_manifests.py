@@ -9,15 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes import client
 
-from finetune_contract.plans import (
-    DatasetPlan,
-    DpoPlan,
-    RunIngredients,
-    ServedAdapter,
-    ServingPlan,
-    StagePlan,
-    TrainingPlan,
-)
+from finetune_contract.datasets import DatasetPlan
+from finetune_contract.methods import DpoPlan
+from finetune_contract.serving import ServedAdapter, ServingPlan
+from finetune_contract.staging import RunIngredients, StagePlan
+from finetune_contract.training import TrainingPlan
 from finetune_operator.api.dataset import Dataset
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import (

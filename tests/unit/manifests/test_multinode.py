@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.plans import ShardingStrategy, TrainingPlan
+from finetune_contract.training import ShardingStrategy, TrainingPlan
 from finetune_operator.api.base import Resources
 from finetune_operator.manifests import multinode
 from tests.factories import Object

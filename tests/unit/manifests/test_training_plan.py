@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.plans import CheckpointPlan, EarlyStoppingPlan, TrainingPlan, ValidationPlan
+from finetune_contract.training import CheckpointPlan, EarlyStoppingPlan, TrainingPlan, ValidationPlan
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import ResolvedInputs, Run
 from finetune_operator.manifests import training

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from finetune_contract.base import StoredReference
 from finetune_contract.failure import FineTuneError
 from finetune_contract.manifest import Manifest, StoredKind
-from finetune_contract.plans import ServedAdapter, ServingPlan, StoredReference
 from finetune_contract.proof import ProofState
 from finetune_contract.results import Probe, ProbePrompt
+from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_prober.engine import Engine, EngineBusyError, EngineRefusedError
 from finetune_prober.judgement import Answer, AnswerToken
 from finetune_prober.metrics import Metrics

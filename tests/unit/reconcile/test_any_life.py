@@ -5,8 +5,9 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune_contract.evaluating import EvaluationResult
 from finetune_contract.failure import FailureReason, policy_of
-from finetune_contract.results import EvaluationResult, ResolveResult
+from finetune_contract.results import ResolveResult
 from finetune_operator.reconcile.endings import pods_of
 from tests import factories
 from tests.factories import Object, dataset_result, failed_training, stage_result, training_result

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.datasets import DatasetResult, Dropped, DropReason, Split
 from finetune_contract.failure import Failure, FailureReason, policy_of
-from finetune_contract.results import DatasetResult, Dropped, DropReason, Split
 from finetune_operator.api.dataset import Dataset
 from finetune_operator.reconcile.dataset import preparation_key
 from finetune_operator.reconcile.observed import Reference

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from finetune_contract.evaluating import EvaluationResult, Metric, Score
 from finetune_contract.failure import Failure, FailureReason
-from finetune_contract.plans import Metric
-from finetune_contract.results import EvaluationResult, Phase, Progress, ResolveResult, Score
+from finetune_contract.results import Phase, Progress, ResolveResult
 from finetune_operator.reconcile.observed import Reference
 from finetune_operator.settings import Settings
 from tests import factories

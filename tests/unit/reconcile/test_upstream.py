@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.plans import StagePlan, TrainingPlan
 from finetune_contract.results import ArtifactType
+from finetune_contract.staging import StagePlan
+from finetune_contract.training import TrainingPlan
 from finetune_operator.reconcile.lineage import named_in
 from finetune_operator.reconcile.observed import Reference
 from tests import factories

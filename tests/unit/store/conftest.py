@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from finetune_contract.base import StoredReference
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import StoredReference
 from finetune_store.store import Store
 
 Publish = Callable[..., StoredReference]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from finetune_contract.base import StoredReference
 from finetune_contract.collection import CollectionPlan, CollectionResult, prefixes_in
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import StoredReference
 from finetune_store import retention
 from finetune_store.__main__ import main
 from finetune_store.collect import Ledger, collect

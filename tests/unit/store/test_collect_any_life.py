@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune_contract.base import StoredReference
 from finetune_contract.collection import CollectionPlan, prefixes_in
 from finetune_contract.failure import FineTuneError
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import StoredReference
 from finetune_store import collect as collector
 from finetune_store import retention
 from finetune_store.collect import collect

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from finetune_contract.base import StoredReference
 from finetune_contract.failure import Failure, FailureReason, policy_of
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import ServedAdapter, ServingPlan, StoredReference
+from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_store.__main__ import main
 from finetune_store.store import Store
 from tests.unit.store.conftest import Publish

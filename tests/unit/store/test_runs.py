@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from finetune_contract.base import StoredReference
 from finetune_contract.failure import Failure, FailureReason, FineTuneError
-from finetune_contract.plans import StoredReference
 from finetune_contract.results import Artifact, ArtifactType, TrainingResult
 from finetune_store.checkpoints import Checkpoints
 from finetune_store.store import Store

@@ -9,27 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from finetune_contract.base import StoredReference
+from finetune_contract.evaluating import Metric, Score
 from finetune_contract.failure import FailureReason, policy_of
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import (
-    BaseSource,
-    HubModel,
-    Method,
-    Metric,
-    RunIngredients,
-    S3Model,
-    StagePlan,
-    StoredReference,
-)
-from finetune_contract.results import (
-    Artifact,
-    ArtifactType,
-    Score,
-    StageResult,
-    Timing,
-    TrainingResult,
-)
+from finetune_contract.methods import Method
+from finetune_contract.results import Artifact, ArtifactType, StageResult, Timing, TrainingResult
 from finetune_contract.run import run_key
+from finetune_contract.staging import BaseSource, HubModel, RunIngredients, S3Model, StagePlan
 from finetune_store import retention
 from finetune_store.__main__ import main
 from finetune_store.edge import fitting

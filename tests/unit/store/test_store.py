@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from finetune_contract.base import StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import Manifest, StoredKind
-from finetune_contract.plans import StoredReference
 from finetune_store.edge import failure_of
 from finetune_store.store import Store
 from tests.unit.store.conftest import Publish

@@ -5,7 +5,8 @@ import json
 import pytest
 import yaml
 
-from finetune_contract.results import DatasetResult, StageResult, TrainingResult
+from finetune_contract.datasets import DatasetResult
+from finetune_contract.results import StageResult, TrainingResult
 from tests.factories import ready_dataset
 from tools.bench.figures import percentile
 from tools.bench.operator import burst, fakes

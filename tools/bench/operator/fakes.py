@@ -9,8 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from finetune_contract.plans import RowFormat, StoredReference
-from finetune_contract.results import Artifact, ArtifactType, DatasetResult, StageResult, TrainingResult
+from finetune_contract.base import StoredReference
+from finetune_contract.datasets import DatasetResult, RowFormat
+from finetune_contract.results import Artifact, ArtifactType, StageResult, TrainingResult
 from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN
 from tools import binaries
 from tools.bench.operator.api import Api, Object

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finetune_contract.failure import FineTuneError, policy_of
 from finetune_contract.paths import ADAPTERS_MOUNT, PLAN_FILE, POD_PORT, STORE_MOUNT
-from finetune_contract.plans import ServingPlan
+from finetune_contract.serving import ServingPlan
 from finetune_store.edge import failure_of, read_plan
 
 log = logging.getLogger("finetune_server")

@@ -15,7 +15,7 @@ from enum import StrEnum
 from http import HTTPStatus
 
 from finetune_contract.failure import FineTuneError
-from finetune_contract.plans import ServingPlan
+from finetune_contract.serving import ServingPlan
 from finetune_server.decoding import Row, decode
 from finetune_server.errors import ApiError
 from finetune_server.metrics import Metrics

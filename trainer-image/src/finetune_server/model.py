@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import ServedAdapter, ServingPlan
+from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_server.adapters import add_adapter
 from finetune_store.store import Store
 

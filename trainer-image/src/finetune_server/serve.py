@@ -10,7 +10,7 @@ from types import FrameType
 import uvicorn
 
 from finetune_contract.failure import Failure, FailureReason, FineTuneError
-from finetune_contract.plans import ServingPlan
+from finetune_contract.serving import ServingPlan
 from finetune_server.app import build_app
 from finetune_server.engine import Engine
 from finetune_server.gate import Gate

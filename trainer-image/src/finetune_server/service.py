@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from jinja2 import TemplateError
 from starlette.requests import Request
 
-from finetune_contract.plans import ServingPlan
+from finetune_contract.serving import ServingPlan
 from finetune_server.engine import Engine, Ticket
 from finetune_server.errors import ApiError, bad_request
 from finetune_server.metrics import Metrics

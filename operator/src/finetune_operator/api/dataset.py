@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.plans import RowFormat
+from finetune_contract.datasets import RowFormat
 from finetune_operator.api.base import (
     COMMON_AGE,
     COMMON_MESSAGE,

@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.plans import Baseline, Method, Metric, ShardingStrategy
+from finetune_contract.evaluating import Baseline, Metric
+from finetune_contract.methods import Method
+from finetune_contract.training import ShardingStrategy
 from finetune_operator.api.base import (
     COMMON_AGE,
     COMMON_MESSAGE,

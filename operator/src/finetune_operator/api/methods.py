@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.plans import Method
+from finetune_contract.methods import Method
 from finetune_operator.api.base import ApiModel, NameReference, exactly_one_of, rule, rules
 
 Beta = Annotated[float, Field(ge=0, le=100)]

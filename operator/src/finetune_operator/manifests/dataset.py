@@ -1,8 +1,8 @@
 """The Job that prepares a dataset revision."""
 
-from finetune_contract.plans import DatasetPlan, RowFormat, SplitPlan
-from finetune_contract.plans import DatasetSource as SourcePlan
-from finetune_contract.plans import HttpSource as HttpPlan
+from finetune_contract.datasets import DatasetPlan, RowFormat, SplitPlan
+from finetune_contract.datasets import DatasetSource as SourcePlan
+from finetune_contract.datasets import HttpSource as HttpPlan
 from finetune_operator.api.dataset import Dataset, DatasetFormat
 from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels

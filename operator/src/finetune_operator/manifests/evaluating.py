@@ -1,6 +1,7 @@
 """The Job that measures a published artifact anew after an edit of `spec.evaluation`."""
 
-from finetune_contract.plans import ReevaluationPlan, StoredReference
+from finetune_contract.base import StoredReference
+from finetune_contract.training import ReevaluationPlan
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
 from finetune_operator.manifests import jobs, queues, training

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from finetune_contract.plans import (
+from finetune_contract.base import StoredReference
+from finetune_contract.methods import (
     DistillationPlan,
     DpoPlan,
     KtoPlan,
@@ -12,7 +13,6 @@ from finetune_contract.plans import (
     RewardFunction,
     RewardPlan,
     SimpoPlan,
-    StoredReference,
 )
 from finetune_operator.api.finetunejob import FineTuneJobSpec
 from finetune_operator.api.finetunejobstatus import ResolvedInputs

@@ -1,6 +1,6 @@
 """The Job that looks up in the store what became of an attempt that nobody saw end."""
 
-from finetune_contract.plans import ResolvePlan
+from finetune_contract.staging import ResolvePlan
 from finetune_operator.api.base import Scheduling
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.manifests import jobs, pods, storage

@@ -2,8 +2,9 @@
 
 import hashlib
 
+from finetune_contract.base import StoredReference
 from finetune_contract.paths import POD_PORT, PROBER_PORT
-from finetune_contract.plans import ServedAdapter, ServingPlan, StoredReference
+from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_operator.api.base import GROUP, Resources
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import jobs, pods, storage

@@ -1,7 +1,8 @@
 """The Job that brings a base model into the store and says which run this is."""
 
+from finetune_contract.base import StoredReference
 from finetune_contract.paths import ENV_HF_TOKEN
-from finetune_contract.plans import BaseSource, HubModel, RunIngredients, S3Model, StagePlan, StoredReference
+from finetune_contract.staging import BaseSource, HubModel, RunIngredients, S3Model, StagePlan
 from finetune_operator.api.base import Resources, Scheduling
 from finetune_operator.api.basemodel import BaseModelSource
 from finetune_operator.api.podtemplate import PodTemplate

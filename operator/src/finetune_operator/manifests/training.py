@@ -5,16 +5,16 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_contract.base import StoredReference
+from finetune_contract.evaluating import EvaluationPlan
 from finetune_contract.paths import POD_PORT
-from finetune_contract.plans import (
+from finetune_contract.training import (
     AdapterVariant,
     CheckpointPlan,
     EarlyStoppingPlan,
-    EvaluationPlan,
     Hyperparameters,
     LoraPlan,
     ParallelismPlan,
-    StoredReference,
     TrainingPlan,
     ValidationPlan,
 )

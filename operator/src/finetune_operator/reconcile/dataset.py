@@ -5,7 +5,7 @@ import json
 from datetime import datetime
 from functools import partial
 
-from finetune_contract.results import DatasetResult
+from finetune_contract.datasets import DatasetResult
 from finetune_operator.api.dataset import Dataset, DatasetStatus, DroppedRows, Revision, RowCounts, SplitCount
 from finetune_operator.manifests import dataset as manifests
 from finetune_operator.manifests.naming import Manifest

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 
-from finetune_contract.results import EvaluationResult, Score
+from finetune_contract.evaluating import EvaluationResult, Score
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import Run, ScoreStatus
 from finetune_operator.manifests import evaluating

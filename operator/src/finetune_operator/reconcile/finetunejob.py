@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from finetune_contract.base import StoredReference
+from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import Failure, FailureReason
-from finetune_contract.plans import RowFormat, RunIngredients, StoredReference, unfit_rows
+from finetune_contract.methods import unfit_rows
 from finetune_contract.results import StageResult
+from finetune_contract.staging import RunIngredients
 from finetune_operator.api.finetunejob import FineTuneJob, Reuse
 from finetune_operator.api.finetunejobstatus import OtherInput, ResolvedInputs, Run, RunRecord
 from finetune_operator.manifests import jobs, staging, training

@@ -5,8 +5,9 @@ An adapter that is not there yet does not keep the others from being served; one
 
 from datetime import datetime
 
-from finetune_contract.plans import ServedAdapter, StoredReference
+from finetune_contract.base import StoredReference
 from finetune_contract.results import ArtifactType
+from finetune_contract.serving import ServedAdapter
 from finetune_operator.api.modeldeployment import (
     AdapterState,
     AdapterStatus,

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from finetune_contract.failure import Failure, FailureReason
-from finetune_contract.plans import ShardingStrategy, one_process_only
+from finetune_contract.methods import one_process_only
+from finetune_contract.training import ShardingStrategy
 from finetune_operator.api.finetunejob import AdapterType, FineTuneJob
 from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import Manifest

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from finetune_contract.plans import StoredReference
+from finetune_contract.base import StoredReference
 from finetune_contract.results import ArtifactType, StageResult
 from finetune_operator.api.modeldeployment import AdapterStatus, ModelDeployment, ServedBase
 from finetune_operator.manifests import jobs, staging

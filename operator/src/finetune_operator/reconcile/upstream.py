@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from finetune_contract.plans import Method, StoredReference
+from finetune_contract.base import StoredReference
+from finetune_contract.methods import Method
 from finetune_contract.results import ArtifactType
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.methods import RewardSource

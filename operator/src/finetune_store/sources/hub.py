@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.paths import ENV_HF_TOKEN
-from finetune_contract.plans import HubModel
+from finetune_contract.staging import HubModel
 from finetune_store.sources.base import Listing, is_needed
 
 _OF_THE_VOLUME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import S3Model
+from finetune_contract.staging import S3Model
 from finetune_store.files import make_directory
 from finetune_store.sources.base import Listing, is_needed
 

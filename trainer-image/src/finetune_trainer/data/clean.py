@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from finetune_contract.results import DropReason
+from finetune_contract.datasets import DropReason
 from finetune_trainer.data.rows import Account, Row
 
 _SHINGLE_WORDS = 5

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 
+from finetune_contract.datasets import HttpSource
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import HttpSource
 from finetune_store.files import sha256_of
 from finetune_store.progress import in_units
 

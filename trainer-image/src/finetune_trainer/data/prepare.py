@@ -9,11 +9,10 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from finetune_contract.datasets import DatasetPlan, DatasetResult, DropReason, Split
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
-from finetune_contract.plans import DatasetPlan
-from finetune_contract.results import DatasetResult, DropReason, Split
 from finetune_store.edge import read_plan, run_command
 from finetune_store.retention import register
 from finetune_store.store import Store

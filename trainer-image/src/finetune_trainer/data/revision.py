@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from finetune_contract.base import Sha256
-from finetune_contract.plans import RowFormat
+from finetune_contract.datasets import RowFormat
 from finetune_trainer.data.rows import Drop, Row
 from finetune_trainer.data.turns import TURN_FIELDS
 

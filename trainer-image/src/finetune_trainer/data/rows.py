@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune_contract.results import Dropped, DropReason
+from finetune_contract.datasets import Dropped, DropReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from finetune_contract.datasets import DatasetSource
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import DatasetSource
 from finetune_store.files import is_within
 from finetune_trainer.data.http import download
 

@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 
+from finetune_contract.datasets import SplitPlan
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import SplitPlan
 from finetune_trainer.data.rows import Row
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"

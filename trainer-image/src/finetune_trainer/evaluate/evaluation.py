@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finetune_contract.base import Document
-from finetune_contract.plans import Baseline, Metric, RowFormat, TrainingPlan
-from finetune_contract.results import TUNED, Score
+from finetune_contract.datasets import RowFormat
+from finetune_contract.evaluating import TUNED, Baseline, Metric, Score
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.evaluate.generate import Loss, greedy_answers, supervised_losses
 from finetune_trainer.evaluate.heldout import HeldOut, held_out
 from finetune_trainer.evaluate.rewarded import mean_rewards

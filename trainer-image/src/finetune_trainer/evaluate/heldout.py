@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_contract.plans import RowFormat, TrainingPlan
+from finetune_contract.datasets import RowFormat
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.train.render import Example, Renderer, Row
 from finetune_trainer.train.workbench import Workbench
 

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune_contract.evaluating import EvaluationResult
 from finetune_contract.paths import EVALUATION_FILE, PLAN_FILE, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
-from finetune_contract.plans import ReevaluationPlan
-from finetune_contract.results import EvaluationResult
+from finetune_contract.training import ReevaluationPlan
 from finetune_store.edge import read_plan, run_command
 from finetune_store.files import make_directory, write_atomically
 from finetune_store.store import Store

@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
-from finetune_contract.plans import Metric, TrainingPlan
-from finetune_contract.results import TUNED, Score
+from finetune_contract.evaluating import TUNED, Metric, Score
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.evaluate.evaluation import EvaluatedRow, Evaluation
 from finetune_trainer.evaluate.heldout import held_out
 from finetune_trainer.evaluate.scores import score

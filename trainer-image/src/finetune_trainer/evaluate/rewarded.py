@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_contract.plans import OnlinePlan
+from finetune_contract.methods import OnlinePlan
 from finetune_trainer.evaluate.generate import greedy_answers
 from finetune_trainer.evaluate.heldout import HeldOut
 from finetune_trainer.train.rewards import judges_of

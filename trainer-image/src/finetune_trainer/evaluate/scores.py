@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune_contract.plans import Metric
-from finetune_contract.results import Score
+from finetune_contract.evaluating import Metric, Score
 
 _RESAMPLES = 1000
 _SIDES = (2.5, 97.5)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from finetune_contract.plans import TrainingPlan
-from finetune_contract.results import TUNED
+from finetune_contract.evaluating import TUNED
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.train.adapters import makes_whole_model
 from finetune_trainer.train.model import load_model
 from finetune_trainer.train.workbench import Workbench

@@ -7,9 +7,11 @@ server that loaded the artifact answers like the first; one that silently ignore
 from pathlib import Path
 from typing import Any
 
+from finetune_contract.datasets import RowFormat
+from finetune_contract.evaluating import TUNED, Baseline
 from finetune_contract.paths import PROBE_FILE
-from finetune_contract.plans import Baseline, RowFormat, TrainingPlan
-from finetune_contract.results import TUNED, Probe, ProbePrompt
+from finetune_contract.results import Probe, ProbePrompt
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.evaluate.generate import Answer, greedy_answers
 from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.train.render import Example

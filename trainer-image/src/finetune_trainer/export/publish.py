@@ -3,8 +3,8 @@
 import logging
 
 from finetune_contract.paths import EVALUATION_FILE, RESULT_FILE
-from finetune_contract.plans import TrainingPlan
 from finetune_contract.results import TrainingResult
+from finetune_contract.training import TrainingPlan
 from finetune_store.files import make_directory, write_atomically
 from finetune_store.store import Store
 

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import AdapterVariant, LoraPlan, Method, TrainingPlan
+from finetune_contract.methods import Method
+from finetune_contract.training import AdapterVariant, LoraPlan, TrainingPlan
 from finetune_trainer.train.model import Device, load_model
 
 log = logging.getLogger(__name__)

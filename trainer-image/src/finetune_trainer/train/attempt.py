@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from finetune_contract.plans import TrainingPlan
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
 from finetune_trainer.timings import Stopwatch

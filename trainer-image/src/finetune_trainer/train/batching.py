@@ -4,7 +4,7 @@ import logging
 import math
 from dataclasses import dataclass
 
-from finetune_contract.plans import Hyperparameters
+from finetune_contract.training import Hyperparameters
 
 log = logging.getLogger(__name__)
 

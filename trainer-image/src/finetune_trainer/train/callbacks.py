@@ -13,7 +13,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import CheckpointPlan
+from finetune_contract.training import CheckpointPlan
 from finetune_store.checkpoints import Checkpoints
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop

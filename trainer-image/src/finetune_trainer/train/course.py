@@ -9,8 +9,8 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from finetune_contract.plans import EarlyStoppingPlan, ValidationPlan
 from finetune_contract.results import RunWarning, WarningReason
+from finetune_contract.training import EarlyStoppingPlan, ValidationPlan
 
 EVAL_LOSS = "eval_loss"
 """The key of a validation loss in the log; transformers' own."""

@@ -14,8 +14,9 @@ import torch
 from transformers import PrinterCallback, set_seed
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Method, TrainingPlan, one_process_only
+from finetune_contract.methods import Method, one_process_only
 from finetune_contract.results import RunWarning
+from finetune_contract.training import TrainingPlan
 from finetune_store.checkpoints import Checkpoints, step_of
 from finetune_trainer.train import course
 from finetune_trainer.train.adapters import attach, quantization

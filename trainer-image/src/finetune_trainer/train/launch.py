@@ -17,8 +17,8 @@ from pathlib import Path
 from types import FrameType
 
 from finetune_contract.failure import Failure, FailureReason, policy_of
-from finetune_contract.plans import TrainingPlan
 from finetune_contract.results import TrainingResult
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.train.surroundings import available_cpus
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pathlib import Path
 from finetune_contract.base import Document
 from finetune_contract.failure import Failure, FineTuneError
 from finetune_contract.paths import ENV_POD_UID, PLAN_FILE, POD_PORT, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
-from finetune_contract.plans import TrainingPlan
+from finetune_contract.training import TrainingPlan
 from finetune_store.edge import read_plan, run_command
 from finetune_trainer.progress import ProgressBoard, serve
 from finetune_trainer.stop import Stop

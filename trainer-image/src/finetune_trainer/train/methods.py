@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_contract.plans import Method, TrainingPlan
+from finetune_contract.methods import Method
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.train import online, preference, reward
 from finetune_trainer.train.pairs import build_preference_data
 from finetune_trainer.train.sequences import TrainingData

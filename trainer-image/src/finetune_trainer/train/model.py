@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import TrainingPlan
+from finetune_contract.training import TrainingPlan
 
 log = logging.getLogger(__name__)
 

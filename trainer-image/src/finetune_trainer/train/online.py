@@ -13,7 +13,8 @@ from typing import Any
 from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import DistillationPlan, Method, OnlinePlan, RewardFunction, TrainingPlan
+from finetune_contract.methods import DistillationPlan, Method, OnlinePlan, RewardFunction
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.train.adapters import ExactAdapters
 from finetune_trainer.train.callbacks import Reporting, TokenClock
 from finetune_trainer.train.model import load_model, load_tokenizer

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Method, TrainingPlan
+from finetune_contract.methods import Method
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.train.rows import with_answer
 from finetune_trainer.train.sequences import TrainingData
 from finetune_trainer.train.workbench import Workbench

@@ -16,7 +16,8 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import DpoPlan, KtoPlan, Method, OrpoPlan, SimpoPlan, TrainingPlan
+from finetune_contract.methods import DpoPlan, KtoPlan, Method, OrpoPlan, SimpoPlan
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.train.adapters import ExactAdapters
 from finetune_trainer.train.callbacks import TokenClock
 from finetune_trainer.train.model import load_model

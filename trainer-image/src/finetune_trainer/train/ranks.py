@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import TrainingPlan
+from finetune_contract.training import TrainingPlan
 
 
 @dataclass(frozen=True)

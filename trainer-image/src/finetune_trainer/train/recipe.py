@@ -8,8 +8,9 @@ import logging
 from pathlib import Path
 
 from finetune_contract.manifest import StoredKind
-from finetune_contract.plans import Method, TrainingPlan
+from finetune_contract.methods import Method
 from finetune_contract.results import Artifact, ArtifactType, Phase, TrainingResult
+from finetune_contract.training import TrainingPlan
 from finetune_store.checkpoints import Checkpoints
 from finetune_store.store import Store
 from finetune_trainer.evaluate.evaluation import Evaluation, evaluate

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import RowFormat
 
 Row = Mapping[str, Any]
 Turn = dict[str, Any]

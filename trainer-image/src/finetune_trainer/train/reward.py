@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import TrainingPlan
+from finetune_contract.training import TrainingPlan
 from finetune_trainer.train.adapters import attach, quantization, write_plain_adapter
 from finetune_trainer.train.model import Device
 from finetune_trainer.train.workbench import Workbench

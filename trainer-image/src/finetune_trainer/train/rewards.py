@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator, SchemaError
 from jsonschema.exceptions import ValidationError
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import RewardFunction, RewardPlan
+from finetune_contract.methods import RewardFunction, RewardPlan
 from finetune_store.store import Store
 from finetune_trainer.train import reward
 from finetune_trainer.train.model import Device, load_tokenizer

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Method, RowFormat, unfit_rows
+from finetune_contract.methods import Method, unfit_rows
 from finetune_store.manifests import read_manifest
 
 _PROMPTED = (RowFormat.PREFERENCE, RowFormat.UNPAIRED_PREFERENCE, RowFormat.PROMPTS)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Hyperparameters
+from finetune_contract.training import Hyperparameters
 from finetune_trainer.train.render import Tokens
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from finetune_contract.plans import ShardingStrategy, TrainingPlan
+from finetune_contract.training import ShardingStrategy, TrainingPlan
 
 _GATHERED = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _FROM_FIRST = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=False)

@@ -13,7 +13,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from trl import SFTConfig, SFTTrainer
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Hyperparameters
+from finetune_contract.training import Hyperparameters
 from finetune_trainer.train.adapters import ExactAdapters
 from finetune_trainer.train.batching import BatchPlan
 from finetune_trainer.train.callbacks import TokenClock

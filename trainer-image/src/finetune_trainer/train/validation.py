@@ -15,7 +15,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.plans import Method, TrainingPlan, ValidationPlan
+from finetune_contract.methods import Method
+from finetune_contract.training import TrainingPlan, ValidationPlan
 from finetune_store.checkpoints import Checkpoints
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.train import course

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_contract.plans import TrainingPlan
+from finetune_contract.training import TrainingPlan
 from finetune_store.store import Store
 from finetune_trainer.train.adapters import makes_whole_model, merged_into
 from finetune_trainer.train.group import together

@@ -1,0 +1,127 @@
+"""Dataset pods: where rows come from, how a revision is made of them, and what became of it."""
+
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from finetune_contract.base import Count, Document, Label, StoredReference
+from finetune_contract.failure import Failure
+
+
+class RowFormat(StrEnum):
+    """The shape of a dataset's normalised rows (the columns of its Parquet files)."""
+
+    MESSAGES = "Messages"
+    """`messages`: a list of {role, content}."""
+    PROMPT_COMPLETION = "PromptCompletion"
+    """`prompt` and `completion`, both strings, taken as they are: no chat template."""
+    TEXT = "Text"
+    """`text`, for continued pre-training."""
+    CLASSIFICATION = "Classification"
+    """`text` and `label`; prompted through the chat template where the tokenizer has one."""
+    PREFERENCE = "Preference"
+    """`prompt` (a string, or the turns before the answer), `chosen` and `rejected`, both strings."""
+    UNPAIRED_PREFERENCE = "UnpairedPreference"
+    """`prompt` (a string, or turns), `completion`, and `label`: whether the completion is a good one."""
+    PROMPTS = "Prompts"
+    """`prompt` (a string, or turns), and perhaps `answer`: what a reward compares with."""
+
+
+class HttpSource(Document):
+    """Files to download."""
+
+    urls: tuple[str, ...]
+    sha256: tuple[str, ...] = ()
+    """One hexadecimal checksum per URL, or none at all."""
+
+
+class DatasetSource(Document):
+    """Where rows come from: exactly one is set."""
+
+    inline: str | None = None
+    """JSON lines in the plan itself."""
+    http: HttpSource | None = None
+    files: str | None = None
+    """A glob under the source mount (a claim or a ConfigMap), relative."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(value is not None for value in (self.inline, self.http, self.files)) != 1:
+            raise ValueError("exactly one of inline, http, files must be set")
+        return self
+
+
+class SplitPlan(Document):
+    """How rows are divided; near-duplicates stay on one side."""
+
+    validation: float = 0.0
+    """Fraction of the kept rows."""
+    test: float = 0.0
+    seed: int = 0
+
+
+class DatasetPlan(Document):
+    """Read, normalise, clean, split and publish one dataset revision."""
+
+    version: Literal[1] = 1
+    name: str
+    namespace: str
+    source: DatasetSource
+    format: RowFormat | None = None
+    """None: detected from the first row."""
+    columns: dict[str, str] = {}
+    """Our column name -> the source's."""
+    exact_duplicates: bool = True
+    """Whether exact duplicates are removed."""
+    near_duplicate_similarity: float | None = None
+    """Jaccard similarity of word shingles from which a row counts as a near-duplicate and is removed."""
+    max_bad_rows: int = 0
+    split: SplitPlan = SplitPlan()
+    license: str | None = None
+    """SPDX identifier, kept in the lineage."""
+    claim: str
+    """Name of the claim that is mounted at `/store`."""
+
+
+class DropReason(StrEnum):
+    """Why a dataset row is not in the revision."""
+
+    EXACT_DUPLICATE = "ExactDuplicate"
+    NEAR_DUPLICATE = "NearDuplicate"
+    BAD_ROW = "BadRow"
+    EMPTY = "Empty"
+
+
+class Dropped(Document):
+    """Rows that were left out, by reason."""
+
+    reason: DropReason
+    rows: Count
+
+
+class Split(Document):
+    """One part of a dataset revision."""
+
+    name: Label
+    rows: Count
+
+
+class DatasetResult(Document):
+    """What a dataset pod leaves."""
+
+    revision: StoredReference | None = None
+    format: RowFormat | None = None
+    rows_read: Count = 0
+    rows_kept: Count = 0
+    dropped: tuple[Dropped, ...] = ()
+    splits: tuple[Split, ...] = ()
+    failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.failure is None) == (self.revision is None):
+            raise ValueError("a result has either a failure or a revision")
+        if (self.revision is None) != (self.format is None):
+            raise ValueError("a revision has a format")
+        return self

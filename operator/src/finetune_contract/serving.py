@@ -1,0 +1,35 @@
+"""What a serving pod is asked for."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_contract.base import Document, StoredReference
+
+
+class ServedAdapter(Document):
+    """One adapter of a serving pod."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """The model name that clients ask for."""
+    artifact: StoredReference
+
+
+class ServingPlan(Document):
+    """What a serving pod serves, and has to prove.
+
+    The init container verifies `base` in the store and copies each adapter to `/adapters/<name>/<digest hex>`.
+    """
+
+    version: Literal[1] = 1
+    name: str
+    """The ModelDeployment's name: the base model's own model name, beside the aliases `tgi` and `dummy`."""
+    namespace: str
+    base: StoredReference
+    adapters: tuple[ServedAdapter, ...] = ()
+    max_batch_size: int = 16
+    max_queue: int = 128
+    max_total_tokens: int | None = None
+    """Prompt and answer together; None: the model's context."""
+    request_timeout_seconds: float = 120.0
+    claim: str
