@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_contract.base import StoredReference
-from finetune_contract.evaluating import EvaluationPlan
+from finetune_contract.evaluating import Baseline, EvaluationPlan
 from finetune_contract.paths import POD_PORT
 from finetune_contract.training import (
     AdapterVariant,
@@ -71,7 +71,8 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
         validation=_validation(spec.validation),
         evaluation=EvaluationPlan(
             metrics=tuple(spec.evaluation.metrics),
-            baselines=tuple(spec.evaluation.baselines),
+            # There is no previous artifact to name yet.
+            baselines=tuple(each for each in spec.evaluation.baselines if each is not Baseline.PREVIOUS),
             split=spec.evaluation.split,
             max_rows=spec.evaluation.max_rows,
             few_shot_examples=spec.evaluation.few_shot_examples,
