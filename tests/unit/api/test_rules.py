@@ -152,6 +152,38 @@ def gated(rule: dict[str, Any]) -> dict[str, Any]:
             factories.make_deployment(adapters=[{"name": "tgi", "fineTuneJob": {"name": "x"}}]), "aliases", id="alias"
         ),
         pytest.param(
+            factories.make_deployment(adapters=[{"name": "x", "fineTuneJob": {"name": "x"}, "digest": "sha256:x"}]),
+            None,
+            id="pinned",
+        ),
+        pytest.param(
+            factories.make_deployment(adapters=[{"name": "x", "fineTuneJob": {"name": "x"}, "uri": "pvc://a/b"}]),
+            "set exactly one of fineTuneJob, uri",
+            id="job and address",
+        ),
+        pytest.param(factories.make_deployment(adapters=[{"name": "x", "uri": "pvc://a/b"}]), "set digest", id="any"),
+        pytest.param(
+            factories.make_deployment(adapters=[{"name": "x", "uri": "pvc://a/b", "digest": "sha256:x"}]),
+            "set ignoreGate: true",
+            id="address without a gate",
+        ),
+        pytest.param(
+            factories.make_deployment(
+                adapters=[{"name": "x", "uri": "pvc://a/b", "digest": "sha256:x"}], ignoreGate=True
+            ),
+            "adapters[].uri: set baseModel",
+            id="address without a base",
+        ),
+        pytest.param(
+            factories.make_deployment(
+                adapters=[{"name": "x", "uri": "pvc://a/b", "digest": "sha256:x"}],
+                ignoreGate=True,
+                baseModel={"huggingFace": HUB},
+            ),
+            None,
+            id="address",
+        ),
+        pytest.param(
             factories.make_deployment(adapters=[{"name": "support", "fineTuneJob": {"name": "x"}}]),
             "the deployment's own name",
             id="named as the deployment",

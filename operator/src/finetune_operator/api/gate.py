@@ -10,6 +10,12 @@ from finetune_operator.api.base import ApiModel, Digest, Word, exactly_one_of, r
 
 MAX_RULES = 16
 
+GATE_PASSED = "GatePassed"
+"""Condition of a FineTuneJob: whether what its run made has met every rule of spec.gate; there only with a gate."""
+
+GATE_IGNORED = "GateIgnored"
+"""Condition of a ModelDeployment: True while it serves something that has passed no gate, by spec.ignoreGate."""
+
 Bound = Annotated[float, Field(ge=-1e12, le=1e12)]
 """A number that a metric is compared with."""
 

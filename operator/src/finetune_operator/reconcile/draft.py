@@ -17,7 +17,7 @@ from finetune_operator.api.finetunejobstatus import (
     ScoreStatus,
     TimingStatus,
 )
-from finetune_operator.api.gate import GateStatus
+from finetune_operator.api.gate import GATE_PASSED, GateStatus
 from finetune_operator.api.queueing import QueueStatus
 from finetune_operator.manifests import evaluating, resolving, staging, training
 from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
@@ -32,7 +32,6 @@ from finetune_operator.reconcile.storage import note_one_node
 
 SUSPENDED = "Suspended"
 EVALUATED = "Evaluated"
-GATE_PASSED = "GatePassed"
 GATE_FAILED = FailureReason.GATE_FAILED.value
 
 HISTORY = 10

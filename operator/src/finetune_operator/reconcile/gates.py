@@ -9,10 +9,10 @@ import json
 
 from finetune_contract.failure import FailureReason, policy_of
 from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
-from finetune_operator.api.gate import Gate, GateStatus, RuleOutcome, Verdict
+from finetune_operator.api.gate import GATE_PASSED, Gate, GateStatus, RuleOutcome, Verdict
 from finetune_operator.manifests.training import previous_of as previous_measured
 from finetune_operator.reconcile import gate as rules
-from finetune_operator.reconcile.draft import GATE_FAILED, GATE_PASSED, Draft
+from finetune_operator.reconcile.draft import GATE_FAILED, Draft
 from finetune_operator.reconcile.outcome import Event
 
 
