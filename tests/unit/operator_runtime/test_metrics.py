@@ -126,14 +126,13 @@ def test_a_gate_that_failed_is_counted_when_it_is_latched(before: Manifest, afte
 
 
 async def test_deployments_that_ignore_a_gate_are_counted_while_they_do() -> None:
-    cluster = FakeCluster()
     said = {"type": "GateIgnored", "status": "True", "reason": "IgnoreGate"}
     resource = make_resource("ModelDeployment", status={"conditions": [said]})
     sample = ("finetune_operator_modeldeployment_ignore_gate", (("namespace", resource["metadata"]["namespace"]),))
-    cache = Cache()
-    cache.put({**resource, "metadata": {**resource["metadata"], "resourceVersion": "1"}})
+    cache, metadata = Cache(), {**resource["metadata"], "uid": "1"}
+    cache.put({**resource, "metadata": {**metadata, "resourceVersion": "1"}})
     assert (await scrape(cache))[sample] == 1
-    cache.put({**resource, "metadata": {**resource["metadata"], "resourceVersion": "2"}, "status": {}})
+    cache.put({**resource, "metadata": {**metadata, "resourceVersion": "2"}, "status": {}})
     assert (await scrape(cache)).get(sample, 0) == 0
 
 
