@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_contract.failure import Failure, FailureReason, policy_of
-from finetune_contract.results import ArtifactType, Phase, Progress, StageResult, Timing
+from finetune_contract.results import ArtifactType, Phase, Progress, ResolveResult, StageResult, Timing
 from finetune_operator.reconcile.observed import Reference
 from tests import factories
 from tests.factories import Object, digest, stage_result, training_result
@@ -311,6 +311,10 @@ def test_a_job_whose_pod_nobody_saw_is_judged_in_the_end() -> None:
     factories.ended(here.newest("train"), complete=False, now=here.now)
     assert here.settle().wake_after == 15
     here.later(15)
+    here.settle()
+    here.later(3)
+    here.settle()
+    here.end(here.newest("resolve"), ResolveResult().to_json())
     here.settle()
     assert here.status["attempts"][0]["reason"] == "Unknown"
     assert len(trainings(here)) == 2
