@@ -108,14 +108,23 @@ class Operator:
         """Whether it leads and has looked at everything; None while its caches are not filled or it is behind."""
         if await self.probe("/readyz") != 200:
             return None
-        counts: defaultdict[str, float] = defaultdict(float)
-        for family in text_string_to_metric_families((await self._ask("/metrics"))[1]):
-            for sample in family.samples:
-                counts[sample.name.removeprefix("finetune_operator_")] += sample.value
+        counts = await self._counts()
         if not counts["leader_election_master_status"]:
             return False
         is_behind = counts["workqueue_depth"] or counts["reconcile_total"] < counts["objects"]
         return None if is_behind else True
+
+    async def passes(self) -> float:
+        """How many passes there have been since its start."""
+        return (await self._counts())["reconcile_total"]
+
+    async def _counts(self) -> defaultdict[str, float]:
+        """Metrics, summed over their labels."""
+        counts: defaultdict[str, float] = defaultdict(float)
+        for family in text_string_to_metric_families((await self._ask("/metrics"))[1]):
+            for sample in family.samples:
+                counts[sample.name.removeprefix("finetune_operator_")] += sample.value
+        return counts
 
     async def _ask(self, path: str) -> tuple[int, str]:
         timeout = aiohttp.ClientTimeout(total=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +113,20 @@ class Stage:
 
     async def until_injected(self, count: int) -> None:
         """Until so many faults were injected."""
-        await self._poll(f"{count} faults injected", lambda: self.injected >= count)
 
-    async def _poll(self, what: str, holds: Callable[[], bool]) -> None:
+        async def are_injected() -> bool:
+            return self.injected >= count
+
+        await self._poll(f"{count} faults injected", are_injected)
+
+    async def _poll(self, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
         """Until something is so that no history tells of; a failure says what it waited for, and what there was."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while not holds():
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise AssertionError(
-                f"{what}: not within {PATIENCE:g} s\n{self.history.picture()}\n{self.logs()}"
-            ) from None
+        deadline = time.monotonic() + PATIENCE
+        while not await holds():
+            if time.monotonic() > deadline:
+                found = f"{self.history.picture()}\n{self.logs()}"
+                raise AssertionError(f"{what}: not within {PATIENCE:g} s\n{found}")
+            await asyncio.sleep(0.05)
 
     def logs(self) -> str:
         """The last words of every operator."""
@@ -239,15 +241,17 @@ class Stage:
     async def _writes_without_need(self) -> list[str]:
         """Have everything looked at once more: a pass that finds all as it should be writes nothing."""
         before = [list(operator.proxy.writes) for operator in self.operators]
-        seen = [len(operator.proxy.events) for operator in self.operators]
-        for kind in ("Dataset", "FineTuneJob", "ModelDeployment"):
-            for item in self.history.of(kind):
-                touch = {"metadata": {"annotations": {"example.com/touched": secrets.token_hex(4)}}}
-                await self.edit(kind, item["metadata"]["name"], touch)
-        await self._poll(
-            "a watch event of what was touched",
-            lambda: any(len(o.proxy.events) > before for o, before in zip(self.operators, seen, strict=True)),
-        )
+        passes = [await operator.passes() for operator in self.operators]
+        touched = [item for kind in ("Dataset", "FineTuneJob", "ModelDeployment") for item in self.history.of(kind)]
+        for item in touched:
+            touch = {"metadata": {"annotations": {"example.com/touched": secrets.token_hex(4)}}}
+            await self.edit(item["kind"], item["metadata"]["name"], touch)
+
+        async def are_looked_at() -> bool:
+            looks = [await operator.passes() for operator in self.operators]
+            return any(now - then >= len(touched) for now, then in zip(looks, passes, strict=True))
+
+        await self._poll("a look at what was touched", are_looked_at)
         await asyncio.sleep(SETTLED_SECONDS)
         return [
             f"{operator.name} wrote although nothing was to do: {operator.proxy.writes[len(known) :]}"

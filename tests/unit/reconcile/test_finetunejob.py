@@ -96,7 +96,7 @@ def test_success_is_an_artifact_and_ready() -> None:
     assert here.status["phase"] == "Succeeded"
     assert here.status["artifact"]["digest"] == digest("a")
     assert here.status["artifact"]["base"]["digest"] == digest("b")
-    assert here.status["runs"] == [{"key": KEY, "outcome": "Succeeded", "artifactDigest": digest("a")}]
+    assert here.status["runs"] == [{"key": KEY, "outcome": "Succeeded", "artifactDigest": digest("a"), "gpuSeconds": 0}]
     assert here.says("Ready") == f"True Succeeded: Adapter {digest('a')}"
     assert here.says("Evaluated") == "True Measured: ExactMatch Tuned 0.5, ExactMatch ZeroShot 0.5"
     assert here.condition("Reconciling") is None
@@ -210,7 +210,7 @@ def test_a_counted_failure_is_tried_until_the_limit() -> None:
     assert [attempt["number"] for attempt in here.status["attempts"]] == [1, 2, 3]
     assert here.status["phase"] == "Failed"
     assert "spec.retries.limit: 2 used up" in here.says("Failed")
-    assert here.status["runs"] == [{"key": KEY, "outcome": "Failed"}]
+    assert here.status["runs"] == [{"key": KEY, "outcome": "Failed", "gpuSeconds": 0}]
     assert len(trainings(here)) == 3
 
 

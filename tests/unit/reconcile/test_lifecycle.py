@@ -279,11 +279,28 @@ def test_a_run_that_makes_way_for_another_is_recorded_as_cancelled_and_can_come_
     here = running()
     here.edit(adapter={"rank": 8})
     staged(OTHER, here=here)
-    assert here.status["runs"] == [{"key": KEY, "outcome": "Cancelled"}]
+    assert here.status["runs"] == [{"key": KEY, "outcome": "Cancelled", "gpuSeconds": 0}]
     here.edit(adapter={})
     staged(KEY, here=here)
     assert [record["key"] for record in here.status["runs"]] == [OTHER]
     assert here.status["run"]["key"] == KEY
+
+
+def test_what_a_cancelled_run_has_used_is_kept_with_its_record() -> None:
+    gpus = {"limits": {"nvidia.com/gpu": 2}}
+    here = running(resources=gpus)
+    here.later(100)
+    here.edit(suspend=True)
+    here.settle()
+    assert here.status["gpuSecondsTotal"] == 200
+    here.edit(suspend=False)
+    here.settle()
+    run(here)
+    here.later(50)
+    here.edit(adapter={"rank": 8}, resources=gpus)
+    staged(OTHER, here=here)
+    assert here.status["runs"] == [{"key": KEY, "outcome": "Cancelled", "gpuSeconds": 300}]
+    assert here.status["gpuSecondsTotal"] == 0
 
 
 # --- an edit of spec.evaluation

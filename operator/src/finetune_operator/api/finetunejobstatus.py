@@ -68,6 +68,8 @@ class RunRecord(ApiModel):
     """How it ended; Cancelled when an edit asked for another run before its end."""
     artifact_digest: Digest | None = None
     """What it made."""
+    gpu_seconds: Annotated[int, Field(ge=0)] | None = None
+    """Seconds of accelerators that its attempts used in all."""
 
 
 class FigureStatus(ApiModel):

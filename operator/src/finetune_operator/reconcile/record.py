@@ -15,6 +15,7 @@ from finetune_operator.api.finetunejobstatus import (
     RunRecord,
     TimingStatus,
 )
+from finetune_operator.manifests import training
 from finetune_operator.reconcile import evaluations, limits, queueing, telling, warnings
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.endings import (
@@ -22,6 +23,7 @@ from finetune_operator.reconcile.endings import (
     Numbered,
     finished_at,
     generation_of,
+    numbered,
 )
 from finetune_operator.reconcile.outcome import Event
 
@@ -144,12 +146,26 @@ def shrunk_micro_batch(draft: Draft, job: FineTuneJob) -> int | None:
 def fail(draft: Draft, run: Run, failure: Failure) -> None:
     """The verdict stands until somebody edits the spec."""
     draft.run = run
-    draft.runs = [*_others(draft, run), RunRecord(key=run.key, outcome="Failed")]
+    draft.runs = [*_others(draft, run), RunRecord(key=run.key, outcome="Failed", gpu_seconds=_gpu_seconds(draft.used))]
     message = f"{failure.message.rstrip('.')}. {policy_of(failure.reason).remedy}"
     draft.conditions.set("Running", False, failure.reason.value)
     draft.conditions.set("Complete", False, failure.reason.value)
     draft.conditions.set("Failed", True, failure.reason.value, message)
     draft.conditions.stalled(failure.reason.value, message)
+
+
+def cancel(draft: Draft, run: Run, other: Run, now: datetime) -> None:
+    """A run that has not ended makes way for another one; what its last attempt has used until now is not lost."""
+    used = draft.used
+    for number, attempt in numbered(draft.observed.of("Job"), training.ROLE, run.key):
+        if number > draft.latched():
+            used = used.plus(queueing.usage_of(draft, number, attempt, now))
+    draft.runs.append(RunRecord(key=run.key, outcome="Cancelled", gpu_seconds=_gpu_seconds(used)))
+    draft.events.append(Event("Normal", "Cancelled", f"run {run.key[:12]} makes way for {other.key[:12]}"))
+
+
+def _gpu_seconds(used: limits.Usage) -> int:
+    return round(used.gpu_seconds)
 
 
 def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
@@ -168,7 +184,10 @@ def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
     evaluations.keep(draft, result.evaluation, result.evaluation_key)
     timings = result.timings[:MAX_TIMINGS]
     draft.timings = [TimingStatus(stage=timing.stage, seconds=timing.seconds) for timing in timings]
-    draft.runs = [*_others(draft, run), RunRecord(key=run.key, outcome="Succeeded", artifact_digest=artifact.digest)]
+    made = RunRecord(
+        key=run.key, outcome="Succeeded", artifact_digest=artifact.digest, gpu_seconds=_gpu_seconds(draft.used)
+    )
+    draft.runs = [*_others(draft, run), made]
 
 
 def _others(draft: Draft, run: Run) -> list[RunRecord]:
