@@ -74,6 +74,9 @@ async def _upgraded(file: Path, stage: Stage, goldens: Goldens) -> None:
     stage.kubelet.is_patient = False
     await _restore(stage, json.loads(file.read_text().replace("NAMESPACE", stage.namespace)))
     before = {job["metadata"]["uid"] for job in stage.history.of("Job")}
+    if not is_training:
+        # A success is told after its Job has ended; one that runs beside it would rightly be stopped.
+        await stage.until("the restored Jobs ended", lambda: all(map(_has_ended, stage.history.of("Job"))))
     await running_operator(stage)
     stage.proxy.injected += 1
     if is_training:
@@ -88,6 +91,10 @@ async def _upgraded(file: Path, stage: Stage, goldens: Goldens) -> None:
         assert not life.differences(expected, left)
     assert {job["metadata"]["uid"] for job in stage.history.of("Job")} == before, "nothing was started anew"
     await stage.verdict(None)
+
+
+def _has_ended(job: Object) -> bool:
+    return life.condition(job, "Complete").get("status") == "True"
 
 
 def _without(item: Object, fields: tuple[tuple[str, ...], ...]) -> Object:
