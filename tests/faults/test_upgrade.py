@@ -75,6 +75,7 @@ async def _upgraded(file: Path, stage: Stage, goldens: Goldens) -> None:
     await _restore(stage, json.loads(file.read_text().replace("NAMESPACE", stage.namespace)))
     before = {job["metadata"]["uid"] for job in stage.history.of("Job")}
     if not is_training:
+        held.set()
         # A success is told after its Job has ended; one that runs beside it would rightly be stopped.
         await stage.until("the restored Jobs ended", lambda: all(map(_has_ended, stage.history.of("Job"))))
     await running_operator(stage)
