@@ -41,6 +41,7 @@ class FailureReason(StrEnum):
     TRAINER_CRASHED = "TrainerCrashed"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     GPU_HOURS_EXCEEDED = "GpuHoursExceeded"
+    GATE_FAILED = "GateFailed"
     CANCELLED = "Cancelled"
     NO_PROGRESS = "NoProgress"
     UNKNOWN = "Unknown"
@@ -208,6 +209,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         None, False, False,
         "All attempts of the run together have used spec.limits.gpuHours.",
         "Raise spec.limits.gpuHours: training resumes from its checkpoint.",
+    ),
+    FailureReason.GATE_FAILED: Policy(
+        None, False, False,
+        "The operator finds a rule of spec.gate that the artifact's measurements do not meet.",
+        "Train on more or better data, or relax the rule that the message names: nothing is trained for that.",
     ),
     FailureReason.CANCELLED: Policy(
         None, False, False,
