@@ -21,6 +21,7 @@ from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import rollout
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import name_of
+from finetune_operator.reconcile.enginefit import suits
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Outcome
 from finetune_operator.reconcile.resources import (
@@ -61,7 +62,7 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     this.stage_failure = deployment.status.stage_failure
     _find_adapters(this)
     find_base(this)
-    if this.base and fits(this, this.base):
+    if this.base and fits(this, this.base) and suits(this):
         _serve(this, this.base)
     return _outcome(this)
 
@@ -91,6 +92,7 @@ def _find_adapter(this: Pass, wanted: ServedAdapterSpec, known: AdapterStatus | 
             digest=artifact["digest"],
             uri=artifact["uri"],
             base=artifact["base"],
+            adapter=artifact.get("adapter"),
         )
     elif known and known.digest:
         found = known
@@ -121,13 +123,14 @@ def _serve(this: Pass, base: ServedBase) -> None:
         if adapter.digest and adapter.uri
     )
     reference = StoredReference(digest=base.digest, uri=base.uri)
-    plan = serving.plan_config_map(
-        this.deployment, serving.plan(this.deployment, reference, adapters, this.observed.settings)
-    )
+    settings = this.observed.settings
+    document = serving.plan(this.deployment, reference, adapters, settings)
+    plan = serving.plan_config_map(this.deployment, document)
     config_map = name_of(plan)
     if not any(name_of(item) == config_map for item in this.observed.of("ConfigMap")):
         this.create += (plan,)
-    this.apply = serving.build(this.deployment, config_map, this.observed.settings)
+    facts = {each.name: each.adapter.facts() for each in this.adapters if each.adapter}
+    this.apply = serving.build(this.deployment, config_map, document, facts, settings)
     _judge(this, config_map)
 
 
