@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_contract.failure import Failure, FailureReason
+from finetune_contract.proof import AdapterProof, ProofState, ProofStatus
 from finetune_contract.results import ArtifactType, StageResult
 from finetune_operator.reconcile.observed import Reference
 from tests import factories
@@ -290,3 +291,46 @@ def test_further_arguments_come_last() -> None:
     item = here.find("Deployment", "support")
     assert item is not None
     assert item["applied"]["spec"]["template"]["spec"]["containers"][0]["command"][-1] == "--enforce-eager"
+
+
+def proof(here: World, state: ProofState, message: str, name: str = "triage") -> None:
+    """The prober of the newest pod says something of an adapter."""
+    found = next(each for each in here.status["adapters"] if each["name"] == name)
+    each = AdapterProof(name=name, digest=found["digest"], state=state, message=message)
+    here.proofs = {"uid-pod": ProofStatus(ready=False, message=message, adapters=(each,))}
+    here.settle()
+
+
+@pytest.mark.parametrize("state", [ProofState.INERT, ProofState.INVALID])
+def test_a_failed_proof_names_the_adapter_and_the_others_wait(state: ProofState) -> None:
+    here = world(*(finished_job(name) for name in ("triage", "reply")), adapters=TWO)
+    proof(here, state, "it answers like something else")
+    assert states(here) == {"triage": state.value, "reply": "Loading"}
+    assert here.says("AdaptersValid") == (
+        f"False Adapter{state}: adapter triage is {state}: it answers like something else"
+    )
+    assert here.says("Stalled").startswith(f"True Adapter{state}")
+
+
+def test_a_failed_proof_of_a_new_artifact_leaves_the_old_one_serving() -> None:
+    here = roll_out(world(finished_job()))
+    here.others[Reference("FineTuneJob", "triage")] = finished_job(artifact="e")
+    here.settle()
+    proof(here, ProofState.INERT, "training changed nothing")
+    assert here.says("Available").startswith("True")
+    assert here.status["phase"] == "Updating" or here.status["phase"] == "Failed"
+    # The pods of another artifact say nothing about the next one.
+    here.others[Reference("FineTuneJob", "triage")] = finished_job(artifact="f")
+    here.settle()
+    assert states(here) == {"triage": "Loading"}
+    here.proofs = {}
+    roll_out(here)
+    assert states(here) == {"triage": "Serving"}
+    assert here.condition("Stalled") is None
+
+
+def test_an_engine_that_still_loads_is_no_failed_proof() -> None:
+    here = world(finished_job())
+    proof(here, ProofState.LOADING, "waiting for the engine")
+    assert states(here) == {"triage": "Loading"}
+    assert here.says("Ready").startswith("False Proving")

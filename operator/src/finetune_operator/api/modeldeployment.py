@@ -124,8 +124,11 @@ class AdapterState(StrEnum):
     """A pod with it is not ready yet."""
     SERVING = "Serving"
     """Every pod that is wanted has proven it."""
+    INERT = "Inert"
+    """A pod that loaded it answers like the base; what was served before still is."""
     INVALID = "Invalid"
-    """The engine cannot serve it; what was served before still is."""
+    """The engine cannot serve it, or a pod that loaded it answers like neither tuned model nor base, or its files are
+    not what was published; what was served before still is."""
 
 
 class AdapterStatus(ApiModel):

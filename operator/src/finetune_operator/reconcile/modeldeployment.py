@@ -3,9 +3,11 @@
 An adapter that is not there yet does not keep the others from being served; one whose job was deleted stays served.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from finetune_contract.base import StoredReference
+from finetune_contract.proof import AdapterProof
 from finetune_contract.results import ArtifactType
 from finetune_contract.serving import ServedAdapter
 from finetune_operator.api.modeldeployment import (
@@ -140,12 +142,15 @@ def _judge(this: Pass, config_map: str) -> None:
     done = child_deployment is not None and rollout.is_done(child_deployment, config_map, this.deployment)
     ready = rollout.ready_replicas(child_deployment)
     state = AdapterState.SERVING if done and ready else AdapterState.LOADING
-    this.adapters = [
-        adapter.model_copy(update={"state": state, "message": ""}) if adapter.digest else adapter
-        for adapter in this.adapters
-    ]
+    faults = {} if done else rollout.unproven(this.observed)
+    this.adapters = [_judged(adapter, state, faults) for adapter in this.adapters]
+    if faulty := [each for each in this.adapters if each.state in (AdapterState.INERT, AdapterState.INVALID)]:
+        words = "; ".join(f"adapter {each.name} is {each.state}: {each.message}" for each in faulty)
+        this.conditions.set(ADAPTERS_VALID, False, f"Adapter{faulty[0].state}", words)
     this.conditions.set(AVAILABLE, ready > 0, "PodsReady" if ready else "NoPodReady", f"{ready} pods are ready")
-    if not done:
+    if faulty:
+        this.conditions.stalled(f"Adapter{faulty[0].state}", words)
+    elif not done:
         hindrance = rollout.hindrance(this.observed)
         this.conditions.waiting(hindrance.reason, hindrance.advice)
     elif all(adapter.digest for adapter in this.adapters):
@@ -153,6 +158,18 @@ def _judge(this: Pass, config_map: str) -> None:
         this.delete += rollout.old_plans(this.observed, config_map)
     else:
         this.conditions.waiting("AdapterPending", pending_message(this))
+
+
+def _judged(
+    adapter: AdapterStatus, state: AdapterState, faults: Mapping[tuple[str, str], AdapterProof]
+) -> AdapterStatus:
+    """An adapter's state: the roll-out's, or what a prober found wrong with just this artifact."""
+    if adapter.digest is None:
+        return adapter
+    fault = faults.get((adapter.name, adapter.digest))
+    if fault is None:
+        return adapter.model_copy(update={"state": state, "message": ""})
+    return adapter.model_copy(update={"state": AdapterState(fault.state.value), "message": fault.message[:1024]})
 
 
 def _outcome(this: Pass) -> Outcome:
