@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from finetune_contract.failure import Failure, FailureReason, policy_of
 from finetune_contract.results import TrainingResult
+from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import BaseStatus
 from finetune_operator.api.finetunejob import FineTuneJob, OnOutOfMemory
 from finetune_operator.api.finetunejobstatus import (
@@ -180,6 +181,7 @@ def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
         type=artifact.type,
         bytes=artifact.bytes,
         base=BaseStatus(digest=artifact.base.digest, uri=artifact.base.uri),
+        adapter=AdapterFactsStatus.of(artifact.adapter) if artifact.adapter else None,
         run=run.key,
         verdict=Verdict.UNDECIDED if draft.job.spec.gate else None,
     )
