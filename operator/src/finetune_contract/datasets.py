@@ -28,6 +28,35 @@ class RowFormat(StrEnum):
     """`prompt` (a string, or turns), and perhaps `answer`: what a reward compares with."""
 
 
+class FileType(StrEnum):
+    """What a source's file is, once it is unpacked."""
+
+    JSON_LINES = "JSONLines"
+    JSON = "JSON"
+    """One list of objects."""
+    CSV = "CSV"
+    PARQUET = "Parquet"
+    TEXT = "Text"
+
+
+class TextRows(StrEnum):
+    """What a row of a text file is."""
+
+    LINE = "Line"
+    DOCUMENT = "Document"
+    """The whole file."""
+
+
+class FileSettings(Document):
+    """How a source's files are read."""
+
+    type: FileType | None = None
+    """None: told by content and suffix."""
+    delimiter: str | None = None
+    """Between the cells of a CSV file; None: told by its first records."""
+    text_rows: TextRows = TextRows.LINE
+
+
 class HttpSource(Document):
     """Files to download."""
 
@@ -77,6 +106,7 @@ class DatasetPlan(Document):
     near_duplicate_similarity: float | None = None
     """Jaccard similarity of word shingles from which a row counts as a near-duplicate and is removed."""
     max_bad_rows: int = 0
+    files: FileSettings = FileSettings()
     split: SplitPlan = SplitPlan()
     license: str | None = None
     """SPDX identifier, kept in the lineage."""

@@ -5,8 +5,8 @@ from typing import Any
 from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_trainer.data.preferences import SHAPES
-from finetune_trainer.data.read import kind_of
 from finetune_trainer.data.rows import RawRow, Row, make_row
+from finetune_trainer.data.strictjson import kind_of
 from finetune_trainer.data.turns import TOOL_CALLS, RowFaultError, conversation, listed, tools_of
 
 COLUMNS = {

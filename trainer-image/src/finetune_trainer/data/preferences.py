@@ -7,7 +7,7 @@ without a prompt, what both begin with is the prompt. What comes out is always a
 from collections.abc import Callable
 from typing import Any
 
-from finetune_trainer.data.read import kind_of
+from finetune_trainer.data.strictjson import kind_of
 from finetune_trainer.data.turns import RowFaultError, conversation
 
 Prompt = str | list[dict[str, str]]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 
-from finetune_trainer.data.read import kind_of
+from finetune_trainer.data.strictjson import kind_of
 
 _ROLES = ("system", "user", "assistant", "tool")
 
