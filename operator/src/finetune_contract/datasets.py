@@ -13,7 +13,7 @@ class RowFormat(StrEnum):
     """The shape of a dataset's normalised rows (the columns of its Parquet files)."""
 
     MESSAGES = "Messages"
-    """`messages`: a list of {role, content}."""
+    """`messages`: a list of {role, content}; an assistant's turn with weight 0 is not learnt."""
     PROMPT_COMPLETION = "PromptCompletion"
     """`prompt` and `completion`, both strings, taken as they are: no chat template."""
     TEXT = "Text"
@@ -26,6 +26,22 @@ class RowFormat(StrEnum):
     """`prompt` (a string, or turns), `completion`, and `label`: whether the completion is a good one."""
     PROMPTS = "Prompts"
     """`prompt` (a string, or turns), and perhaps `answer`: what a reward compares with."""
+
+
+class SourceFormat(StrEnum):
+    """The shape of a source's rows; all but two are also what the rows become."""
+
+    ALPACA = "Alpaca"
+    """`instruction`, perhaps `input`, `system` and `history`, and `output`: become Messages."""
+    SHARE_GPT = "ShareGPT"
+    """`conversations` of {from, value}, perhaps `system` and `tools`: become Messages."""
+    MESSAGES = RowFormat.MESSAGES.value
+    PROMPT_COMPLETION = RowFormat.PROMPT_COMPLETION.value
+    TEXT = RowFormat.TEXT.value
+    CLASSIFICATION = RowFormat.CLASSIFICATION.value
+    PREFERENCE = RowFormat.PREFERENCE.value
+    UNPAIRED_PREFERENCE = RowFormat.UNPAIRED_PREFERENCE.value
+    PROMPTS = RowFormat.PROMPTS.value
 
 
 class FileType(StrEnum):
@@ -97,7 +113,7 @@ class DatasetPlan(Document):
     name: str
     namespace: str
     source: DatasetSource
-    format: RowFormat | None = None
+    format: SourceFormat | None = None
     """None: detected from the first row."""
     columns: dict[str, str] = {}
     """Our column name -> the source's."""

@@ -20,10 +20,9 @@ from finetune_trainer.data.clean import near_groups, without_exact_duplicates, w
 from finetune_trainer.data.formats import Normaliser
 from finetune_trainer.data.read import read
 from finetune_trainer.data.revision import digest_of, write_revision
-from finetune_trainer.data.rows import Account, BadRow, RawRow, Row
+from finetune_trainer.data.rows import Account, BadRow, RawRow, Row, RowFaultError
 from finetune_trainer.data.sources import SourceFile, address_of, fetch
 from finetune_trainer.data.split import divide
-from finetune_trainer.data.turns import RowFaultError
 
 log = logging.getLogger(__name__)
 

@@ -24,6 +24,10 @@ class Origin:
         return f"{self.file} {self.unit} {self.line}"
 
 
+class RowFaultError(Exception):
+    """What is wrong with one row; the caller knows its line and whether it may be tolerated."""
+
+
 @dataclass(frozen=True, slots=True)
 class RawRow:
     """A JSON object of a source."""
