@@ -178,7 +178,7 @@ class Engine:
 
     async def _observe(self, key: Key, resource: Manifest, references: tuple[Reference, ...]) -> Observed:
         children = self._cache.children(key, resource["metadata"]["uid"])
-        jobs = [str(job["metadata"]["uid"]) for job in children.get("Job", ())]
+        jobs, pods = ([str(item["metadata"]["uid"]) for item in children.get(kind, ())] for kind in ("Job", "Pod"))
         found = {
             **ancestors(resource, lambda above: self._cache.get(Place(above.kind, key.namespace, above.name))),
             **{reference: await self._look_up(key.namespace, reference) for reference in references},
@@ -188,6 +188,7 @@ class Engine:
             children=children,
             references=found,
             progress=self._cache.progress.get(key),
+            proofs={uid: self._cache.proofs[uid] for uid in pods if uid in self._cache.proofs},
             admissions={uid: self._cache.admissions[uid] for uid in jobs if uid in self._cache.admissions},
             denials=dict(self._denials.get(key, {})),
         )

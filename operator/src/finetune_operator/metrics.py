@@ -50,7 +50,7 @@ OBJECTS = Gauge(
 )  # fmt: skip
 GPU_SECONDS = Counter(
     f"{PREFIX}_gpu_seconds",
-    "GPU-seconds of attempts that ended, by outcome: Succeeded, Failed, Suspended, or Disrupted by the cluster.",
+    "GPU-seconds of attempts that ended: Succeeded, Failed, Suspended, Cancelled by an edit, Disrupted by the cluster.",
     ["namespace", "outcome"], registry=REGISTRY,
 )  # fmt: skip
 GATE_FAILURES = Counter(

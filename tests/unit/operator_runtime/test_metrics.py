@@ -23,7 +23,7 @@ BOUNDED = {
     "kind": {"Dataset", "FineTuneJob", "ModelDeployment"},
     "result": {"success", "requeue_after", "retry", "error", "ok", "unreachable", "invalid"},
     "verb": set(METHODS),
-    "outcome": {"Succeeded", "Failed", "Disrupted"},
+    "outcome": {"Succeeded", "Failed", "Disrupted", "Suspended", "Cancelled"},
 }
 """Labels and all their values; kinds of children come on top."""
 FEW = {"code", "phase", "reason", "namespace", "le", "generation", "implementation"}
@@ -89,6 +89,24 @@ def test_an_attempt_is_spent_when_it_is_latched(reason: str, outcome: str) -> No
     after = {"attempts": [attempt(1, "NodeLost"), attempt(2, reason)]}
     assert accounting.spent(before, after) == [Spent(outcome, 200.0)]
     assert accounting.spent(after, after) == []
+
+
+def test_the_last_attempt_of_a_cancelled_run_is_spent_when_it_makes_way() -> None:
+    before = {"run": {"key": "abcdef"}, "attempts": [attempt(1, "NodeLost")], "gpuSecondsTotal": 200}
+    cancelled = {"key": "abcdef", "outcome": "Cancelled", "gpuSeconds": 350}
+    after = {"run": {"key": "123456"}, "attempts": [], "runs": [cancelled], "gpuSecondsTotal": 0}
+    assert accounting.spent(before, after) == [Spent("Cancelled", 150.0)]
+    assert accounting.spent(after, after) == []
+    again = {**after, "run": {"key": "abcdef"}}
+    assert accounting.spent(again, after) == [], "a record that was there before was counted before"
+
+
+@pytest.mark.parametrize("outcome", ["Succeeded", "Failed"])
+def test_a_run_that_ended_is_not_spent_twice(outcome: str) -> None:
+    before = {"run": {"key": "abcdef"}, "attempts": [], "gpuSecondsTotal": 0}
+    record = {"key": "abcdef", "outcome": outcome, "gpuSeconds": 200}
+    after = {**before, "attempts": [attempt(1, outcome)], "runs": [record], "gpuSecondsTotal": 200}
+    assert accounting.spent(before, after) == [Spent(outcome, 200.0)]
 
 
 async def test_gpu_seconds_are_counted_once_across_passes_and_restarts() -> None:

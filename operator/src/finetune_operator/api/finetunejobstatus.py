@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints
 
 from finetune_contract.results import ArtifactType
+from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Token, Uri, Word
 from finetune_operator.api.gate import GateStatus, Verdict
 from finetune_operator.api.queueing import QueueStatus
@@ -52,6 +53,8 @@ class ArtifactStatus(ApiModel):
     """Size of its files."""
     base: BaseStatus
     """What it was trained from."""
+    adapter: AdapterFactsStatus | None = None
+    """What engines must know of an adapter."""
     run: Word
     """The run that made it."""
     verdict: Verdict | None = None
@@ -92,6 +95,8 @@ class RunRecord(ApiModel):
     """What it made."""
     artifact: ArtifactStatus | None = None
     """What it made, whether its gate passed or not; unset in what an older release wrote."""
+    gpu_seconds: Annotated[int, Field(ge=0)] | None = None
+    """Seconds of accelerators that its attempts used in all."""
 
 
 class FigureStatus(ApiModel):

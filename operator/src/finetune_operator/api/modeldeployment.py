@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from finetune_contract.serving import EngineType
+from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import (
     COMMON_AGE,
     COMMON_MESSAGE,
@@ -13,6 +15,7 @@ from finetune_operator.api.base import (
     ApiModel,
     BaseStatus,
     Digest,
+    Duration,
     JobFailure,
     Metadata,
     NameReference,
@@ -32,21 +35,34 @@ from finetune_operator.api.gate import Verdict
 from finetune_operator.api.podtemplate import PodTemplate
 
 
-class EngineType(StrEnum):
-    """What serves."""
-
-    TRANSFORMERS = "Transformers"
-
-
 class Engine(ApiModel):
     """What serves."""
 
     type: EngineType = EngineType.TRANSFORMERS
-    """Transformers: our own server on transformers and peft, for CPUs and small GPUs."""
+    """VLLM: for GPUs. TGI (frozen upstream since 2025): for fleets that have it. Transformers: our own server on
+    transformers and peft, for CPUs, tests and small GPUs."""
+    image: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
+    """The engine's image; unset: the platform's."""
+    args: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\n\x00]+$")]],
+        Field(max_length=64),
+    ] = []
+    """Further arguments of vLLM or TGI, after the operator's own, such as `--gpu-memory-utilization=0.8`."""
     max_batch_size: Annotated[int, Field(ge=1, le=256)] = 16
     """Requests that are answered together."""
     max_queue: Annotated[int, Field(ge=1, le=10_000)] = 128
-    """Requests that may wait; more are refused with 429."""
+    """Requests that may wait; more are refused with 429 (vLLM: 503)."""
+    max_total_tokens: Annotated[int, Field(ge=2, le=10_000_000)] | None = None
+    """Tokens of a prompt and its answer together; unset: what the model can take."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.args) || size(self.args) == 0 || (has(self.type) && self.type != 'Transformers')",
+                "engine.args: the Transformers engine takes no arguments; use engine's fields, or another type",
+            )
+        )
+    )
 
 
 class ServedAdapterSpec(ApiModel):
@@ -96,6 +112,8 @@ class ModelDeploymentSpec(ApiModel):
     """What a serving pod's engine asks for."""
     scheduling: Scheduling = Scheduling()
     """Where serving pods may run."""
+    startup_timeout: Duration = "30m"
+    """How long a pod may take to load the model before it is started again."""
     pod_template: PodTemplate = PodTemplate()
     """What the pods get beside what the operator gives them."""
 
@@ -126,6 +144,11 @@ class AdapterState(StrEnum):
     """A pod with it is not ready yet."""
     SERVING = "Serving"
     """Every pod that is wanted has proven it."""
+    INERT = "Inert"
+    """A pod that loaded it answers like the base; what was served before still is."""
+    INVALID = "Invalid"
+    """The engine cannot serve it, or a pod that loaded it answers like neither tuned model nor base, or its files are
+    not what was published; what was served before still is."""
 
 
 class AdapterStatus(ApiModel):
@@ -143,6 +166,8 @@ class AdapterStatus(ApiModel):
     """Where the artifact is stored."""
     base: BaseStatus | None = None
     """What the artifact was trained from."""
+    adapter: AdapterFactsStatus | None = None
+    """What the engine must know of it."""
     verdict: Verdict | None = None
     """What the job's gate said when it was taken; a later verdict takes nothing away. Unset: there was no gate."""
     gate_ignored: bool = False

@@ -151,14 +151,14 @@ def training_pod(
         pull_policy=settings.image_pull_policy,
         resources=job.spec.resources,
         env=pods.OFFLINE,
-        mounts=(pods.PLAN_MOUNT, pods.STORE, {"name": "shm", "mountPath": "/dev/shm"}),  # noqa: S108 - the mount point
+        mounts=(pods.PLAN_MOUNT, pods.STORE, pods.SHARED_MEMORY),
         **more,
     )
     volumes = [
         pods.plan_volume(plan_name),
         pods.claim_volume("store", settings.claim_name),
         # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.spec.pod_template.shared_memory}},
+        pods.shared_memory(job.spec.pod_template.shared_memory),
     ]
     return pods.pod_spec(
         [container],

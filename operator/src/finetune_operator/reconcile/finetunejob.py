@@ -18,7 +18,7 @@ from finetune_contract.methods import unfit_rows
 from finetune_contract.results import StageResult
 from finetune_contract.staging import RunIngredients
 from finetune_operator.api.finetunejob import FineTuneJob, Reuse
-from finetune_operator.api.finetunejobstatus import OtherInput, ResolvedInputs, Run, RunRecord
+from finetune_operator.api.finetunejobstatus import OtherInput, ResolvedInputs, Run
 from finetune_operator.manifests import jobs, staging, training
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import attempts, gates, oneshot, record, upstream
@@ -291,8 +291,7 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
     )
     if not same:
         if previous is not None and draft.record_of(previous) is None:
-            draft.runs.append(RunRecord(key=previous.key, outcome="Cancelled"))
-            draft.events.append(Event("Normal", "Cancelled", f"run {previous.key[:12]} makes way for {run.key[:12]}"))
+            record.cancel(draft, previous, run, now)
         draft.forget_attempts()
     draft.reopen(run)
     if result.outcome:

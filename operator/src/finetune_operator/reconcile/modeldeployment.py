@@ -3,12 +3,15 @@
 An adapter that is not there yet does not keep the others from being served; one whose job was deleted stays served.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from finetune_contract.base import StoredReference
+from finetune_contract.proof import AdapterProof
 from finetune_contract.serving import ServedAdapter
 from finetune_operator.api.modeldeployment import (
     AdapterState,
+    AdapterStatus,
     ModelDeployment,
     ModelDeploymentStatus,
     ServedBase,
@@ -19,6 +22,7 @@ from finetune_operator.reconcile import rollout
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import GATE_FAILED
 from finetune_operator.reconcile.endings import name_of
+from finetune_operator.reconcile.enginefit import suits
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Outcome
 from finetune_operator.reconcile.resources import (
@@ -29,7 +33,7 @@ from finetune_operator.reconcile.resources import (
     stale_children,
 )
 from finetune_operator.reconcile.servedadapters import find_adapters, note_gates
-from finetune_operator.reconcile.servedbase import Pass, find_base, fits, pending_message
+from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass, find_base, fits, pending_message
 from finetune_operator.reconcile.storage import note_one_node
 from finetune_operator.settings import Settings
 
@@ -60,7 +64,7 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     this.stage_failure = deployment.status.stage_failure
     find_adapters(this)
     find_base(this)
-    if this.base and fits(this, this.base):
+    if this.base and fits(this, this.base) and suits(this):
         _serve(this, this.base)
     note_gates(this)
     return _outcome(this)
@@ -74,13 +78,14 @@ def _serve(this: Pass, base: ServedBase) -> None:
         if adapter.digest and adapter.uri
     )
     reference = StoredReference(digest=base.digest, uri=base.uri)
-    plan = serving.plan_config_map(
-        this.deployment, serving.plan(this.deployment, reference, adapters, this.observed.settings)
-    )
+    settings = this.observed.settings
+    document = serving.plan(this.deployment, reference, adapters, settings)
+    plan = serving.plan_config_map(this.deployment, document)
     config_map = name_of(plan)
     if not any(name_of(item) == config_map for item in this.observed.of("ConfigMap")):
         this.create += (plan,)
-    this.apply = serving.build(this.deployment, config_map, this.observed.settings)
+    facts = {each.name: each.adapter.facts() for each in this.adapters if each.adapter}
+    this.apply = serving.build(this.deployment, config_map, document, facts, settings)
     _judge(this, config_map)
 
 
@@ -90,11 +95,15 @@ def _judge(this: Pass, config_map: str) -> None:
     done = child_deployment is not None and rollout.is_done(child_deployment, config_map, this.deployment)
     ready = rollout.ready_replicas(child_deployment)
     state = AdapterState.SERVING if done and ready else AdapterState.LOADING
-    this.adapters = [
-        adapter.model_copy(update={"state": state}) if adapter.digest else adapter for adapter in this.adapters
-    ]
+    faults = {} if done else rollout.unproven(this.observed)
+    this.adapters = [_judged(adapter, state, faults) for adapter in this.adapters]
+    if faulty := [each for each in this.adapters if each.state in (AdapterState.INERT, AdapterState.INVALID)]:
+        words = "; ".join(f"adapter {each.name} is {each.state}: {each.message}" for each in faulty)
+        this.conditions.set(ADAPTERS_VALID, False, f"Adapter{faulty[0].state}", words)
     this.conditions.set(AVAILABLE, ready > 0, "PodsReady" if ready else "NoPodReady", f"{ready} pods are ready")
-    if not done:
+    if faulty:
+        this.conditions.stalled(f"Adapter{faulty[0].state}", words)
+    elif not done:
         hindrance = rollout.hindrance(this.observed)
         this.conditions.waiting(hindrance.reason, hindrance.advice)
     elif not any(adapter.message for adapter in this.adapters):
@@ -102,6 +111,18 @@ def _judge(this: Pass, config_map: str) -> None:
         this.delete += rollout.old_plans(this.observed, config_map)
     else:
         this.conditions.waiting("AdapterPending", pending_message(this))
+
+
+def _judged(
+    adapter: AdapterStatus, state: AdapterState, faults: Mapping[tuple[str, str], AdapterProof]
+) -> AdapterStatus:
+    """An adapter's state: the roll-out's, or what a prober found wrong with just this artifact."""
+    if adapter.digest is None:
+        return adapter
+    fault = faults.get((adapter.name, adapter.digest))
+    if fault is None:
+        return adapter.model_copy(update={"state": state})
+    return adapter.model_copy(update={"state": AdapterState(fault.state.value), "message": fault.message[:1024]})
 
 
 def _outcome(this: Pass) -> Outcome:

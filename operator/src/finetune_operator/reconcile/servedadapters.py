@@ -86,6 +86,7 @@ def _find(this: Pass, path: str, wanted: ServedAdapterSpec, known: AdapterStatus
         digest=artifact["digest"],
         uri=artifact["uri"],
         base=artifact["base"],
+        adapter=artifact.get("adapter"),
         verdict=latched.verdict if latched else artifact.get("verdict"),
         gate_ignored=latched.gate_ignored if latched else refused is not None,
     )
