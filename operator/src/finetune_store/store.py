@@ -32,6 +32,7 @@ from finetune_store.retention import use
 WORK = ".work"
 RUNS = "runs"
 SOURCES = "sources"
+BASELINES = "baselines"
 """Folders of the store beside those of the StoredKinds."""
 
 _LEFTOVER_SECONDS = 24 * 3600

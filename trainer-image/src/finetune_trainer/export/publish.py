@@ -1,6 +1,7 @@
 """The last stage: the artifact into the store, then the run's outcome, once for all attempts."""
 
 import logging
+from pathlib import Path
 
 from finetune_contract.paths import EVALUATION_FILE, RESULT_FILE
 from finetune_contract.results import TrainingResult
@@ -22,6 +23,11 @@ def lineage_of(plan: TrainingPlan) -> dict[str, str]:
     }
 
 
+def attempt_directory(store: Store, result: TrainingResult) -> Path:
+    """Where an attempt leaves what it has to say, made when it is not there."""
+    return make_directory(store.run_directory(result.run_key) / "attempts" / str(result.attempt))
+
+
 def publish_outcome(store: Store, result: TrainingResult, evaluation: str) -> TrainingResult:
     """Record the attempt, and say that the run has succeeded unless another pod said so first.
 
@@ -33,7 +39,7 @@ def publish_outcome(store: Store, result: TrainingResult, evaluation: str) -> Tr
     Returns:
         The result that holds: this one, or the other pod's, marked as reused.
     """
-    attempt = make_directory(store.run_directory(result.run_key) / "attempts" / str(result.attempt))
+    attempt = attempt_directory(store, result)
     write_atomically(attempt / EVALUATION_FILE, evaluation)
     write_atomically(attempt / RESULT_FILE, result.to_json())
     winner = store.publish_outcome(result)
