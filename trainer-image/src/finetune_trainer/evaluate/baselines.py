@@ -15,9 +15,7 @@ import transformers
 from pydantic import ValidationError
 
 from finetune_contract.base import Document
-from finetune_store.files import make_directory, write_atomically
-from finetune_store.retention import use
-from finetune_store.store import BASELINES, Store
+from finetune_store.store import Store
 from finetune_trainer.evaluate.benchmark import Tasks
 from finetune_trainer.evaluate.generate import Ids, Loss
 
@@ -25,8 +23,6 @@ log = logging.getLogger(__name__)
 
 _VERSION = 1
 """Raised when this code would measure something else under the same name."""
-
-_FILE = "measured.json"
 
 
 class Measured(Document):
@@ -94,19 +90,17 @@ class Memory:
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
     def _recall(self, key: str) -> Measured | None:
-        directory = self._store.root / BASELINES / key
-        use(self._store.root, directory)
-        try:
-            return Measured.model_validate_json((directory / _FILE).read_bytes())
-        except FileNotFoundError:
+        found = self._store.recall(key)
+        if found is None:
             return None
-        except (OSError, ValidationError) as error:
-            log.warning("%s cannot be read and is measured again: %s", directory, error)
+        try:
+            return Measured.model_validate_json(found)
+        except ValidationError:
+            log.warning("what is known of a baseline cannot be read (%s) and is measured again", key)
             return None
 
     def _keep(self, key: str, measured: Measured) -> None:
-        directory = make_directory(self._store.root / BASELINES / key)
-        write_atomically(directory / _FILE, measured.to_json())
+        self._store.remember(key, measured.to_json())
 
 
 def _digest(rows: Sequence[Ids]) -> str:

@@ -15,8 +15,7 @@ from finetune_contract.failure import FineTuneError
 from finetune_contract.paths import EVALUATION_FILE, PLAN_FILE, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_contract.training import ReevaluationPlan
 from finetune_store.edge import read_plan, run_command
-from finetune_store.files import make_directory, write_atomically
-from finetune_store.store import Store
+from finetune_store.opening import open_store
 from finetune_trainer.stop import Stop
 from finetune_trainer.train.failures import named
 from finetune_trainer.train.surroundings import prepare_environment
@@ -53,14 +52,14 @@ def reevaluate(plan: ReevaluationPlan, root: Path) -> EvaluationResult:
 
     training = plan.training
     check_settings(training)
-    store = Store(root, training.claim)
+    store = open_store(training, root)
     artifact = store.verify(plan.artifact)
     bench = open_workbench(training, store)
     evaluation = evaluate(training, bench, Systems(training, bench, artifact))
     name = training.evaluation_key or "latest"
-    directory = make_directory(store.run_directory(training.run_key) / "evaluations" / name)
-    write_atomically(directory / EVALUATION_FILE, evaluation.to_json())
-    write_report(store, training, evaluation, directory)
+    folder = f"evaluations/{name}"
+    store.record(training.run_key, f"{folder}/{EVALUATION_FILE}", evaluation.to_json())
+    write_report(store, training, evaluation, folder)
     if evaluation.failure is not None:
         raise FineTuneError(evaluation.failure.reason, evaluation.failure.message)
     return EvaluationResult(evaluation=evaluation.scores, speed=evaluation.speed)

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -15,7 +14,6 @@ from finetune_contract.evaluating import TUNED, Metric, Score
 from finetune_contract.paths import EVALUATION_FILE, HISTORY_FILE, REPORT_FILE
 from finetune_contract.results import TrainingResult
 from finetune_contract.training import TrainingPlan
-from finetune_store.files import write_atomically
 from finetune_store.store import Store
 from finetune_trainer.evaluate.curves import loss_curves
 from finetune_trainer.evaluate.record import EvaluatedRow, Evaluation
@@ -31,19 +29,18 @@ _MANY_LABELS = 24
 """Labels of a confusion matrix; a larger one is left to `evaluation.json`."""
 
 
-def write_report(store: Store, plan: TrainingPlan, evaluation: Evaluation, directory: Path) -> None:
+def write_report(store: Store, plan: TrainingPlan, evaluation: Evaluation, folder: str) -> None:
     """Write the page beside `evaluation.json`, and as the run's newest one.
 
     A page that cannot be made is no reason to lose a run: it is logged.
     """
-    run = store.run_directory(plan.run_key)
     try:
-        text = render(plan, evaluation, store.outcome(plan.run_key), _history(run))
+        text = render(plan, evaluation, store.outcome(plan.run_key), _history(store, plan.run_key))
     except Exception:
         log.warning("the report could not be made; %s has the figures", EVALUATION_FILE, exc_info=True)
         return
-    for place in (directory, run):
-        write_atomically(place / REPORT_FILE, text)
+    for place in (f"{folder}/{REPORT_FILE}", REPORT_FILE):
+        store.record(plan.run_key, place, text)
 
 
 def render(
@@ -136,12 +133,9 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} … ({len(text):,} characters)"
 
 
-def _history(run: Path) -> list[dict[str, Any]]:
-    try:
-        found = json.loads((run / HISTORY_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return []
-    return list(found)
+def _history(store: Store, run_key: str) -> list[dict[str, Any]]:
+    found = store.recorded(run_key, HISTORY_FILE)
+    return list(json.loads(found)) if found else []
 
 
 @cache
