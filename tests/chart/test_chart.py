@@ -78,9 +78,9 @@ def needed() -> dict[tuple[str, str], set[str]]:
 
 def test_prices_reach_the_operator() -> None:
     list_ = [{"resource": "nvidia.com/gpu", "nodeSelector": {"gpu": "h100"}, "perHour": 2.5}]
-    values = f'prices={{"currency": "EUR", "accelerators": {json.dumps(list_)}}}'
+    values = f'prices={{"currency": "EUR", "apiPerMillionTokens": 0.6, "accelerators": {json.dumps(list_)}}}'
     settings = Settings.from_environment(environment(deployment(values)))
-    assert settings.currency == "EUR"
+    assert (settings.currency, settings.api_price_per_million_tokens) == ("EUR", 0.6)
     assert settings.prices == (Price(resource="nvidia.com/gpu", node_selector={"gpu": "h100"}, per_hour=2.5),)
 
 

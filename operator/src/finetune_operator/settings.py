@@ -55,6 +55,8 @@ class Settings(BaseModel):
     """What accelerators cost, as JSON; the first that fits a job is its. None: no amounts in status."""
     currency: str = Field(default="", max_length=16)
     """Of the prices, such as EUR."""
+    api_price_per_million_tokens: float | None = Field(default=None, ge=0)
+    """What a million generated tokens of a hosted model cost that a tuned one would replace."""
 
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none: all."""
