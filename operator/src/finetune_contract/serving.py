@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_contract.base import Document, StoredReference
+from finetune_contract.storage import StorePlan
 
 
 class EngineType(StrEnum):
@@ -26,7 +27,7 @@ class ServedAdapter(Document):
     artifact: StoredReference
 
 
-class ServingPlan(Document):
+class ServingPlan(StorePlan):
     """What a serving pod serves, and has to prove.
 
     The init container verifies `base` in the store and copies each adapter to `/adapters/<name>/<digest hex>`.
@@ -45,4 +46,3 @@ class ServingPlan(Document):
     max_total_tokens: int | None = None
     """Prompt and answer together; None: the model's context."""
     request_timeout_seconds: float = 120.0
-    claim: str

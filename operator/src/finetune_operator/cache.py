@@ -43,6 +43,8 @@ class Cache:
         self._deleted: OrderedDict[str, None] = OrderedDict()
         self.summaries: Counter[tuple[str, str, str]] = Counter()
         """Number of our resources by kind, phase and reason."""
+        self.ignored_gates: Counter[str] = Counter()
+        """Namespace -> number of ModelDeployments that serve something by spec.ignoreGate."""
         self.progress: dict[Key, Progress] = {}
         """What the newest running training pod of a job said last."""
         self.proofs: dict[str, ProofStatus] = {}
@@ -192,6 +194,8 @@ class Cache:
             self._queued[entry.uid] = QueuedJob(entry.uid, entry.owner, entry.queue)
         if entry.summary:
             self.summaries[(entry.place.kind, *entry.summary)] += 1
+        if entry.ignores_gate:
+            self.ignored_gates[entry.place.namespace] += 1
 
     def _unlink(self, entry: Entry) -> None:
         del self._entries[entry.uid]
@@ -206,6 +210,8 @@ class Cache:
             _discard(self._pods, entry.controller, entry.uid)
         if entry.summary:
             self.summaries[(entry.place.kind, *entry.summary)] -= 1
+        if entry.ignores_gate:
+            self.ignored_gates[entry.place.namespace] -= 1
 
     @staticmethod
     def _mark_deleted(entry: Entry) -> None:

@@ -248,8 +248,11 @@ class Engine:
             return
         written = await self._cluster.replace_status({**resource, "status": status})
         metrics.STATUS_WRITES.labels(resource["kind"]).inc()
-        for attempt in accounting.spent(resource.get("status") or {}, status):
-            metrics.GPU_SECONDS.labels(resource["metadata"]["namespace"], attempt.outcome).inc(attempt.gpu_seconds)
+        before, namespace = resource.get("status") or {}, resource["metadata"]["namespace"]
+        for attempt in accounting.spent(before, status):
+            metrics.GPU_SECONDS.labels(namespace, attempt.outcome).inc(attempt.gpu_seconds)
+        if accounting.has_failed_gate(before, status):
+            metrics.GATE_FAILURES.labels(namespace).inc()
         if written.get("status") != status:
             # Each pass would find a difference and write again: with back-off, and without being woken by the write.
             self._cache.put(written)

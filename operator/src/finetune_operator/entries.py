@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from finetune_operator.api.base import GROUP
+from finetune_operator.api.gate import GATE_IGNORED
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, RESOURCES, controller_uid
 from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_QUEUE, LABEL_ROLE, Manifest
@@ -62,6 +63,8 @@ class Entry:
     """Digest of an applied child's spec as the server has it: changes when anybody edits the child."""
     summary: tuple[str, str] | None = None
     """Phase and reason of one of our resources, for metrics."""
+    ignores_gate: bool = False
+    """A ModelDeployment that serves what has passed no gate."""
     is_edited: bool = False
     """One of our resources whose status does not speak of its present spec."""
     address: str | None = None
@@ -112,6 +115,7 @@ def entry_of(manifest: Manifest, version: int) -> Entry:
         packed=pack(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
         content=digest({"spec": manifest.get("spec")}) if kind in APPLIED_KINDS else "",
         summary=_summary(manifest) if is_ours else None,
+        ignores_gate=kind == "ModelDeployment" and _holds(manifest, GATE_IGNORED),
         is_edited=is_ours and metadata.get("generation") != (manifest.get("status") or {}).get("observedGeneration"),
         address=_training_address(manifest, labels) if kind == "Pod" else None,
         unproven=_unproven_address(manifest, labels) if kind == "Pod" else None,
@@ -153,6 +157,11 @@ def _summary(manifest: Manifest) -> tuple[str, str]:
     conditions = status.get("conditions") or ()
     reasons = (str(condition.get("reason", "")) for condition in conditions if condition.get("type") == "Ready")
     return str(status.get("phase", "")), next(reasons, "")
+
+
+def _holds(manifest: Manifest, type_: str) -> bool:
+    conditions = (manifest.get("status") or {}).get("conditions") or ()
+    return any(condition.get("type") == type_ and condition.get("status") == "True" for condition in conditions)
 
 
 def _training_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:

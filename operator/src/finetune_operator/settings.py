@@ -55,7 +55,7 @@ class Settings(BaseModel):
     retry_seconds: float = 10.0
     """Pause after an attempt that failed; doubled with each further failure of the run, up to five minutes."""
     relist_seconds: float = 3.0
-    """Pause between Kopf's first object of a new list and the sweep after it, so that one sweep serves all kinds."""
+    """Pause between a watch's new list and the sweep after it, so that one sweep serves all kinds."""
     watch_lag_seconds: float = 5.0
     """How long the watches get to deliver what a sweep found missing, before it is read."""
     watch_idle_seconds: float = 70.0

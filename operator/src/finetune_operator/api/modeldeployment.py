@@ -26,10 +26,12 @@ from finetune_operator.api.base import (
     Scheduling,
     Uri,
     Word,
+    exactly_one_of,
     rule,
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.api.gate import Verdict
 from finetune_operator.api.podtemplate import PodTemplate
 
 
@@ -68,14 +70,21 @@ class ServedAdapterSpec(ApiModel):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$")]
     """The model name that clients ask for."""
-    fine_tune_job: NameReference
-    """The job whose newest artifact is served."""
+    fine_tune_job: NameReference | None = None
+    """The job whose artifact is served: the newest that has passed the job's gate, or was made without one."""
+    digest: Digest | None = None
+    """Serves this artifact of the job and follows no newer one; of uri, what must be found there."""
+    uri: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^pvc://[^/]+/.+$")] | None = None
+    """An adapter in this namespace's store, with its digest; no gate is known of it, so it needs spec.ignoreGate, and
+    spec.baseModel says what it was trained from."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            exactly_one_of("fineTuneJob", "uri"),
+            rule("!has(self.uri) || has(self.digest)", "uri: set digest, too; what is served is verified by it"),
             rule(
                 "!(self.name in ['tgi', 'dummy'])", "name: tgi and dummy are aliases of the base model; choose another"
-            )
+            ),
         )
     )
 
@@ -94,6 +103,9 @@ class ModelDeploymentSpec(ApiModel):
         ),
     ] = []
     """Adapters that are served beside the base."""
+    ignore_gate: bool = False
+    """True serves artifacts whose gate failed or is not decided, and of a job always the last one made; status, an
+    event and a metric say so."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """How many serving pods."""
     resources: Resources = Resources()
@@ -110,7 +122,15 @@ class ModelDeploymentSpec(ApiModel):
             rule(
                 "has(self.baseModel) || (has(self.adapters) && size(self.adapters) > 0)",
                 "set baseModel or at least one of adapters: there is nothing to serve",
-            )
+            ),
+            rule(
+                "!has(self.adapters) || self.adapters.all(a, !has(a.uri)) || (has(self.ignoreGate) && self.ignoreGate)",
+                "adapters[].uri: no gate is known of what has no FineTuneJob; set ignoreGate: true to serve it",
+            ),
+            rule(
+                "!has(self.adapters) || self.adapters.all(a, !has(a.uri)) || has(self.baseModel)",
+                "adapters[].uri: set baseModel, what the adapter was trained from",
+            ),
         )
     )
 
@@ -119,7 +139,7 @@ class AdapterState(StrEnum):
     """How far an adapter is."""
 
     PENDING = "Pending"
-    """Its job has no artifact yet."""
+    """Its job has no artifact yet, or none that may be served."""
     LOADING = "Loading"
     """A pod with it is not ready yet."""
     SERVING = "Serving"
@@ -138,8 +158,8 @@ class AdapterStatus(ApiModel):
     """The model name that clients ask for."""
     state: AdapterState
     """How far it is."""
-    fine_tune_job: Word
-    """The job it comes from."""
+    fine_tune_job: Word | None = None
+    """The job it comes from; unset where it is named by uri."""
     digest: Digest | None = None
     """The artifact that is wanted."""
     uri: Uri | None = None
@@ -148,8 +168,12 @@ class AdapterStatus(ApiModel):
     """What the artifact was trained from."""
     adapter: AdapterFactsStatus | None = None
     """What the engine must know of it."""
+    verdict: Verdict | None = None
+    """What the job's gate said when it was taken; a later verdict takes nothing away. Unset: there was no gate."""
+    gate_ignored: bool = False
+    """Whether it is served only because spec.ignoreGate says so."""
     message: Annotated[str, StringConstraints(max_length=1024)] = ""
-    """Why it is not serving."""
+    """Why it, or what is wanted instead of it, is not serving."""
 
 
 class ServedBase(ApiModel):
@@ -161,6 +185,8 @@ class ServedBase(ApiModel):
     """Where it is stored."""
     stage: Word | None = None
     """Names the baseModel that was staged; unset where it comes from the adapters."""
+    gate_ignored: bool = False
+    """Whether it is served only because spec.ignoreGate says so."""
 
 
 class ModelDeploymentStatus(ResourceStatus):

@@ -8,20 +8,19 @@ from datetime import datetime
 
 from finetune_contract.base import StoredReference
 from finetune_contract.proof import AdapterProof
-from finetune_contract.results import ArtifactType
 from finetune_contract.serving import ServedAdapter
 from finetune_operator.api.modeldeployment import (
     AdapterState,
     AdapterStatus,
     ModelDeployment,
     ModelDeploymentStatus,
-    ServedAdapterSpec,
     ServedBase,
 )
 from finetune_operator.manifests import serving
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import rollout
 from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.draft import GATE_FAILED
 from finetune_operator.reconcile.endings import name_of
 from finetune_operator.reconcile.enginefit import suits
 from finetune_operator.reconcile.observed import Observed, Reference
@@ -33,6 +32,7 @@ from finetune_operator.reconcile.resources import (
     read,
     stale_children,
 )
+from finetune_operator.reconcile.servedadapters import find_adapters, note_gates
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass, find_base, fits, pending_message
 from finetune_operator.reconcile.storage import note_one_node
 from finetune_operator.settings import Settings
@@ -44,7 +44,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     """The store's claim, the adapters' jobs, and what the base model comes from."""
     spec = raw.get("spec") or {}
     base = spec.get("baseModel") or {}
-    names = [adapter["fineTuneJob"]["name"] for adapter in spec.get("adapters") or ()]
+    names = [adapter["fineTuneJob"]["name"] for adapter in spec.get("adapters") or () if "fineTuneJob" in adapter]
     if "fineTuneJob" in base:
         names.append(base["fineTuneJob"]["name"])
     jobs_ = [Reference("FineTuneJob", name) for name in dict.fromkeys(names)]
@@ -62,59 +62,12 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     conditions.set(ACCEPTED, True, "Accepted")
     this = Pass(deployment, observed, now, conditions, base=deployment.status.base)
     this.stage_failure = deployment.status.stage_failure
-    _find_adapters(this)
+    find_adapters(this)
     find_base(this)
     if this.base and fits(this, this.base) and suits(this):
         _serve(this, this.base)
+    note_gates(this)
     return _outcome(this)
-
-
-def _find_adapters(this: Pass) -> None:
-    known = {(status.name, status.fine_tune_job): status for status in this.deployment.status.adapters}
-    for wanted in this.deployment.spec.adapters:
-        this.adapters.append(_find_adapter(this, wanted, known.get((wanted.name, wanted.fine_tune_job.name))))
-    missing = [adapter for adapter in this.adapters if adapter.digest is None]
-    if missing:
-        message = "; ".join(f"{adapter.name}: {adapter.message}" for adapter in missing)
-        this.conditions.set(ADAPTERS_VALID, False, "AdapterPending", message)
-    else:
-        this.conditions.set(ADAPTERS_VALID, True, "Valid", f"{len(this.adapters)} adapters")
-
-
-def _find_adapter(this: Pass, wanted: ServedAdapterSpec, known: AdapterStatus | None) -> AdapterStatus:
-    """The newest artifact of the adapter's job, or the one that is served already if the job is gone."""
-    name = wanted.fine_tune_job.name
-    job = this.observed.references.get(Reference("FineTuneJob", name))
-    artifact = ((job or {}).get("status") or {}).get("artifact")
-    if artifact and artifact["type"] == ArtifactType.ADAPTER.value:
-        found = AdapterStatus(
-            name=wanted.name,
-            state=AdapterState.LOADING,
-            fine_tune_job=name,
-            digest=artifact["digest"],
-            uri=artifact["uri"],
-            base=artifact["base"],
-            adapter=artifact.get("adapter"),
-        )
-    elif known and known.digest:
-        found = known
-    else:
-        message = _why_pending(name, job, artifact)
-        return AdapterStatus(name=wanted.name, state=AdapterState.PENDING, fine_tune_job=name, message=message)
-    if found.base:
-        this.bases[found.base.digest] = StoredReference(digest=found.base.digest, uri=found.base.uri)
-    return found
-
-
-def _why_pending(name: str, job: Manifest | None, artifact: Manifest | None) -> str:
-    if job is None:
-        return f"there is no FineTuneJob {name!r}; create it, or name another"
-    if artifact and artifact["type"] == ArtifactType.REWARD_MODEL.value:
-        return f"FineTuneJob {name!r} made a reward model, which scores answers and writes none; name another"
-    if artifact:
-        return f"FineTuneJob {name!r} made a whole model; serve it as spec.baseModel.fineTuneJob instead"
-    phase = (job.get("status") or {}).get("phase", "Pending")
-    return f"FineTuneJob {name!r} has no artifact yet ({phase})"
 
 
 def _serve(this: Pass, base: ServedBase) -> None:
@@ -153,7 +106,7 @@ def _judge(this: Pass, config_map: str) -> None:
     elif not done:
         hindrance = rollout.hindrance(this.observed)
         this.conditions.waiting(hindrance.reason, hindrance.advice)
-    elif all(adapter.digest for adapter in this.adapters):
+    elif not any(adapter.message for adapter in this.adapters):
         this.conditions.ready("Serving", f"{len(this.adapters)} adapters proven on {ready} pods")
         this.delete += rollout.old_plans(this.observed, config_map)
     else:
@@ -168,7 +121,7 @@ def _judged(
         return adapter
     fault = faults.get((adapter.name, adapter.digest))
     if fault is None:
-        return adapter.model_copy(update={"state": state, "message": ""})
+        return adapter.model_copy(update={"state": state})
     return adapter.model_copy(update={"state": AdapterState(fault.state.value), "message": fault.message[:1024]})
 
 
@@ -205,5 +158,5 @@ def _phase(conditions: ConditionSet) -> str:
     if conditions.holds("Ready"):
         return "Serving"
     if conditions.holds("Stalled"):
-        return "Failed"
+        return GATE_FAILED if conditions.said("Ready")[0] == GATE_FAILED else "Failed"
     return "Updating" if conditions.holds(AVAILABLE) else "Starting"

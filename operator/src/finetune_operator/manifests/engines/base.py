@@ -92,6 +92,6 @@ def probes(deployment: ModelDeployment, *, period: int, patience: int) -> dict[s
 
 
 NOT_DESCRIBED = (
-    "its artifact is from before adapters were described, so nobody knows whether the engine can serve it; set "
-    "spec.rerun and spec.reuse: Never of its FineTuneJob, or use engine type Transformers"
+    "nobody knows whether the engine can serve it: it is named by address, or was made before artifacts were "
+    "described; name a FineTuneJob that was run since, or use engine type Transformers"
 )
