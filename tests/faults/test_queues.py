@@ -47,7 +47,7 @@ def _inject(fault: str, stage: Stage) -> None:
         is_status = lambda request: request.label.startswith("status FineTuneJob")  # noqa: E731
         stage.inject(Rule(is_status, actions.crash_after(stage.operator.kill), times=4))
     elif fault.endswith("events lost"):
-        kind = fault.split()[0]
+        kind = fault.split(maxsplit=1)[0]
         stage.inject(StreamRule(lambda found, label: found == kind and "BOOKMARK" not in label, actions.drop, times=6))
     elif fault == "watches silent":
         stage.proxy.is_silent = True
