@@ -24,6 +24,7 @@ from finetune_operator.kueue import QueuePoller
 from finetune_operator.leader import Elector, LeadershipLostError
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.progress import Poller
+from finetune_operator.proofs import ProofPoller
 from finetune_operator.queue import WorkQueue
 from finetune_operator.reconcile.kinds import KINDS
 from finetune_operator.settings import Settings
@@ -68,6 +69,9 @@ class Operator:
             monotonic=time.monotonic,
         )
         self._poller = Poller(
+            self._cache, self._queue.add_after, settings.progress_poll_seconds, settings.progress_per_second
+        )
+        self._proof_poller = ProofPoller(
             self._cache, self._queue.add_after, settings.progress_poll_seconds, settings.progress_per_second
         )
         self._queue_poller = QueuePoller(
@@ -116,11 +120,12 @@ class Operator:
             sweeping = tasks.create_task(self._sync.run(), name="sweep")
             await self._elector.campaign()
             polling = tasks.create_task(self._poller.run(), name="progress")
+            proving = tasks.create_task(self._proof_poller.run(), name="proofs")
             queueing = tasks.create_task(self._queue_poller.run(), name="queues")
             collecting = tasks.create_task(self._collector.run(), name="collection")
             holding = tasks.create_task(self._hold(), name="lease")
             await self._engine.work()
-            for task in (sweeping, polling, queueing, collecting, holding):
+            for task in (sweeping, polling, proving, queueing, collecting, holding):
                 task.cancel()
 
     async def _hold(self) -> None:

@@ -1,4 +1,4 @@
-"""What training has cost: the GPU-seconds of the attempts that a status write has latched. Pure.
+"""What is counted from statuses: GPU-seconds of the attempts that a write has latched, and gates that failed. Pure.
 
 An attempt is latched by exactly one write of its job's status, checked by version, so counting after each write that
 succeeded counts it once, however often the job is looked at and whoever leads. The last attempt of a run that makes
@@ -41,6 +41,14 @@ def _cancelled(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Spen
     rest = sum(float(record.get("gpuSeconds", 0)) for record in records if record["outcome"] == CANCELLED)
     rest -= float(before.get("gpuSecondsTotal", 0))
     return [Spent(CANCELLED, rest)] if rest > 0 else []
+
+
+def has_failed_gate(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether the status `after` tells of a gate's refusal that `before` did not."""
+    decided, known = after.get("gate") or {}, before.get("gate") or {}
+    return decided.get("verdict") == "Failed" and any(
+        decided.get(part) != known.get(part) for part in ("digest", "key")
+    )
 
 
 def _outcome(reason: str) -> str:

@@ -18,6 +18,10 @@ class Settings(BaseModel):
     """Image of stage Jobs and of the prober."""
     trainer_image: str = "finetune-trainer"
     """Image of dataset and training Jobs and of the Transformers engine."""
+    vllm_image: str = "vllm/vllm-openai:v0.33.0"
+    """Image of the VLLM engine."""
+    tgi_image: str = "ghcr.io/huggingface/text-generation-inference:3.3.7"
+    """Image of the TGI engine."""
     image_pull_policy: str = "IfNotPresent"
 
     claim_name: str = "finetune-artifacts"

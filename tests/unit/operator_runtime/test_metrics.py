@@ -62,7 +62,11 @@ def test_no_label_has_unbounded_values() -> None:
     namespaced = {
         metrics_page.name_of(metric) for metric in metrics_page.own_metrics() if "namespace" in metric._labelnames
     }
-    assert namespaced == {"finetune_operator_gpu_seconds_total"}
+    assert namespaced == {
+        "finetune_operator_gpu_seconds_total",
+        "finetune_operator_gate_failures_total",
+        "finetune_operator_modeldeployment_ignore_gate",
+    }
 
 
 def attempt(number: int, reason: str, seconds: int = 100) -> dict[str, object]:
@@ -123,6 +127,31 @@ async def test_gpu_seconds_are_counted_once_across_passes_and_restarts() -> None
         process.engine.notify(process.cache.keys())
         await process.settle()
         assert (await scrape(process.cache))[sample] == before + 60.0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "counts"),
+    [
+        pytest.param({}, {"digest": "a", "key": "k", "verdict": "Failed"}, True, id="first"),
+        pytest.param({}, {"digest": "a", "key": "k", "verdict": "Passed"}, False, id="passed"),
+        pytest.param({"digest": "a", "key": "k"}, {"digest": "a", "key": "k", "verdict": "Failed"}, False, id="known"),
+        pytest.param({"digest": "a", "key": "k"}, {"digest": "a", "key": "l", "verdict": "Failed"}, True, id="edited"),
+        pytest.param({"digest": "a", "key": "k"}, {}, False, id="no gate"),
+    ],
+)
+def test_a_gate_that_failed_is_counted_when_it_is_latched(before: Manifest, after: Manifest, counts: bool) -> None:
+    assert accounting.has_failed_gate({"gate": before}, {"gate": after}) is counts
+
+
+async def test_deployments_that_ignore_a_gate_are_counted_while_they_do() -> None:
+    said = {"type": "GateIgnored", "status": "True", "reason": "IgnoreGate"}
+    resource = make_resource("ModelDeployment", status={"conditions": [said]})
+    sample = ("finetune_operator_modeldeployment_ignore_gate", (("namespace", resource["metadata"]["namespace"]),))
+    cache, metadata = Cache(), {**resource["metadata"], "uid": "1"}
+    cache.put({**resource, "metadata": {**metadata, "resourceVersion": "1"}})
+    assert (await scrape(cache))[sample] == 1
+    cache.put({**resource, "metadata": {**metadata, "resourceVersion": "2"}, "status": {}})
+    assert (await scrape(cache)).get(sample, 0) == 0
 
 
 async def test_the_queue_and_the_passes_are_seen() -> None:

@@ -96,7 +96,14 @@ def test_success_is_an_artifact_and_ready() -> None:
     assert here.status["phase"] == "Succeeded"
     assert here.status["artifact"]["digest"] == digest("a")
     assert here.status["artifact"]["base"]["digest"] == digest("b")
-    assert here.status["runs"] == [{"key": KEY, "outcome": "Succeeded", "artifactDigest": digest("a"), "gpuSeconds": 0}]
+    record = {
+        "key": KEY,
+        "outcome": "Succeeded",
+        "artifactDigest": digest("a"),
+        "artifact": here.status["artifact"],
+        "gpuSeconds": 0,
+    }
+    assert here.status["runs"] == [record]
     assert here.says("Ready") == f"True Succeeded: Adapter {digest('a')}"
     assert here.says("Evaluated") == "True Measured: ExactMatch Tuned 0.5, ExactMatch ZeroShot 0.5"
     assert here.condition("Reconciling") is None

@@ -9,7 +9,17 @@ from finetune_operator.api.finetunejobstatus import Attempt, Run
 from finetune_operator.manifests import training
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
-from finetune_operator.reconcile import evaluations, limits, multinode, pauses, queueing, record, telling, vanished
+from finetune_operator.reconcile import (
+    evaluations,
+    gates,
+    limits,
+    multinode,
+    pauses,
+    queueing,
+    record,
+    telling,
+    vanished,
+)
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
 from finetune_operator.reconcile.endings import (
     Numbered,
@@ -166,19 +176,22 @@ def pause(draft: Draft, message: str = "set spec.suspend to false to go on from 
 
 
 def _succeeded(draft: Draft, run: Run, now: datetime) -> None:
-    """The run has its artifact; what is left is to measure it as the spec says now."""
-    assert draft.artifact is not None
-    message = f"{draft.artifact.type.value} {draft.artifact.digest}"
+    """The run has its artifact; what is left is to measure it as the spec says now, and to have the gate decide."""
+    artifact = draft.made_by(run)
+    assert artifact is not None
+    message = f"{artifact.type.value} {artifact.digest}"
     draft.conditions.remove("Failed", SUSPENDED)
     draft.conditions.set("Running", False, "Succeeded")
     draft.conditions.set("Complete", True, "Succeeded", message)
+    gates.await_measurements(draft, run)
     if not evaluations.bring_up_to_date(draft, draft.job, run, now):
         return
     if draft.evaluation:
         draft.conditions.set(EVALUATED, True, "Measured", _scores(draft))
     else:
         draft.conditions.remove(EVALUATED)
-    draft.conditions.ready("Succeeded", message)
+    if gates.decide(draft, run):
+        draft.conditions.ready("Succeeded", message)
 
 
 def _scores(draft: Draft) -> str:

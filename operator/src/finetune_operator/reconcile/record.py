@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from finetune_contract.failure import Failure, FailureReason, policy_of
 from finetune_contract.results import TrainingResult
+from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import BaseStatus
 from finetune_operator.api.finetunejob import FineTuneJob, OnOutOfMemory
 from finetune_operator.api.finetunejobstatus import (
@@ -15,6 +16,7 @@ from finetune_operator.api.finetunejobstatus import (
     RunRecord,
     TimingStatus,
 )
+from finetune_operator.api.gate import Verdict
 from finetune_operator.manifests import training
 from finetune_operator.reconcile import evaluations, limits, queueing, telling, warnings
 from finetune_operator.reconcile.draft import Draft
@@ -169,25 +171,31 @@ def _gpu_seconds(used: limits.Usage) -> int:
 
 
 def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
-    """The run has succeeded: its artifact and scores are the job's."""
+    """The run has succeeded: its scores are the job's; the gate decides whether its artifact is."""
     artifact = result.artifact
     assert artifact is not None
     warnings.show(draft.conditions, result.warnings)
-    draft.artifact = ArtifactStatus(
+    made = ArtifactStatus(
         digest=artifact.digest,
         uri=artifact.uri,
         type=artifact.type,
         bytes=artifact.bytes,
         base=BaseStatus(digest=artifact.base.digest, uri=artifact.base.uri),
+        adapter=AdapterFactsStatus.of(artifact.adapter) if artifact.adapter else None,
         run=run.key,
+        verdict=Verdict.UNDECIDED if draft.job.spec.gate else None,
     )
-    evaluations.keep(draft, result.evaluation, result.evaluation_key)
+    evaluations.keep(draft, run, result.evaluation, result.evaluation_key)
     timings = result.timings[:MAX_TIMINGS]
     draft.timings = [TimingStatus(stage=timing.stage, seconds=timing.seconds) for timing in timings]
-    made = RunRecord(
-        key=run.key, outcome="Succeeded", artifact_digest=artifact.digest, gpu_seconds=_gpu_seconds(draft.used)
+    succeeded = RunRecord(
+        key=run.key,
+        outcome="Succeeded",
+        artifact_digest=artifact.digest,
+        artifact=made,
+        gpu_seconds=_gpu_seconds(draft.used),
     )
-    draft.runs = [*_others(draft, run), made]
+    draft.runs = [*_others(draft, run), succeeded]
 
 
 def _others(draft: Draft, run: Run) -> list[RunRecord]:
