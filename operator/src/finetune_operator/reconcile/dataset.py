@@ -102,7 +102,7 @@ def _prepare(dataset: Dataset, observed: Observed, conditions: ConditionSet, key
         observed,
         manifests.ROLE,
         key,
-        parse=DatasetResult.model_validate_json,
+        parse=DatasetResult.from_message,
         failure_in=lambda result: result.failure,
         latched=dataset.status.failure,
         generation=dataset.metadata.generation,
