@@ -28,6 +28,7 @@ from finetune_operator.api.base import (
 )
 from finetune_operator.api.basemodel import BaseModelSource
 from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
 
 
 class EngineType(StrEnum):
@@ -86,13 +87,16 @@ class ModelDeploymentSpec(ApiModel):
     """Where serving pods may run."""
     pod_template: PodTemplate = PodTemplate()
     """What the pods get beside what the operator gives them."""
+    storage: StorageSpec | None = None
+    """Where the adapters are and a base model is kept; unset: where the operator's settings say."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            STORAGE_RULE,
             rule(
                 "has(self.baseModel) || (has(self.adapters) && size(self.adapters) > 0)",
                 "set baseModel or at least one of adapters: there is nothing to serve",
-            )
+            ),
         )
     )
 

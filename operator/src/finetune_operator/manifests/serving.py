@@ -11,6 +11,7 @@ from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.engines import transformers
 from finetune_operator.manifests.naming import (
     ANNOTATION_GENERATION,
+    LABEL_STORE,
     MANAGER,
     Manifest,
     child_name,
@@ -43,7 +44,7 @@ def plan(
         adapters=adapters,
         max_batch_size=deployment.spec.engine.max_batch_size,
         max_queue=deployment.spec.engine.max_queue,
-        claim=settings.claim_name,
+        **dict(storage.plan_of(settings)),
     )
 
 
@@ -73,7 +74,7 @@ def build(deployment: ModelDeployment, config_map: str, settings: Settings) -> t
 def _deployment(deployment: ModelDeployment, config_map: str, settings: Settings) -> Manifest:
     volumes = [
         pods.plan_volume(config_map),
-        pods.claim_volume("store", settings.claim_name, read_only=True),
+        storage.volume(settings, read_only=True),
         {"name": "adapters", "emptyDir": {}},
     ]
     pod = pods.pod_spec(
@@ -88,6 +89,7 @@ def _deployment(deployment: ModelDeployment, config_map: str, settings: Settings
         terminationGracePeriodSeconds=GRACE_SECONDS,
     )
     marks = selector(deployment)
+    store = {LABEL_STORE: settings.store_label} if settings.store_label else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -97,7 +99,7 @@ def _deployment(deployment: ModelDeployment, config_map: str, settings: Settings
             "selector": {"matchLabels": marks},
             # A new pod proves itself before an old one goes.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": pod_template(pod, marks, deployment.spec.pod_template),
+            "template": pod_template(pod, {**marks, **store}, deployment.spec.pod_template),
         },
     }
 
@@ -114,7 +116,9 @@ def _deliver(settings: Settings) -> Manifest:
         ["python", "-m", "finetune_store", "deliver"],
         pull_policy=settings.image_pull_policy,
         resources=PROBER_RESOURCES,
-        mounts=(pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS),
+        # From S3, it is the one that copies.
+        mounts=(pods.PLAN_MOUNT, pods.STORE if settings.s3_uri else pods.STORE_READ_ONLY, _ADAPTERS),
+        **storage.access(settings),
     )
 
 

@@ -79,7 +79,7 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
         ),
         evaluation_key=evaluation_key(job),
         truncated_share=spec.limits.truncated_share,
-        claim=settings.claim_name,
+        **dict(storage.plan_of(settings)),
     )
 
 
@@ -100,7 +100,7 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Te
     metadata, nodes = job.metadata, job.spec.parallelism.nodes
     name = job_name(job, run.key, number)
     owner = jobs.owner_of("FineTuneJob", metadata)
-    marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number))
+    marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number), **storage.mark(settings))
     pod = training_pod(
         job,
         name,
@@ -136,11 +136,12 @@ def training_pod(
         resources=job.spec.resources,
         env=pods.OFFLINE,
         mounts=(pods.PLAN_MOUNT, pods.STORE, {"name": "shm", "mountPath": "/dev/shm"}),  # noqa: S108 - the mount point
+        **storage.access(settings),
         **more,
     )
     volumes = [
         pods.plan_volume(plan_name),
-        pods.claim_volume("store", settings.claim_name),
+        storage.volume(settings),
         # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.spec.pod_template.shared_memory}},
     ]
