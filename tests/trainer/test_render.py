@@ -193,3 +193,24 @@ def test_a_template_that_would_leave_tools_out_is_refused(tokenizer: Any) -> Non
     with pytest.raises(FineTuneError, match="would leave out") as caught:
         Renderer(tokenizer, RowFormat.MESSAGES).example(WITH_TOOLS)
     assert caught.value.reason is FailureReason.TOKENIZER_MISMATCH
+
+
+def test_an_answer_of_weight_0_is_read_and_not_learnt(tokenizer: Any) -> None:
+    tokenizer.chat_template = tiny.MARKED_CHATML
+    first, _ = (turn for turn in CONVERSATION["messages"] if turn["role"] == "assistant")
+    turns = [{**turn, "weight": 0 if turn is first else None} for turn in CONVERSATION["messages"]]
+    renderer = Renderer(tokenizer, RowFormat.MESSAGES)
+    (weighted,), (plain,) = renderer.tokens([{"messages": turns}]), renderer.tokens([CONVERSATION])
+    assert weighted.ids == plain.ids
+    assert supervised_text(tokenizer, plain) == "fruit<|im_end|>metal<|im_end|>"
+    assert supervised_text(tokenizer, weighted) == "metal<|im_end|>"
+
+
+def test_a_weight_that_a_template_hides_is_refused(tokenizer: Any) -> None:
+    # The first answer is not marked, so that the one mark could be either's.
+    tokenizer.chat_template = tiny.MARKED_CHATML.replace("message['role'] == 'assistant'", "loop.last")
+    first, _ = (turn for turn in CONVERSATION["messages"] if turn["role"] == "assistant")
+    turns = [{**turn, "weight": 0 if turn is first else None} for turn in CONVERSATION["messages"]]
+    with pytest.raises(FineTuneError, match="marks 1 answers of a conversation with 2") as caught:
+        Renderer(tokenizer, RowFormat.MESSAGES).tokens([{"messages": turns}])
+    assert caught.value.reason is FailureReason.TOKENIZER_MISMATCH

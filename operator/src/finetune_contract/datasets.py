@@ -14,7 +14,7 @@ class RowFormat(StrEnum):
     """The shape of a dataset's normalised rows (the columns of its Parquet files)."""
 
     MESSAGES = "Messages"
-    """`messages`: a list of {role, content}."""
+    """`messages`: a list of {role, content}; an assistant's turn with weight 0 is not learnt."""
     PROMPT_COMPLETION = "PromptCompletion"
     """`prompt` and `completion`, both strings, taken as they are: no chat template."""
     TEXT = "Text"
@@ -27,6 +27,51 @@ class RowFormat(StrEnum):
     """`prompt` (a string, or turns), `completion`, and `label`: whether the completion is a good one."""
     PROMPTS = "Prompts"
     """`prompt` (a string, or turns), and perhaps `answer`: what a reward compares with."""
+
+
+class SourceFormat(StrEnum):
+    """The shape of a source's rows; all but two are also what the rows become."""
+
+    ALPACA = "Alpaca"
+    """`instruction`, perhaps `input`, `system` and `history`, and `output`: become Messages."""
+    SHARE_GPT = "ShareGPT"
+    """`conversations` of {from, value}, perhaps `system` and `tools`: become Messages."""
+    MESSAGES = RowFormat.MESSAGES.value
+    PROMPT_COMPLETION = RowFormat.PROMPT_COMPLETION.value
+    TEXT = RowFormat.TEXT.value
+    CLASSIFICATION = RowFormat.CLASSIFICATION.value
+    PREFERENCE = RowFormat.PREFERENCE.value
+    UNPAIRED_PREFERENCE = RowFormat.UNPAIRED_PREFERENCE.value
+    PROMPTS = RowFormat.PROMPTS.value
+
+
+class FileType(StrEnum):
+    """What a source's file is, once it is unpacked."""
+
+    JSON_LINES = "JSONLines"
+    JSON = "JSON"
+    """One list of objects."""
+    CSV = "CSV"
+    PARQUET = "Parquet"
+    TEXT = "Text"
+
+
+class TextRows(StrEnum):
+    """What a row of a text file is."""
+
+    LINE = "Line"
+    DOCUMENT = "Document"
+    """The whole file."""
+
+
+class FileSettings(Document):
+    """How a source's files are read."""
+
+    type: FileType | None = None
+    """None: told by content and suffix."""
+    delimiter: str | None = None
+    """Between the cells of a CSV file; None: told by its first records."""
+    text_rows: TextRows = TextRows.LINE
 
 
 class HttpSource(Document):
@@ -69,7 +114,7 @@ class DatasetPlan(StorePlan):
     name: str
     namespace: str
     source: DatasetSource
-    format: RowFormat | None = None
+    format: SourceFormat | None = None
     """None: detected from the first row."""
     columns: dict[str, str] = {}
     """Our column name -> the source's."""
@@ -78,6 +123,7 @@ class DatasetPlan(StorePlan):
     near_duplicate_similarity: float | None = None
     """Jaccard similarity of word shingles from which a row counts as a near-duplicate and is removed."""
     max_bad_rows: int = 0
+    files: FileSettings = FileSettings()
     split: SplitPlan = SplitPlan()
     license: str | None = None
     """SPDX identifier, kept in the lineage."""

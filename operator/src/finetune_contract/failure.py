@@ -17,6 +17,9 @@ class FailureReason(StrEnum):
     DATASET_INVALID = "DatasetInvalid"
     BAD_ROW = "BadRow"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    SOURCE_ACCESS_DENIED = "SourceAccessDenied"
+    SOURCE_CHANGED = "SourceChanged"
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_ACCESS_DENIED = "ModelAccessDenied"
     TOKENIZER_MISMATCH = "TokenizerMismatch"
@@ -42,6 +45,7 @@ class FailureReason(StrEnum):
     TRAINER_CRASHED = "TrainerCrashed"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     GPU_HOURS_EXCEEDED = "GpuHoursExceeded"
+    GATE_FAILED = "GateFailed"
     CANCELLED = "Cancelled"
     NO_PROGRESS = "NoProgress"
     UNKNOWN = "Unknown"
@@ -89,6 +93,21 @@ _POLICIES: dict[FailureReason, Policy] = {
         68, True, True,
         "The Hub, object store, address or volume that data or a model comes from does not answer.",
         "Check the source's address and that it answers.",
+    ),
+    FailureReason.SOURCE_NOT_FOUND: Policy(
+        90, False, True,
+        "The source of a Dataset has no such repository, revision, configuration, split, bucket or object.",
+        "Check the names in spec.source.",
+    ),
+    FailureReason.SOURCE_ACCESS_DENIED: Policy(
+        91, False, True,
+        "The source of a Dataset answers 401 or 403.",
+        "Check the token's or the credentials' Secret in spec.source, and accept the repository's terms on the Hub.",
+    ),
+    FailureReason.SOURCE_CHANGED: Policy(
+        92, True, True,
+        "A file or object has another ETag, size or time of change after it was read than before.",
+        "Write new data under new names; the reading is tried again.",
     ),
     FailureReason.MODEL_NOT_FOUND: Policy(
         69, False, True,
@@ -214,6 +233,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         None, False, False,
         "All attempts of the run together have used spec.limits.gpuHours.",
         "Raise spec.limits.gpuHours: training resumes from its checkpoint.",
+    ),
+    FailureReason.GATE_FAILED: Policy(
+        None, False, False,
+        "The operator finds a rule of spec.gate that the artifact's measurements do not meet.",
+        "Train on more or better data, or relax the rule that the message names: nothing is trained for that.",
     ),
     FailureReason.CANCELLED: Policy(
         None, False, False,

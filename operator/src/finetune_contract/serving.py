@@ -1,11 +1,22 @@
 """What a serving pod is asked for."""
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from finetune_contract.base import Document, StoredReference
 from finetune_contract.storage import StorePlan
+
+
+class EngineType(StrEnum):
+    """What serves."""
+
+    TRANSFORMERS = "Transformers"
+    """Our own server on transformers and peft."""
+    VLLM = "VLLM"
+    TGI = "TGI"
+    """Text Generation Inference."""
 
 
 class ServedAdapter(Document):
@@ -26,6 +37,8 @@ class ServingPlan(StorePlan):
     name: str
     """The ModelDeployment's name: the base model's own model name, beside the aliases `tgi` and `dummy`."""
     namespace: str
+    engine: EngineType = EngineType.TRANSFORMERS
+    """Decides how the prober asks."""
     base: StoredReference
     adapters: tuple[ServedAdapter, ...] = ()
     max_batch_size: int = 16

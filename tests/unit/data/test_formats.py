@@ -6,8 +6,8 @@ import pytest
 
 from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_trainer.data.formats import Normaliser, RowFaultError
-from finetune_trainer.data.rows import Origin, RawRow
+from finetune_trainer.data.formats import Normaliser
+from finetune_trainer.data.rows import Origin, RawRow, RowFaultError
 
 
 def raw(value: dict[str, Any], line: int = 1) -> RawRow:
@@ -118,10 +118,10 @@ def test_a_row_with_nothing_to_learn_from_is_empty(value: dict[str, Any]) -> Non
         (turns(("system", "a")), "messages end with 'system'"),
         (turns(("user", "a")), "messages end with 'user'; the last one has to be the assistant's answer"),
         ({"messages": [{"role": "user"}]}, "messages[0].content is null; only text is supported"),
-        ({"messages": [{"role": "user", "content": [{}]}]}, "messages[0].content is a list; only text is supported"),
+        ({"messages": [{"role": "user", "content": {}}]}, "messages[0].content is an object; only text is supported"),
         (
             {"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]},
-            "messages[0] has 'tool_calls'; a turn of 'user' has role, content only",
+            "messages[0] has 'tool_calls'; a turn of 'user' has role, content, name only",
         ),
         ({"prompt": ["a"], "completion": "b"}, "column 'prompt' holds a list, not text"),
         ({"text": "a", "label": True}, "column 'label' holds a boolean, not text"),

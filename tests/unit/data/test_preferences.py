@@ -11,8 +11,7 @@ from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FineTuneError
 from finetune_trainer.data.formats import Normaliser
 from finetune_trainer.data.revision import write_revision
-from finetune_trainer.data.rows import Origin, RawRow, Row
-from finetune_trainer.data.turns import RowFaultError
+from finetune_trainer.data.rows import Origin, RawRow, Row, RowFaultError
 
 ASKED = [{"role": "user", "content": "2+2?"}]
 FOUR, FIVE = ({"role": "assistant", "content": text} for text in ("4", "5"))
@@ -162,7 +161,7 @@ def test_calls_of_tools_are_kept(tmp_path: Path) -> None:
             "arguments are no JSON", id="arguments",
         ),
         pytest.param([*ASKED, {**CALL, "tool_calls": [{}]}, RESULT, FOUR], "no function with a name", id="no name"),
-        pytest.param([*ASKED, {**FOUR, "weight": 0}], "has 'weight'", id="what nobody reads"),
+        pytest.param([*ASKED, {**FOUR, "mood": 0}], "has 'mood'", id="what nobody reads"),
     ],
 )  # fmt: skip
 def test_calls_that_are_wrong_say_where(messages: list[Any], fault: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.datasets import RowFormat
+from finetune_contract.datasets import SourceFormat
 from finetune_operator.api.base import (
     COMMON_AGE,
     COMMON_MESSAGE,
@@ -98,13 +98,15 @@ class DatasetFormat(StrEnum):
     """The shape of the source's rows."""
 
     AUTO = "Auto"
-    MESSAGES = RowFormat.MESSAGES.value
-    PROMPT_COMPLETION = RowFormat.PROMPT_COMPLETION.value
-    TEXT = RowFormat.TEXT.value
-    CLASSIFICATION = RowFormat.CLASSIFICATION.value
-    PREFERENCE = RowFormat.PREFERENCE.value
-    UNPAIRED_PREFERENCE = RowFormat.UNPAIRED_PREFERENCE.value
-    PROMPTS = RowFormat.PROMPTS.value
+    ALPACA = SourceFormat.ALPACA.value
+    SHARE_GPT = SourceFormat.SHARE_GPT.value
+    MESSAGES = SourceFormat.MESSAGES.value
+    PROMPT_COMPLETION = SourceFormat.PROMPT_COMPLETION.value
+    TEXT = SourceFormat.TEXT.value
+    CLASSIFICATION = SourceFormat.CLASSIFICATION.value
+    PREFERENCE = SourceFormat.PREFERENCE.value
+    UNPAIRED_PREFERENCE = SourceFormat.UNPAIRED_PREFERENCE.value
+    PROMPTS = SourceFormat.PROMPTS.value
 
 
 class NearDuplicates(ApiModel):

@@ -1,6 +1,6 @@
 """The Job that prepares a dataset revision."""
 
-from finetune_contract.datasets import DatasetPlan, RowFormat, SplitPlan
+from finetune_contract.datasets import DatasetPlan, SourceFormat, SplitPlan
 from finetune_contract.datasets import DatasetSource as SourcePlan
 from finetune_contract.datasets import HttpSource as HttpPlan
 from finetune_operator.api.dataset import Dataset, DatasetFormat
@@ -19,7 +19,7 @@ def plan(dataset: Dataset, settings: Settings) -> DatasetPlan:
         name=dataset.metadata.name,
         namespace=dataset.metadata.namespace,
         source=_source(dataset),
-        format=None if spec.format is DatasetFormat.AUTO else RowFormat(spec.format.value),
+        format=None if spec.format is DatasetFormat.AUTO else SourceFormat(spec.format.value),
         columns=spec.columns,
         exact_duplicates=spec.prepare.deduplicate.exact,
         near_duplicate_similarity=near.similarity if near else None,

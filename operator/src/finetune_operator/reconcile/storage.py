@@ -80,6 +80,11 @@ def _addresses(status: Mapping[str, Any]) -> Iterator[str]:
             yield found
 
 
+def address_of(settings: Settings) -> str:
+    """What references into an object's store begin with."""
+    return f"pvc://{settings.claim_name}" if settings.s3_uri is None else settings.s3_uri
+
+
 def in_another_store(settings: Settings, things: Mapping[str, StoredReference]) -> str | None:
     """Why pods could not use what others have made; None where all of it is in the object's own store.
 
@@ -87,7 +92,7 @@ def in_another_store(settings: Settings, things: Mapping[str, StoredReference]) 
         settings: Of the object.
         things: By what they are, for people: `revision of Dataset 'rows'`.
     """
-    store = f"pvc://{settings.claim_name}" if settings.s3_uri is None else settings.s3_uri
+    store = address_of(settings)
     for name, thing in things.items():
         if not thing.uri.startswith(f"{store}/"):
             return (

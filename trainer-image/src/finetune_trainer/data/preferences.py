@@ -7,10 +7,11 @@ without a prompt, what both begin with is the prompt. What comes out is always a
 from collections.abc import Callable
 from typing import Any
 
-from finetune_trainer.data.read import kind_of
-from finetune_trainer.data.turns import RowFaultError, conversation
+from finetune_trainer.data.rows import RowFaultError
+from finetune_trainer.data.strictjson import kind_of
+from finetune_trainer.data.turns import conversation
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]]
 
 
 def preference(value: dict[str, Any]) -> dict[str, Any] | None:
@@ -37,6 +38,8 @@ def unpaired(value: dict[str, Any]) -> dict[str, Any] | None:
     prompt = _prompt(value.get("prompt"))
     completion = _answer("completion", value.get("completion"), prompt)
     label = value.get("label")
+    if isinstance(label, str):
+        label = {"true": True, "false": False, "1": True, "0": False}.get(label.strip().lower(), label)
     # 0 and 1 are what CSV files and exported tables write.
     if not isinstance(label, bool) and label not in (0, 1):
         raise RowFaultError(f"label is {kind_of(label)}; it has to be true (a good completion) or false")
@@ -85,7 +88,7 @@ def _answer(column: str, value: object, prompt: Prompt) -> str:
     turns = conversation(column, value, last="assistant")
     if turns[:-1] != prompt:
         raise RowFaultError(f"{column} has turns that are not the prompt's before its last one")
-    return turns[-1]["content"]
+    return str(turns[-1]["content"])
 
 
 def _without_common_beginning(chosen: object, rejected: object) -> tuple[Prompt, str, str]:

@@ -20,10 +20,9 @@ from finetune_trainer.data.clean import near_groups, without_exact_duplicates, w
 from finetune_trainer.data.formats import Normaliser
 from finetune_trainer.data.read import read
 from finetune_trainer.data.revision import digest_of, write_revision
-from finetune_trainer.data.rows import Account, BadRow, RawRow, Row
+from finetune_trainer.data.rows import Account, BadRow, RawRow, Row, RowFaultError
 from finetune_trainer.data.sources import SourceFile, address_of, fetch
 from finetune_trainer.data.split import divide
-from finetune_trainer.data.turns import RowFaultError
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def _normalised(plan: DatasetPlan, files: list[SourceFile], account: Account) ->
     """Every row of the sources in one format, sorted by digest, which makes all that follows independent of order."""
     normaliser: Normaliser | None = None
     kept: list[Row] = []
-    for raw in _tolerated(files, plan.max_bad_rows, account):
+    for raw in _tolerated(plan, files, account):
         if normaliser is None:
             normaliser = Normaliser(raw, plan.format, plan.columns)
             if unused := normaliser.unused_columns(raw):
@@ -103,13 +102,13 @@ def _normalised(plan: DatasetPlan, files: list[SourceFile], account: Account) ->
     return normaliser, kept
 
 
-def _tolerated(files: Iterable[SourceFile], limit: int, account: Account) -> Iterator[RawRow]:
-    """The rows that are JSON; the others are counted against the limit."""
+def _tolerated(plan: DatasetPlan, files: Iterable[SourceFile], account: Account) -> Iterator[RawRow]:
+    """The rows that can be read; the others are counted against the limit."""
     for file in files:
-        for row in read(file):
+        for row in read(file, plan.files):
             account.read += 1
             if isinstance(row, BadRow):
-                _tolerate(row, limit, account)
+                _tolerate(row, plan.max_bad_rows, account)
             else:
                 yield row
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from finetune_contract.base import Sha256
 from finetune_contract.datasets import RowFormat
 from finetune_trainer.data.rows import Drop, Row
-from finetune_trainer.data.turns import TURN_FIELDS
+from finetune_trainer.data.turns import TURN_FIELDS, WEIGHT
 
 DROPPED_FILE = "dropped.jsonl.gz"
 """One line per row that was left out: reason, file, line, and the fault or the row it duplicates."""
@@ -46,7 +46,8 @@ def _write_parquet(path: Path, rows: list[Row]) -> None:
     from pyarrow import parquet
 
     text = pyarrow.string()
-    turns = pyarrow.list_(pyarrow.struct([(name, text) for name in TURN_FIELDS if name in _PLAIN or _has(rows, name)]))
+    fields = [(name, pyarrow.int8() if name == WEIGHT else text) for name in TURN_FIELDS]
+    turns = pyarrow.list_(pyarrow.struct([field for field in fields if field[0] in _PLAIN or _has(rows, field[0])]))
     types = {list: turns, bool: pyarrow.bool_(), str: text}
     columns = {column: types[type(value)] for column, value in rows[0].value().items()}
     if _has(rows, "tools"):  # not every row need have some

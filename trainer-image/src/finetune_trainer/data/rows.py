@@ -17,9 +17,15 @@ class Origin:
     file: str
     line: int
     """Counted from 1, blank lines included: what an editor shows."""
+    unit: str = "line"
+    """What `line` counts: rows where a file has no lines."""
 
     def __str__(self) -> str:
-        return f"{self.file} line {self.line}"
+        return f"{self.file} {self.unit} {self.line}"
+
+
+class RowFaultError(Exception):
+    """What is wrong with one row; the caller knows its line and whether it may be tolerated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from finetune_contract.manifest import StoredKind
 from finetune_contract.methods import Method
 from finetune_contract.results import Artifact, ArtifactType, Phase, TrainingResult
 from finetune_contract.training import TrainingPlan
+from finetune_store.adapterfiles import facts_of
 from finetune_store.checkpoints import Checkpoints
 from finetune_store.opening import open_checkpoints, open_store
 from finetune_store.store import Store
@@ -97,7 +98,7 @@ def _finish(attempt: Attempt, store: Store, bench: Workbench, trained: Trained) 
         with attempt.stop.deferred():
             board.update(phase=Phase.PUBLISHING)
             with watch.stage("Publishing"):
-                artifact = _publish_artifact(plan, store, directory)
+                artifact = _publish_artifact(plan, store, bench.base, directory)
             result = _result(attempt, trained, artifact, evaluation)
             return publish_outcome(store, result, evaluation.to_json())
 
@@ -124,8 +125,9 @@ def _write_artifact(plan: TrainingPlan, bench: Workbench, trained: Trained, dire
         write_model(trained.checkpoint, bench.base, stored_dtype(bench.base), directory)
 
 
-def _publish_artifact(plan: TrainingPlan, store: Store, directory: Path) -> Artifact:
+def _publish_artifact(plan: TrainingPlan, store: Store, base: Path, directory: Path) -> Artifact:
     size = size_of(directory)
+    facts = facts_of(directory, base) if _type_of(plan) is ArtifactType.ADAPTER else None
     reference = store.publish(StoredKind.ARTIFACT, directory, lineage_of(plan))
     log.info("artifact %s published (%.1f MB)", reference.digest, size / 1e6)
     return Artifact(
@@ -134,6 +136,7 @@ def _publish_artifact(plan: TrainingPlan, store: Store, directory: Path) -> Arti
         type=_type_of(plan),
         bytes=size,
         base=plan.base,
+        adapter=facts,
     )
 
 

@@ -1,6 +1,6 @@
 r"""Rows as text: what the model reads and what it has to answer. Shared by training, evaluation and the probe.
 
-Messages            chat template; every assistant turn where the template marks them, else the last one
+Messages            chat template; every assistant turn of weight 1 where the template marks them, else the last one
 Classification      chat template (user = text, assistant = label), or without one `{text}\n\nLabel:` -> ` {label}`
 PromptCompletion    the strings as they are, then the end-of-sequence token
 Text                the text as it is, then the end-of-sequence token
@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from finetune_contract.datasets import RowFormat
@@ -103,7 +104,7 @@ class Renderer:
 
     def _turn(self, turn: Mapping[str, Any]) -> Turn:
         """A turn as chat templates expect it: without what it lacks, its calls of tools as objects."""
-        found = {name: value for name, value in turn.items() if value is not None}
+        found = {name: value for name, value in turn.items() if value is not None and name != "weight"}
         if "tool_calls" in found:
             found["tool_calls"] = json.loads(found["tool_calls"])
         if found["role"] == "tool" or "tool_calls" in found:
@@ -189,7 +190,9 @@ class Renderer:
             return_dict=True,
             return_assistant_tokens_mask=True,
         )
-        return Tokens(list(encoded["input_ids"]), [bool(mark) for mark in encoded["assistant_masks"]])
+        supervised = [bool(mark) for mark in encoded["assistant_masks"]]
+        weights = [turn.get("weight") != 0 for turn in row["messages"] if turn["role"] == "assistant"]
+        return Tokens(list(encoded["input_ids"]), supervised if all(weights) else _weighted(supervised, weights))
 
     def _prefix(self) -> list[int]:
         """The beginning-of-sequence token where the tokenizer adds one; a chat template writes its own."""
@@ -201,3 +204,20 @@ class Renderer:
     def _ids(self, texts: list[str]) -> list[list[int]]:
         encoded = self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
         return [list(ids) for ids in encoded["input_ids"]]
+
+
+def _weighted(supervised: list[bool], weights: list[bool]) -> list[bool]:
+    """The marks without those of turns that are not to be learnt; each run of marks is one assistant's turn.
+
+    Raises:
+        FineTuneError: TokenizerMismatch when the runs are not as many as the turns.
+    """
+    starts = [at for at, mark in enumerate(supervised) if mark and not (at and supervised[at - 1])]
+    if len(starts) != len(weights):
+        raise FineTuneError(
+            FailureReason.TOKENIZER_MISMATCH,
+            f"the chat template marks {len(starts)} answers of a conversation with {len(weights)}, so those of "
+            "weight 0 cannot be told apart; leave them out of the rows",
+        )
+    turn_of = accumulate(mark and not before for before, mark in zip([False, *supervised], supervised, strict=False))
+    return [mark and weights[turn - 1] for mark, turn in zip(supervised, turn_of, strict=True)]
