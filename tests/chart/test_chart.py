@@ -150,6 +150,25 @@ def test_every_variable_is_a_setting_with_a_valid_value() -> None:
     assert (settings.workers, settings.resync_seconds) == (16, 5)
 
 
+def test_the_store_may_be_in_s3() -> None:
+    assert Settings.from_environment(environment(deployment())).s3_uri is None
+    store = {"uri": "s3://models/{namespace}", "endpoint": "https://minio:9000", "credentialsSecretName": "keys"}
+    settings = Settings.from_environment(environment(deployment(f"storage.s3={json.dumps(store)}")))
+    assert (settings.s3_uri, settings.s3_endpoint, settings.s3_region, settings.s3_secret) == (
+        "s3://models/{namespace}",
+        "https://minio:9000",
+        None,
+        "keys",
+    )
+
+
+@pytest.mark.parametrize("uri", ["models/x", "s3://models/", "s3://models//x", "s3://Models", "http://models"])
+def test_a_store_that_is_no_address_is_refused(uri: str) -> None:
+    done = helm("template", "x", str(CHART), "--kube-version", "1.34", "--set-string", f"storage.s3.uri={uri}")
+    assert done.returncode != 0
+    assert "uri" in done.stderr
+
+
 def test_nothing_is_deleted_unless_retention_is_on() -> None:
     assert Settings.from_environment(environment(deployment())).retention_minimum_age_seconds is None
     hours = '{"enabled": true, "minimumAgeHours": 48, "intervalHours": 24}'
