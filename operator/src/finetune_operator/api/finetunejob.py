@@ -391,6 +391,7 @@ META = ResourceMeta(
         PrinterColumn("Dataset", ".spec.dataset.name", wide=True),
         PrinterColumn("Queue", ".spec.scheduling.queueName", wide=True),
         PrinterColumn("Position", ".status.queue.position", "integer", wide=True),
+        PrinterColumn("Gate", ".status.gate.verdict", wide=True),
         PrinterColumn("Artifact", ".status.artifact.digest", wide=True),
         COMMON_MESSAGE,
         COMMON_AGE,
