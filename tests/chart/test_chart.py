@@ -61,7 +61,7 @@ def granted(roles: list[Manifest]) -> dict[tuple[str, str], set[str]]:
 
 
 def used() -> Iterator[tuple[tuple[str, str], str]]:
-    """What cluster.py may ask for."""
+    """What the operator may ask for."""
     for resource in RESOURCES.values():
         group = resource.api_version.rpartition("/")[0]
         for verb in resource.verbs:

@@ -14,7 +14,8 @@ import pytest
 
 from tests.cluster.kube import Kube, Object
 from tests.cluster.objects import resource
-from tests.cluster.servers import S3_KEYS, http_server, s3_client, s3_server
+from tests.cluster.servers import http_server
+from tests.s3server import KEYS, s3_server
 from tests.unit.data.servers import COMMIT, hub
 from tools.cluster.settings import NODE_IP
 
@@ -90,12 +91,12 @@ def http() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as address:
-        client = s3_client(address)
+    with s3_server(tmp_path_factory.mktemp("s3"), NODE_IP) as server:
+        client = server.client()
         client.create_bucket(Bucket="raw")
         for name, content in FILES.items():
             client.put_object(Bucket="raw", Key=f"tickets/2026/{name}", Body=content)
-        yield address
+        yield server.endpoint
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_every_source_file_and_format(kube: Kube, http: str, s3: str, hub_addres
         "s3": {"s3": {"uri": "s3://raw/tickets/**/*", **credentials}},
     }
     kube.apply(
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": S3_KEYS},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": KEYS},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}, "data": {"rows.csv": table(ROWS)}},
         *(resource("Dataset", name, {"source": source}) for name, source in sources.items()),
         resource("Dataset", "hub", {"source": hub_part, "podTemplate": endpoint, "license": {"spdx": "MIT"}}),

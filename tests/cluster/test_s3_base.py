@@ -8,30 +8,32 @@ import pytest
 from tests.cluster.conftest import put_tiny_base
 from tests.cluster.kube import Kube
 from tests.cluster.objects import dataset, job
-from tests.cluster.servers import S3_KEYS, s3_client, s3_server
+from tests.s3server import KEYS, S3Server, s3_server
+from tools.cluster.settings import NODE_IP
 
 pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as address:
-        yield address
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server on the node's bridge."""
+    with s3_server(tmp_path_factory.mktemp("s3"), NODE_IP) as server:
+        yield server
 
 
-def test_base_from_s3_is_the_base_from_the_volume(kube: Kube, endpoint: str, tmp_path: Path) -> None:
+def test_base_from_s3_is_the_base_from_the_volume(kube: Kube, server: S3Server) -> None:
     put_tiny_base(kube)
     claim = kube.get("pvc", "files")
     assert claim is not None
     volume = kube.get("pv", claim["spec"]["volumeName"])
     assert volume is not None
     base = Path((volume["spec"].get("hostPath") or volume["spec"]["local"])["path"]) / "base"
-    s3 = s3_client(endpoint)
+    s3 = server.client()
     s3.create_bucket(Bucket="models")
     for file in base.iterdir():
         s3.upload_file(str(file), "models", f"tiny/{file.name}")
     kube.apply(
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": S3_KEYS},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": KEYS},
         dataset(),
         job("from-volume", hyperparameters={"epochs": 1}, evaluation={"metrics": []}),
         job(
@@ -39,7 +41,7 @@ def test_base_from_s3_is_the_base_from_the_volume(kube: Kube, endpoint: str, tmp
             baseModel={
                 "s3": {
                     "uri": "s3://models/tiny",
-                    "endpoint": endpoint,
+                    "endpoint": server.endpoint,
                     "region": "us-east-1",
                     "credentialsSecretRef": {"name": "s3"},
                 }

@@ -49,4 +49,4 @@ class StoredReference(Document):
 
     digest: Sha256
     uri: Address
-    """`pvc://<claim>/<path>`; in a pod the claim is mounted at `/store`."""
+    """`pvc://<claim>/<path>` or `s3://<bucket>/<prefix>/<path>`; in a pod it is, or is copied to, `/store/<path>`."""

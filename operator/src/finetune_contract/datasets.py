@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from finetune_contract.base import Count, Document, Label, StoredReference
 from finetune_contract.failure import Failure
+from finetune_contract.storage import StorePlan
 
 
 class RowFormat(StrEnum):
@@ -145,7 +146,7 @@ class SplitPlan(Document):
     seed: int = 0
 
 
-class DatasetPlan(Document):
+class DatasetPlan(StorePlan):
     """Read, normalise, clean, split and publish one dataset revision."""
 
     version: Literal[1] = 1
@@ -167,8 +168,6 @@ class DatasetPlan(Document):
     """SPDX identifier, kept in the lineage."""
     attribution: str | None = None
     teacher: Teacher | None = None
-    claim: str
-    """Name of the claim that is mounted at `/store`."""
 
 
 class DropReason(StrEnum):

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal
 
-from finetune_contract.base import Count, Document, Label
+from finetune_contract.base import Count, Document, Label, StoredReference
 from finetune_contract.failure import Failure
 
 TUNED = "Tuned"
@@ -22,12 +22,23 @@ class Metric(StrEnum):
     MEAN_REWARD = "MeanReward"
     """Mean reward of greedy answers, by the rewards that GRPO or RLOO train on."""
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a model with the larger number is the better one."""
+        return self not in LOWER_IS_BETTER
+
+
+LOWER_IS_BETTER = frozenset({Metric.EVAL_LOSS})
+"""Metrics where the smaller number is the better one."""
+
 
 class Baseline(StrEnum):
     """What the tuned model is compared with."""
 
     ZERO_SHOT = "ZeroShot"
     FEW_SHOT = "FewShot"
+    PREVIOUS = "Previous"
+    """The artifact of the same job that passed its gate last; nothing is measured while there is none."""
 
 
 class EvaluationPlan(Document):
@@ -39,6 +50,10 @@ class EvaluationPlan(Document):
     max_rows: int = 200
     few_shot_examples: int = 4
     max_new_tokens: int = 64
+    previous: StoredReference | None = None
+    """What the baseline Previous is measured with; `baselines` names Previous only where this is set."""
+    previous_base: StoredReference | None = None
+    """The base that `previous` is an adapter for, which need not be the plan's; None: `previous` is a whole model."""
 
 
 class Score(Document):
@@ -52,6 +67,13 @@ class Score(Document):
     """Lower end of the 95 % bootstrap interval."""
     high: float | None = None
     rows: Count
+    difference: float | None = None
+    """Of a baseline: the tuned model's value less this one's, on the same rows, in the metric's own units."""
+    difference_low: float | None = None
+    """Lower end of the difference's 95 % paired bootstrap interval."""
+    difference_high: float | None = None
+    p_value: float | None = None
+    """Of a baseline: probability of so large a difference, either way, were the two equally good (paired test)."""
 
 
 class EvaluationResult(Document):

@@ -8,7 +8,7 @@ PLAN_DIRECTORY = Path("/etc/finetune")
 PLAN_FILE = PLAN_DIRECTORY / "plan.json"
 
 STORE_MOUNT = Path("/store")
-"""Where the claim that holds datasets, models, checkpoints and artifacts is mounted."""
+"""Where the claim that holds datasets, models, checkpoints and artifacts is mounted; an emptyDir if they are in S3."""
 
 SOURCE_MOUNT = Path("/source")
 """Where a user's own claim or ConfigMap (a Dataset's or base model's source) is mounted, read-only."""
@@ -42,6 +42,9 @@ ENV_POD_UID = "FINETUNE_POD_UID"
 
 ENV_HF_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name, not a token
 """The Hugging Face Hub token of a stage or dataset pod, from a Secret."""
+
+ENV_STORE = "FINETUNE_STORE_"
+"""What the variables of the store's own S3 credentials begin with: a source's are another Secret's."""
 
 MANIFEST_FILE = "manifest.json"
 OUTCOME_FILE = "outcome.json"

@@ -178,7 +178,7 @@ class Engine:
 
     async def _observe(self, key: Key, resource: Manifest, references: tuple[Reference, ...]) -> Observed:
         children = self._cache.children(key, resource["metadata"]["uid"])
-        jobs = [str(job["metadata"]["uid"]) for job in children.get("Job", ())]
+        jobs, pods = ([str(item["metadata"]["uid"]) for item in children.get(kind, ())] for kind in ("Job", "Pod"))
         found = {
             **ancestors(resource, lambda above: self._cache.get(Place(above.kind, key.namespace, above.name))),
             **{reference: await self._look_up(key.namespace, reference) for reference in references},
@@ -188,6 +188,7 @@ class Engine:
             children=children,
             references=found,
             progress=self._cache.progress.get(key),
+            proofs={uid: self._cache.proofs[uid] for uid in pods if uid in self._cache.proofs},
             admissions={uid: self._cache.admissions[uid] for uid in jobs if uid in self._cache.admissions},
             denials=dict(self._denials.get(key, {})),
         )
@@ -247,8 +248,11 @@ class Engine:
             return
         written = await self._cluster.replace_status({**resource, "status": status})
         metrics.STATUS_WRITES.labels(resource["kind"]).inc()
-        for attempt in accounting.spent(resource.get("status") or {}, status):
-            metrics.GPU_SECONDS.labels(resource["metadata"]["namespace"], attempt.outcome).inc(attempt.gpu_seconds)
+        before, namespace = resource.get("status") or {}, resource["metadata"]["namespace"]
+        for attempt in accounting.spent(before, status):
+            metrics.GPU_SECONDS.labels(namespace, attempt.outcome).inc(attempt.gpu_seconds)
+        if accounting.has_failed_gate(before, status):
+            metrics.GATE_FAILURES.labels(namespace).inc()
         if written.get("status") != status:
             # Each pass would find a difference and write again: with back-off, and without being woken by the write.
             self._cache.put(written)

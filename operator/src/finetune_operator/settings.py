@@ -18,6 +18,10 @@ class Settings(BaseModel):
     """Image of stage Jobs and of the prober."""
     trainer_image: str = "finetune-trainer"
     """Image of dataset and training Jobs and of the Transformers engine."""
+    vllm_image: str = "vllm/vllm-openai:v0.33.0"
+    """Image of the VLLM engine."""
+    tgi_image: str = "ghcr.io/huggingface/text-generation-inference:3.3.7"
+    """Image of the TGI engine."""
     image_pull_policy: str = "IfNotPresent"
 
     claim_name: str = "finetune-artifacts"
@@ -51,7 +55,7 @@ class Settings(BaseModel):
     retry_seconds: float = 10.0
     """Pause after an attempt that failed; doubled with each further failure of the run, up to five minutes."""
     relist_seconds: float = 3.0
-    """Pause between Kopf's first object of a new list and the sweep after it, so that one sweep serves all kinds."""
+    """Pause between a watch's new list and the sweep after it, so that one sweep serves all kinds."""
     watch_lag_seconds: float = 5.0
     """How long the watches get to deliver what a sweep found missing, before it is read."""
     watch_idle_seconds: float = 70.0

@@ -36,6 +36,11 @@ VOLUME = {"claimName": "raw"}
 HUB = {"repo": "org/model"}
 
 
+def gated(rule: dict[str, Any]) -> dict[str, Any]:
+    evaluation = {"metrics": ["EvalLoss", "ExactMatch"], "baselines": ["ZeroShot"]}
+    return factories.make_job(evaluation=evaluation, gate={"rules": [rule]})
+
+
 @pytest.mark.parametrize(
     ("resource", "says"),
     [
@@ -108,8 +113,75 @@ HUB = {"repo": "org/model"}
             id="early stopping",
         ),
         pytest.param(factories.make_job(validation={"maxRows": 0}), None, id="no validation"),
+        pytest.param(gated({"metric": "ExactMatch", "atLeast": 0.9}), None, id="gate"),
+        pytest.param(
+            gated({"metric": "ExactMatch", "betterThan": "ZeroShot", "by": 0.05, "significance": 0.05}),
+            None,
+            id="gate against a baseline",
+        ),
+        pytest.param(gated({"metric": "ExactMatch"}), "set exactly one of atLeast, atMost", id="rule with no bound"),
+        pytest.param(
+            gated({"metric": "ExactMatch", "atLeast": 0.5, "notWorseThan": "ZeroShot"}),
+            "set exactly one of atLeast",
+            id="rule with two bounds",
+        ),
+        pytest.param(
+            gated({"metric": "ExactMatch", "atLeast": 0.5, "by": 0.1}),
+            "by goes with betterThan",
+            id="by of no baseline",
+        ),
+        pytest.param(
+            gated({"metric": "ExactMatch", "notWorseThan": "ZeroShot", "significance": 0.1}),
+            "significance goes with betterThan",
+            id="significance",
+        ),
+        pytest.param(
+            gated({"metric": "MeanReward", "atLeast": 0.5}), "add it to spec.evaluation.metrics", id="not measured"
+        ),
+        pytest.param(
+            gated({"metric": "ExactMatch", "betterThan": "FewShot"}),
+            "betterThan names a baseline that",
+            id="no such baseline",
+        ),
+        pytest.param(
+            gated({"metric": "ExactMatch", "notWorseThan": "Previous"}),
+            "notWorseThan names a baseline that is not measured",
+            id="no such baseline to be worse than",
+        ),
         pytest.param(
             factories.make_deployment(adapters=[{"name": "tgi", "fineTuneJob": {"name": "x"}}]), "aliases", id="alias"
+        ),
+        pytest.param(
+            factories.make_deployment(adapters=[{"name": "x", "fineTuneJob": {"name": "x"}, "digest": "sha256:x"}]),
+            None,
+            id="pinned",
+        ),
+        pytest.param(
+            factories.make_deployment(adapters=[{"name": "x", "fineTuneJob": {"name": "x"}, "uri": "pvc://a/b"}]),
+            "set exactly one of fineTuneJob, uri",
+            id="job and address",
+        ),
+        pytest.param(factories.make_deployment(adapters=[{"name": "x", "uri": "pvc://a/b"}]), "set digest", id="any"),
+        pytest.param(
+            factories.make_deployment(adapters=[{"name": "x", "uri": "pvc://a/b", "digest": "sha256:x"}]),
+            "set ignoreGate: true",
+            id="address without a gate",
+        ),
+        pytest.param(
+            factories.make_deployment(
+                adapters=[{"name": "x", "uri": "pvc://a/b", "digest": "sha256:x"}], ignoreGate=True
+            ),
+            "adapters[].uri: set baseModel",
+            id="address without a base",
+        ),
+        pytest.param(
+            factories.make_deployment(
+                adapters=[{"name": "x", "uri": "pvc://a/b", "digest": "sha256:x"}],
+                ignoreGate=True,
+                baseModel={"huggingFace": HUB},
+            ),
+            None,
+            id="address",
         ),
         pytest.param(
             factories.make_deployment(adapters=[{"name": "support", "fineTuneJob": {"name": "x"}}]),

@@ -10,6 +10,7 @@ from typing import Any
 
 from jsonschema import Draft4Validator
 
+from finetune_contract.proof import ProofStatus
 from finetune_contract.results import Progress
 from finetune_operator.api.crd import RESOURCES, crd
 from finetune_operator.reconcile.admission import Admission
@@ -61,6 +62,7 @@ class World:
         self.admissions: dict[str, Admission] = {}
         self.denials: dict[str, str] = {}
         self.reports = NO_REPORTS
+        self.proofs: dict[str, ProofStatus] = {}
         self.now = factories.NOW
         self.events: list[Event] = []
         self.created: list[str] = []
@@ -85,6 +87,7 @@ class World:
             admissions=dict(self.admissions),
             denials=dict(self.denials),
             reports=self.reports,
+            proofs=self.proofs,
         )
 
     def decide(self) -> Outcome:

@@ -28,6 +28,7 @@ from finetune_operator.api.base import (
 )
 from finetune_operator.api.basemodel import BaseModelSource
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
+from finetune_operator.api.gate import GATE_RULES, Gate
 from finetune_operator.api.methods import (
     METHOD_RULES,
     DistillationSettings,
@@ -217,7 +218,8 @@ class EvaluationSpec(ApiModel):
     ]
     """EvalLoss, or ExactMatch of greedy answers."""
     baselines: Annotated[list[Baseline], Field(max_length=4, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
-    """What the tuned model is compared with: the base model as it is, or with examples in its prompt."""
+    """What the tuned model is compared with: the base model as it is (ZeroShot) or with examples in its prompt
+    (FewShot), and the job's artifact before this one (Previous), if there is one."""
     split: Literal["validation", "test"] = "test"
     """Which held-out rows are used."""
     max_rows: Annotated[int, Field(ge=1, le=10_000)] = 200
@@ -272,7 +274,7 @@ class Reuse(StrEnum):
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES))
+    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES, *GATE_RULES))
 
     base_model: Annotated[BaseModelSource, FieldClass.INPUT]
     """Where the base model comes from: exactly one."""
@@ -308,6 +310,11 @@ class FineTuneJobSpec(ApiModel):
     """What is measured on validation rows while training goes on, and what follows from it."""
     evaluation: Annotated[EvaluationSpec, FieldClass.EVALUATE] = EvaluationSpec()
     """What is measured on held-out rows after training."""
+    gate: Annotated[Gate | None, FieldClass.GATE] = None
+    """What must have been measured before the artifact replaces the last one, and is served; unset: nothing.
+
+    An edit decides anew from what was measured; nothing is trained for it.
+    """
     retries: Annotated[RetriesSpec, FieldClass.OPERATIONAL] = RetriesSpec()
     """How often failures that may pass are tried again, each time from the newest checkpoint."""
     limits: Annotated[LimitsSpec, FieldClass.OPERATIONAL] = LimitsSpec()

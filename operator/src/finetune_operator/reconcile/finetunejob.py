@@ -18,10 +18,10 @@ from finetune_contract.methods import unfit_rows
 from finetune_contract.results import StageResult
 from finetune_contract.staging import RunIngredients
 from finetune_operator.api.finetunejob import FineTuneJob, Reuse
-from finetune_operator.api.finetunejobstatus import OtherInput, ResolvedInputs, Run, RunRecord
+from finetune_operator.api.finetunejobstatus import OtherInput, ResolvedInputs, Run
 from finetune_operator.manifests import jobs, staging, training
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import attempts, oneshot, record, upstream
+from finetune_operator.reconcile import attempts, gates, oneshot, record, upstream
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import SUSPENDED, Draft
 from finetune_operator.reconcile.endings import numbered
@@ -276,6 +276,7 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
         started_at=now.replace(microsecond=0),
         rerun=_token(job),
         attempt=_last_attempt(draft, previous) if previous and same else 0,
+        previous=previous.previous if previous and same else gates.previous_of(draft, result.run_key),
         inputs=ResolvedInputs(
             dataset=resolved.dataset.digest,
             dataset_uri=resolved.dataset.uri,
@@ -290,8 +291,7 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
     )
     if not same:
         if previous is not None and draft.record_of(previous) is None:
-            draft.runs.append(RunRecord(key=previous.key, outcome="Cancelled"))
-            draft.events.append(Event("Normal", "Cancelled", f"run {previous.key[:12]} makes way for {run.key[:12]}"))
+            record.cancel(draft, previous, run, now)
         draft.forget_attempts()
     draft.reopen(run)
     if result.outcome:

@@ -14,7 +14,7 @@ from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_store.edge import read_plan, run_command
-from finetune_store.retention import register
+from finetune_store.opening import open_store
 from finetune_store.store import Store
 from finetune_trainer.data.clean import near_groups, without_exact_duplicates, without_near_duplicates
 from finetune_trainer.data.formats import Normaliser
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> DatasetResult:
         plan = read_plan(options.plan, DatasetPlan)
-        return prepare(plan, Store(options.store, plan.claim), options.source, options.scratch)
+        return prepare(plan, open_store(plan, options.store), options.source, options.scratch)
 
     return run_command(work, lambda failure: DatasetResult(failure=failure), options.termination_log)
 
@@ -55,7 +55,7 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
     Raises:
         FineTuneError: DatasetInvalid, BadRow or SourceUnavailable, naming file and line.
     """
-    register(store.root, plan.namespace)
+    store.register(plan.namespace)
     account = Account()
     mixture: Mixture | None = None
     if plan.source.mixture is not None:

@@ -14,8 +14,7 @@ from finetune_contract.evaluating import EvaluationResult
 from finetune_contract.paths import EVALUATION_FILE, PLAN_FILE, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_contract.training import ReevaluationPlan
 from finetune_store.edge import read_plan, run_command
-from finetune_store.files import make_directory, write_atomically
-from finetune_store.store import Store
+from finetune_store.opening import open_store
 from finetune_trainer.stop import Stop
 from finetune_trainer.train.failures import named
 from finetune_trainer.train.surroundings import prepare_environment
@@ -50,13 +49,12 @@ def reevaluate(plan: ReevaluationPlan, root: Path) -> EvaluationResult:
     from finetune_trainer.train.workbench import open_workbench
 
     training = plan.training
-    store = Store(root, training.claim)
+    store = open_store(training, root)
     artifact = store.verify(plan.artifact)
     bench = open_workbench(training, store)
     evaluation = evaluate(training, bench, Systems(training, bench, artifact))
     name = training.evaluation_key or "latest"
-    directory = make_directory(store.run_directory(training.run_key) / "evaluations" / name)
-    write_atomically(directory / EVALUATION_FILE, evaluation.to_json())
+    store.record(training.run_key, f"evaluations/{name}/{EVALUATION_FILE}", evaluation.to_json())
     return EvaluationResult(evaluation=evaluation.scores)
 
 
