@@ -34,7 +34,7 @@ class Mixture:
         self._parts = parts
         self._seed = seed
         self._directories = {part.name: store.verify(part.revision) for part in parts}
-        self.lineages = {name: read_manifest(directory).lineage for name, directory in self._directories.items()}
+        self.lineages = {part.name: _lineage_of(part, self._directories[part.name]) for part in parts}
         formats = {name: lineage.get("format", "") for name, lineage in self.lineages.items()}
         if len(set(formats.values())) != 1:
             listed = ", ".join(f"{name} has {row_format}" for name, row_format in formats.items())
@@ -85,6 +85,17 @@ class Mixture:
     def _place(self, row: Row) -> bytes:
         """Where a row is in the order of drawing: its own, so that a part that grows keeps most of what was drawn."""
         return hashlib.sha256(f"{self._seed}:{row.digest}".encode()).digest()
+
+
+def _lineage_of(part: MixturePart, directory: Path) -> dict[str, str]:
+    """What is known of a part; its Dataset's word of licence and teacher goes before the revision's."""
+    said = {
+        "license": part.license,
+        "attribution": part.attribution,
+        "teacher": part.teacher.model if part.teacher else None,
+        "teacherTerms": part.teacher.terms if part.teacher else None,
+    }
+    return read_manifest(directory).lineage | {name: value for name, value in said.items() if value}
 
 
 def by_side(rows: Iterable[Row]) -> dict[str, list[Row]]:
