@@ -100,6 +100,14 @@ class S3Files(Document):
     region: str | None = None
 
 
+class Teacher(Document):
+    """The model that wrote synthetic rows."""
+
+    model: str
+    terms: str | None = None
+    """Under which licence or terms its answers may be used."""
+
+
 class MixturePart(Document):
     """Another Dataset, at the revision that it had when the reading began."""
 
@@ -107,6 +115,10 @@ class MixturePart(Document):
     revision: StoredReference
     weight: float | None = None
     """The rows' share among all parts' weights; None in all parts: every row of each."""
+    license: str | None = None
+    """As its Dataset says now: equal rows of another Dataset may have brought their own licence into the store."""
+    attribution: str | None = None
+    teacher: Teacher | None = None
 
 
 class DatasetSource(Document):
@@ -127,14 +139,6 @@ class DatasetSource(Document):
         if sum(value is not None for value in sources) != 1:
             raise ValueError("exactly one of inline, http, hub, s3, files, mixture must be set")
         return self
-
-
-class Teacher(Document):
-    """The model that wrote synthetic rows."""
-
-    model: str
-    terms: str | None = None
-    """Under which licence or terms its answers may be used."""
 
 
 class SplitPlan(Document):
