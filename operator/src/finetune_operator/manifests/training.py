@@ -28,7 +28,7 @@ from finetune_operator.api.finetunejob import (
     default_learning_rate,
 )
 from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
-from finetune_operator.manifests import jobs, methods, multinode, pods, prices, queues, storage
+from finetune_operator.manifests import jobs, measuring, methods, multinode, pods, prices, queues, storage
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import (
     ANNOTATION_ACCELERATORS,
@@ -161,6 +161,7 @@ def training_pod(
         # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
         pods.shared_memory(job.spec.pod_template.shared_memory),
     ]
+    measuring.equip(container, volumes, job.spec.evaluation)
     return pods.pod_spec(
         [container],
         volumes,
@@ -196,6 +197,7 @@ def _evaluation(spec: EvaluationSpec, previous: ArtifactStatus | None) -> Evalua
         previous_base=(
             StoredReference(digest=previous.base.digest, uri=previous.base.uri) if previous and is_adapter else None
         ),
+        **measuring.settings(spec),
     )
 
 
