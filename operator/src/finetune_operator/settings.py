@@ -1,12 +1,30 @@
 """The operator's settings, from environment variables that the chart sets."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
 
 PREFIX = "FINETUNE_"
+
+
+class AcceleratorKind(BaseModel):
+    """A kind of accelerator that the cluster has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    name: str = Field(min_length=1, max_length=64)
+    resource: str = "nvidia.com/gpu"
+    """The extended resource that jobs ask for."""
+    product: str | None = None
+    """Value of a node label (nvidia.com/gpu.product) by which jobs select such nodes; None: all with the resource."""
+    memory_gib: float = Field(gt=0)
+    """Of one device."""
+    teraflops: float | None = Field(default=None, gt=0)
+    """What training reaches on one device (its peak times the MFU that earlier jobs reported); None: no hours."""
 
 
 class Settings(BaseModel):
@@ -30,6 +48,9 @@ class Settings(BaseModel):
     """What nothing has referred to for this long is deleted from the store. None: nothing is ever deleted."""
     collection_interval_seconds: float = Field(default=86400.0, gt=0)
     """How often a store is looked at for what to delete; at most half of the minimum age."""
+
+    accelerators: tuple[AcceleratorKind, ...] = Field(default=(), max_length=32)
+    """What preflights compare with, as a JSON list; the first whose resource and product a job asks for."""
 
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none: all."""
@@ -87,9 +108,13 @@ class Settings(BaseModel):
         for name in cls.model_fields:
             text = environment.get(PREFIX + name.upper(), "")
             if text:
-                values[name] = _words(text) if name == "namespaces" else text
+                values[name] = _READERS.get(name, str)(text)
         return cls.model_validate(values)
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+_READERS: dict[str, Callable[[str], object]] = {"namespaces": _words, "accelerators": json.loads}
+"""How settings that are no single value are read."""

@@ -11,6 +11,7 @@ from finetune_operator.api.finetunejobstatus import (
     ArtifactStatus,
     Attempt,
     FineTuneJobStatus,
+    PreflightStatus,
     ProgressStatus,
     Run,
     RunRecord,
@@ -19,7 +20,7 @@ from finetune_operator.api.finetunejobstatus import (
 )
 from finetune_operator.api.gate import GATE_PASSED, GateStatus
 from finetune_operator.api.queueing import QueueStatus
-from finetune_operator.manifests import evaluating, resolving, staging, training
+from finetune_operator.manifests import evaluating, preflighting, resolving, staging, training
 from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
 from finetune_operator.reconcile import multinode
 from finetune_operator.reconcile.conditions import ConditionSet
@@ -32,6 +33,7 @@ from finetune_operator.reconcile.storage import note_one_node
 
 SUSPENDED = "Suspended"
 EVALUATED = "Evaluated"
+PREFLIGHT_PASSED = "PreflightPassed"
 GATE_FAILED = FailureReason.GATE_FAILED.value
 
 HISTORY = 10
@@ -57,6 +59,7 @@ class Draft:
     timings: list[TimingStatus]
     artifact: ArtifactStatus | None
     gate: GateStatus | None = None
+    preflight: PreflightStatus | None = None
     evaluation_key: str | None = None
     evaluation_failure: JobFailure | None = None
     evaluation_run: str | None = None
@@ -94,6 +97,7 @@ class Draft:
             artifact=status.artifact,
             gate=status.gate,
             queue=status.queue,
+            preflight=status.preflight,
         )
 
     def wake(self, seconds: float | None) -> None:
@@ -154,8 +158,10 @@ class Draft:
         self.attempts = []
         self.attempts_total = self.retries_used = self.stalled_disruptions = 0
         self.used = Usage(0, 0)
-        self.progress = self.queue = None
-        self.conditions.remove("Admitted", "Running", EVALUATED, GATE_PASSED, "Complete", "Failed", SUSPENDED)
+        self.progress = self.queue = self.preflight = None
+        self.conditions.remove(
+            PREFLIGHT_PASSED, "Admitted", "Running", EVALUATED, GATE_PASSED, "Complete", "Failed", SUSPENDED
+        )
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
@@ -169,6 +175,7 @@ class Draft:
             run=self.run,
             stage_failure=self.stage_failure,
             runs=self.runs[-HISTORY:],
+            preflight=self.preflight,
             progress=self.progress,
             attempts=self.attempts[-HISTORY:],
             queue=self.queue,
@@ -200,6 +207,8 @@ class Draft:
             return self.run is None or run == self.run.key[:16]
         if role == resolving.ROLE:
             return run == self.resolve_run
+        if role == preflighting.ROLE:
+            return self.preflight is not None and run == self.preflight.key[:16]
         if role == evaluating.ROLE:
             return run == self.evaluation_run
         return role != staging.ROLE or run == (self.stage_run or self._last_stage_run() or run)
