@@ -24,6 +24,7 @@ class FailureReason(StrEnum):
     MODEL_ACCESS_DENIED = "ModelAccessDenied"
     TOKENIZER_MISMATCH = "TokenizerMismatch"
     GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
+    INSUFFICIENT_GPU_MEMORY = "InsufficientGpuMemory"
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
     EPHEMERAL_STORAGE_FULL = "EphemeralStorageFull"
     STORAGE_FULL = "StorageFull"
@@ -129,6 +130,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         72, False, True,
         "The training process catches CUDA's out-of-memory error.",
         "Lower hyperparameters.microBatchSize or maxLength, or use a smaller adapter or a larger GPU.",
+    ),
+    FailureReason.INSUFFICIENT_GPU_MEMORY: Policy(
+        None, False, False,
+        "Before a GPU is asked for: the preflight predicts a peak of memory above 92 % of what the GPU has.",
+        "Make one of the changes that the message names, or go on regardless with spec.preflight: Warn.",
     ),
     FailureReason.HOST_OUT_OF_MEMORY: Policy(
         137, False, True,
