@@ -31,7 +31,7 @@ class Revision:
         import pyarrow.parquet as parquet
 
         path = self.directory / f"{split}.parquet"
-        return [_answered(row) for row in parquet.read_table(path).to_pylist()] if path.is_file() else []
+        return [answered(row) for row in parquet.read_table(path).to_pylist()] if path.is_file() else []
 
 
 def with_answer(row: Mapping[str, Any], answer: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def with_answer(row: Mapping[str, Any], answer: str) -> dict[str, Any]:
     return {**row, "completion": answer}
 
 
-def _answered(row: dict[str, Any]) -> dict[str, Any]:
+def answered(row: dict[str, Any]) -> dict[str, Any]:
     """A row with a prompt of its own as a row with the answer that is wanted."""
     if "chosen" in row:
         answer = row.pop("chosen")
