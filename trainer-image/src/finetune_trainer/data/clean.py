@@ -12,6 +12,7 @@ from finetune_contract.datasets import DatasetPlan, DropReason
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_trainer.data import near
 from finetune_trainer.data.contamination import contaminated
+from finetune_trainer.data.mixture import side_of
 from finetune_trainer.data.near import Array
 from finetune_trainer.data.rows import Account, Change, Row
 from finetune_trainer.data.shelf import Shelf
@@ -78,6 +79,8 @@ def clean(plan: DatasetPlan, shelf: Shelf, account: Account) -> Cleaned:
 
 def _is_divided(plan: DatasetPlan) -> bool:
     split = plan.split
+    if plan.source.mixture is not None:
+        return False
     return bool(split.validation or split.test or split.validation_rows or split.test_rows)
 
 
@@ -127,6 +130,9 @@ def _drop_near(
 
 def _divided(plan: DatasetPlan, shelf: Shelf, group_of: Array, account: Account) -> Cleaned:
     kept = np.flatnonzero(group_of != _NOBODY)
+    if plan.source.mixture is not None:
+        side = np.array([SIDES.index(side_of(shelf.origin(int(number)))) for number in kept])
+        return Cleaned(_parts(shelf, kept, side))
     if not _is_divided(plan):
         return Cleaned({TRAIN: Part(shelf, kept)})
     firsts, group, sizes = np.unique(group_of[kept], return_inverse=True, return_counts=True)
@@ -137,8 +143,12 @@ def _divided(plan: DatasetPlan, shelf: Shelf, group_of: Array, account: Account)
     for number, own in zip(kept[np.isin(group, list(moved))], group[np.isin(group, list(moved))], strict=True):
         detail = f"to {SIDES[int(division.sides[own])]}"
         account.change(Change(shelf.origin(int(number)), ChangeReason.MOVED_TO_FILL_SPLIT, detail))
+    return Cleaned(_parts(shelf, kept, side), division.fractions)
+
+
+def _parts(shelf: Shelf, kept: Array, side: Array) -> dict[str, Part]:
     parts = {name: Part(shelf, kept[side == place]) for place, name in enumerate(SIDES)}
-    return Cleaned({name: part for name, part in parts.items() if len(part.numbers)}, division.fractions)
+    return {name: part for name, part in parts.items() if len(part.numbers)}
 
 
 def _labels(plan: DatasetPlan, shelf: Shelf, firsts: Array) -> Array | None:

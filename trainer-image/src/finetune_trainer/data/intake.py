@@ -7,6 +7,7 @@ from itertools import chain
 from finetune_contract.datasets import DatasetPlan, DropReason, RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_trainer.data.formats import Normaliser
+from finetune_trainer.data.mixture import Mixture
 from finetune_trainer.data.read import read
 from finetune_trainer.data.rows import Account, BadRow, RawRow, Row, RowFaultError
 from finetune_trainer.data.sources import SourceFile
@@ -69,3 +70,16 @@ class Intake:
         if bad > self._limit:
             allowed = f" (bad row number {bad}; spec.prepare.maxBadRows allows {self._limit})" if self._limit else ""
             raise FineTuneError(FailureReason.BAD_ROW, f"{row.origin}: {row.fault}{allowed}")
+
+
+class MixtureIntake:
+    """The rows that are drawn for a mixture: normalised long ago, with sides of their own."""
+
+    def __init__(self, mixture: Mixture, account: Account) -> None:
+        self._mixture = mixture
+        self._account = account
+        self.format = mixture.format
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows."""
+        return self._mixture.rows(self._account)

@@ -22,7 +22,9 @@ from finetune_store.store import Store
 from finetune_trainer.data.clean import Cleaned, clean, similarity_of
 from finetune_trainer.data.inspect import Orders, inspected, listed
 from finetune_trainer.data.instructions import Instruction
-from finetune_trainer.data.intake import Intake
+from finetune_trainer.data.intake import Intake, MixtureIntake
+from finetune_trainer.data.licences import inherited
+from finetune_trainer.data.mixture import Mixture
 from finetune_trainer.data.pace import Pace
 from finetune_trainer.data.personal import Findings
 from finetune_trainer.data.report import write_report
@@ -34,6 +36,8 @@ from finetune_trainer.data.split import TRAIN
 from finetune_trainer.data.statistics import Statistics, split_statistics, truncation
 
 log = logging.getLogger(__name__)
+
+AnyIntake = Intake | MixtureIntake
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,14 +81,14 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
     register(store.root, plan.namespace)
     account = Account()
     tokenizer = store.verify(plan.tokenizer) if plan.tokenizer else None
-    intake = Intake(plan, fetch(plan.source, source_mount, scratch), account)
+    intake, source_revision, lineages = _opened(plan, store, account, source_mount, scratch)
     with Shelf(scratch / "shelf") as shelf:
         found = _fill(shelf, plan, intake, account, tokenizer, scratch)
         log.info("read %d rows of %s, %d stay%s", account.read, intake.format, len(shelf), account.counted())
         shelf.sort()
         cleaned = clean(plan, shelf, account)
         statistics = _statistics(plan, intake.format, cleaned, shelf, account, found)
-        lineage = _lineage(plan, intake.format)
+        lineage = _lineage(plan, intake.format, source_revision, lineages)
         with store.workspace(StoredKind.DATASET) as work:
             write_revision(work, cleaned.parts, account)
             revision = store.publish(StoredKind.DATASET, work, lineage, statistics.digest)
@@ -106,11 +110,29 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
             Split(name=name, rows=split.rows, fraction=cleaned.fractions.get(name), tokens=split.tokens)
             for name, split in statistics.splits.items()
         ),
+        source_revision=source_revision,
+        license=lineage.get("license"),
     )
 
 
+def _opened(
+    plan: DatasetPlan, store: Store, account: Account, source_mount: Path, scratch: Path
+) -> tuple[AnyIntake, str | None, dict[str, dict[str, str]] | None]:
+    """The rows, what the source's content is called, and the lineages of a mixture's parts."""
+    if plan.source.mixture is not None:
+        mixture = Mixture(plan.source.mixture, plan.split.seed, store)
+        return MixtureIntake(mixture, account), None, mixture.lineages
+    files, revision = fetch(plan.source, source_mount, scratch)
+    return Intake(plan, files, account), revision, None
+
+
 def _fill(
-    shelf: Shelf, plan: DatasetPlan, intake: Intake, account: Account, tokenizer: Path | None, scratch: Path
+    shelf: Shelf,
+    plan: DatasetPlan,
+    intake: AnyIntake,
+    account: Account,
+    tokenizer: Path | None,
+    scratch: Path,
 ) -> Intook:
     """Inspect every row, and put those that stay on the shelf."""
     if not plan.cleaning.strip_instructions:
@@ -180,10 +202,21 @@ def _statistics(
     )
 
 
-def _lineage(plan: DatasetPlan, row_format: RowFormat) -> dict[str, str]:
-    lineage = {
+def _lineage(
+    plan: DatasetPlan, row_format: RowFormat, revision: str | None, parts: dict[str, dict[str, str]] | None
+) -> dict[str, str]:
+    """Where the rows come from and what they may be used for."""
+    facts = {
         "name": f"{plan.namespace}/{plan.name}",
         "format": row_format.value,
         "source": address_of(plan.source),
+        "sourceRevision": revision,
     }
-    return lineage | ({"license": plan.license} if plan.license else {})
+    terms = {
+        "license": plan.license,
+        "attribution": plan.attribution,
+        "teacher": plan.teacher.model if plan.teacher else None,
+        "teacherTerms": plan.teacher.terms if plan.teacher else None,
+    }
+    own = {name: value for name, value in terms.items() if value}
+    return {name: value for name, value in facts.items() if value} | (own if parts is None else inherited(parts, own))
