@@ -156,11 +156,14 @@ class Settings(BaseModel):
         return cls.model_validate(values)
 
 
-def _prices(text: str) -> object:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{PREFIX}PRICES: {text!r} is no JSON: {error}") from error
+def _json(name: str) -> Callable[[str], object]:
+    def read(text: str) -> object:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{PREFIX}{name.upper()}: {text!r} is no JSON: {error}") from error
+
+    return read
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -169,7 +172,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 _READERS: Mapping[str, Callable[[str], object]] = {
     "namespaces": _words,
-    "prices": _prices,
-    "accelerators": json.loads,
+    "prices": _json("prices"),
+    "accelerators": _json("accelerators"),
 }
 """Of settings that are no plain word or number."""
