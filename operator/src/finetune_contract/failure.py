@@ -196,7 +196,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.POD_DELETED: Policy(
         None, True, False,
-        "The pod was deleted while it ran.",
+        "The pod was deleted while it ran, or the attempt's Job before its end was seen.",
         "Nothing: training resumes from its checkpoint.",
     ),
     FailureReason.IMAGE_PULL_FAILED: Policy(
@@ -251,8 +251,8 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.UNKNOWN: Policy(
         None, True, True,
-        "The pod was gone before anybody saw how it ended, or the reason is of another release.",
-        "Look at the pod's events; a new attempt was started.",
+        "The pod was gone before its end was seen and the store has no result, or the reason is of another release.",
+        "Look at the pod's events; a new attempt is started if spec.retries.limit allows it.",
     ),
 }
 # fmt: on
