@@ -189,7 +189,7 @@ def test_an_adapter_by_address_is_served_without_a_gate_and_says_so() -> None:
 def test_an_address_of_another_store_is_refused() -> None:
     here = staged(world(**by_address("pvc://elsewhere/artifacts/x")))
     roll_out(here)
-    assert "spec.adapters[0].uri: pvc://elsewhere/artifacts/x is not in this namespace's store" in here.says("Ready")
+    assert "spec.adapters[0].uri: pvc://elsewhere/artifacts/x is not in this object's store" in here.says("Ready")
 
 
 @pytest.mark.parametrize("ignore", [False, True])

@@ -33,6 +33,7 @@ from finetune_operator.api.base import (
     rules,
 )
 from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
 
 INLINE_LIMIT = 128 * 1024
 
@@ -165,6 +166,8 @@ class License(ApiModel):
 class DatasetSpec(ApiModel):
     """What rows a model is to learn from."""
 
+    model_config = ConfigDict(json_schema_extra=rules(STORAGE_RULE))
+
     source: DatasetSource
     """Where rows come from: exactly one."""
     format: DatasetFormat = DatasetFormat.AUTO
@@ -183,6 +186,8 @@ class DatasetSpec(ApiModel):
     """Where the preparing pod may run."""
     pod_template: PodTemplate = PodTemplate()
     """What the preparing pod gets beside what the operator gives it."""
+    storage: StorageSpec | None = None
+    """Where the revision is kept; unset: where the operator's settings say (chart values storage)."""
     rerun: Token | None = None
     """Any new word reads the source again; a new revision appears only if the content changed.
 

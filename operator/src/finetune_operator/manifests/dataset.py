@@ -26,7 +26,7 @@ def plan(dataset: Dataset, settings: Settings) -> DatasetPlan:
         max_bad_rows=spec.prepare.max_bad_rows,
         split=SplitPlan(validation=spec.split.validation, test=spec.split.test, seed=spec.split.seed),
         license=spec.license.spdx if spec.license else None,
-        claim=settings.claim_name,
+        **dict(storage.plan_of(settings)),
     )
 
 
@@ -40,7 +40,7 @@ def build(dataset: Dataset, key: str, number: int, settings: Settings) -> tuple[
     metadata = dataset.metadata
     name = job_name(dataset, key, number)
     owner = jobs.owner_of("Dataset", metadata)
-    marks = labels("Dataset", metadata.name, ROLE, run=key[:16], attempt=str(number))
+    marks = labels("Dataset", metadata.name, ROLE, run=key[:16], attempt=str(number), **storage.mark(settings))
     volumes, mounts = _source_volume(dataset, settings)
     container = pods.container(
         "prepare",
@@ -49,10 +49,11 @@ def build(dataset: Dataset, key: str, number: int, settings: Settings) -> tuple[
         pull_policy=settings.image_pull_policy,
         resources=dataset.spec.resources,
         mounts=(pods.PLAN_MOUNT, pods.STORE, *mounts),
+        **storage.access(settings),
     )
     pod = pods.pod_spec(
         [container],
-        [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name), *volumes],
+        [pods.plan_volume(name), storage.volume(settings), *volumes],
         dataset.spec.scheduling,
         **storage.kept_together(settings),
     )
@@ -77,6 +78,6 @@ def _source_volume(dataset: Dataset, settings: Settings) -> tuple[list[Manifest]
     if source.config_map:
         return [{"name": "source", "configMap": {"name": source.config_map.name}}], (pods.SOURCE,)
     if source.persistent_volume_claim:
-        volumes, mount = pods.source_claim(source.persistent_volume_claim.claim_name, settings.claim_name)
+        volumes, mount = pods.source_claim(source.persistent_volume_claim.claim_name, storage.claim_name(settings))
         return volumes, (mount,)
     return [], ()
