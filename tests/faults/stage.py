@@ -252,7 +252,9 @@ class Stage:
 
         async def are_looked_at() -> bool:
             looks = [await operator.passes() for operator in self.operators]
-            return any(now - then >= len(touched) for now, then in zip(looks, passes, strict=True))
+            # A counter that fell is that of an operator which was started anew.
+            since = [now - then if now >= then else now for now, then in zip(looks, passes, strict=True)]
+            return any(count >= len(touched) for count in since)
 
         await self._poll("a look at what was touched", are_looked_at)
         await asyncio.sleep(SETTLED_SECONDS)
