@@ -78,9 +78,9 @@ def needed() -> dict[tuple[str, str], set[str]]:
 
 def test_prices_reach_the_operator() -> None:
     list_ = [{"resource": "nvidia.com/gpu", "nodeSelector": {"gpu": "h100"}, "perHour": 2.5}]
-    values = f'prices={{"currency": "EUR", "accelerators": {json.dumps(list_)}}}'
+    values = f'prices={{"currency": "EUR", "apiPerMillionTokens": 0.6, "accelerators": {json.dumps(list_)}}}'
     settings = Settings.from_environment(environment(deployment(values)))
-    assert settings.currency == "EUR"
+    assert (settings.currency, settings.api_price_per_million_tokens) == ("EUR", 0.6)
     assert settings.prices == (Price(resource="nvidia.com/gpu", node_selector={"gpu": "h100"}, per_hour=2.5),)
 
 
@@ -174,6 +174,13 @@ def test_nothing_is_deleted_unless_retention_is_on() -> None:
     hours = '{"enabled": true, "minimumAgeHours": 48, "intervalHours": 24}'
     settings = Settings.from_environment(environment(deployment(f"storage.retention={hours}")))
     assert (settings.retention_minimum_age_seconds, settings.collection_interval_seconds) == (172800, 86400)
+
+
+def test_the_kinds_of_gpu_are_handed_on() -> None:
+    assert Settings.from_environment(environment(deployment())).accelerators == ()
+    kinds = [{"name": "H100", "product": "NVIDIA-H100-80GB-HBM3", "memoryGib": 79.6, "teraflops": 400}]
+    (found,) = Settings.from_environment(environment(deployment(f"accelerators={json.dumps(kinds)}"))).accelerators
+    assert (found.name, found.resource, found.memory_gib, found.teraflops) == ("H100", "nvidia.com/gpu", 79.6, 400)
 
 
 def test_looks_that_are_too_far_apart_are_refused() -> None:

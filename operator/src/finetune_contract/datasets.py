@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from finetune_contract.base import Count, Document, Label, StoredReference
+from finetune_contract.cleaning import Changed, CleaningPlan, Found, TokenCounts, Truncation
 from finetune_contract.failure import Failure
 from finetune_contract.storage import StorePlan
 
@@ -82,19 +83,62 @@ class HttpSource(Document):
     """One hexadecimal checksum per URL, or none at all."""
 
 
+class HubFiles(Document):
+    """One split of a dataset repository of the Hugging Face Hub; the token comes as HF_TOKEN."""
+
+    repo: str
+    config: str | None = None
+    """None: the repository's default, or only, configuration."""
+    split: str = "train"
+    revision: str = "main"
+
+
+class S3Files(Document):
+    """Objects under a prefix, or that match a glob; credentials come as AWS_* environment variables."""
+
+    uri: str
+    endpoint: str | None = None
+    region: str | None = None
+
+
+class Teacher(Document):
+    """The model that wrote synthetic rows."""
+
+    model: str
+    terms: str | None = None
+    """Under which licence or terms its answers may be used."""
+
+
+class MixturePart(Document):
+    """Another Dataset, at the revision that it had when the reading began."""
+
+    name: str
+    revision: StoredReference
+    weight: float | None = None
+    """The rows' share among all parts' weights; None in all parts: every row of each."""
+    license: str | None = None
+    """As its Dataset says now: equal rows of another Dataset may have brought their own licence into the store."""
+    attribution: str | None = None
+    teacher: Teacher | None = None
+
+
 class DatasetSource(Document):
     """Where rows come from: exactly one is set."""
 
     inline: str | None = None
     """JSON lines in the plan itself."""
     http: HttpSource | None = None
+    hub: HubFiles | None = None
+    s3: S3Files | None = None
     files: str | None = None
     """A glob under the source mount (a claim or a ConfigMap), relative."""
+    mixture: tuple[MixturePart, ...] | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if sum(value is not None for value in (self.inline, self.http, self.files)) != 1:
-            raise ValueError("exactly one of inline, http, files must be set")
+        sources = (self.inline, self.http, self.hub, self.s3, self.files, self.mixture)
+        if sum(value is not None for value in sources) != 1:
+            raise ValueError("exactly one of inline, http, hub, s3, files, mixture must be set")
         return self
 
 
@@ -104,7 +148,12 @@ class SplitPlan(Document):
     validation: float = 0.0
     """Fraction of the kept rows."""
     test: float = 0.0
+    validation_rows: int | None = None
+    """Instead of a fraction: how many rows; the pod answers the fraction that this is."""
+    test_rows: int | None = None
     seed: int = 0
+    stratify_by: str | None = None
+    """A column whose values each have their share of every split, as far as no row has to leave its side for it."""
 
 
 class DatasetPlan(StorePlan):
@@ -124,9 +173,14 @@ class DatasetPlan(StorePlan):
     """Jaccard similarity of word shingles from which a row counts as a near-duplicate and is removed."""
     max_bad_rows: int = 0
     files: FileSettings = FileSettings()
+    cleaning: CleaningPlan = CleaningPlan()
+    tokenizer: StoredReference | None = None
+    """The base model whose tokenizer and chat template tokens are counted with."""
     split: SplitPlan = SplitPlan()
     license: str | None = None
     """SPDX identifier, kept in the lineage."""
+    attribution: str | None = None
+    teacher: Teacher | None = None
 
 
 class DropReason(StrEnum):
@@ -136,6 +190,11 @@ class DropReason(StrEnum):
     NEAR_DUPLICATE = "NearDuplicate"
     BAD_ROW = "BadRow"
     EMPTY = "Empty"
+    TOO_SHORT = "TooShort"
+    TOO_LONG = "TooLong"
+    LOW_QUALITY = "LowQuality"
+    PERSONAL_DATA = "PersonalData"
+    CONTAMINATED = "Contaminated"
 
 
 class Dropped(Document):
@@ -150,6 +209,9 @@ class Split(Document):
 
     name: Label
     rows: Count
+    fraction: float | None = None
+    """Where a number of rows was asked for: the fraction that keeps every row on its side from now on."""
+    tokens: TokenCounts | None = None
 
 
 class DatasetResult(Document):
@@ -161,6 +223,15 @@ class DatasetResult(Document):
     rows_kept: Count = 0
     dropped: tuple[Dropped, ...] = ()
     splits: tuple[Split, ...] = ()
+    report: StoredReference | None = None
+    """Holds `report.html`, `statistics.json` and `dropped.jsonl.zst` of this reading."""
+    changed: tuple[Changed, ...] = ()
+    personal_data: tuple[Found, ...] = ()
+    truncation: tuple[Truncation, ...] = ()
+    source_revision: Label | None = None
+    """The Hub's commit, or `sha256:` over what was read."""
+    license: Label | None = None
+    """SPDX identifier or expression; a mixture's is the strictest of its parts'."""
     failure: Failure | None = None
 
     @model_validator(mode="after")
