@@ -25,7 +25,7 @@ from finetune_operator.reconcile.resources import (
     to_create,
     with_plan,
 )
-from finetune_operator.reconcile.storage import claim_of, note_one_node
+from finetune_operator.reconcile.storage import note_one_node, store_reference
 from finetune_operator.settings import Settings
 
 SOURCE_POLL_SECONDS = 5.0
@@ -35,7 +35,7 @@ SOURCE_POLL_SECONDS = 5.0
 def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     """The store's claim, and the ConfigMap or claim that the rows come from."""
     source = (raw.get("spec") or {}).get("source") or {}
-    found = [*claim_of(settings)]
+    found = [store_reference(settings)]
     if "configMap" in source:
         found.append(Reference("ConfigMap", source["configMap"]["name"]))
     if "persistentVolumeClaim" in source:
@@ -85,9 +85,9 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
 
 
 def _missing_source(dataset: Dataset, observed: Observed) -> str | None:
-    store = claim_of(observed.settings)
+    store = store_reference(observed.settings)
     for reference, item in observed.references.items():
-        if item is not None or reference in store:
+        if item is not None or reference == store:
             continue
         field = "configMap.name" if reference.kind == "ConfigMap" else "persistentVolumeClaim.claimName"
         return (
