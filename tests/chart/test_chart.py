@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from finetune_operator.cluster import RESOURCES
-from finetune_operator.settings import PREFIX, Settings
+from finetune_operator.settings import PREFIX, Price, Settings
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "finetune-operator"
@@ -74,6 +74,14 @@ def needed() -> dict[tuple[str, str], set[str]]:
     for resource, verb in used():
         rights[resource].add(verb)
     return dict(rights)
+
+
+def test_prices_reach_the_operator() -> None:
+    list_ = [{"resource": "nvidia.com/gpu", "nodeSelector": {"gpu": "h100"}, "perHour": 2.5}]
+    values = f'prices={{"currency": "EUR", "accelerators": {json.dumps(list_)}}}'
+    settings = Settings.from_environment(environment(deployment(values)))
+    assert settings.currency == "EUR"
+    assert settings.prices == (Price(resource="nvidia.com/gpu", node_selector={"gpu": "h100"}, per_hour=2.5),)
 
 
 def test_the_chart_passes_lint() -> None:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from finetune_cli import page, view, watch
+from finetune_cli import acts, page, view, watch
 from finetune_cli.cluster import connect
 from finetune_cli.errors import CliError, GateFailedError
 
@@ -112,6 +112,36 @@ def logs(
     for piece in watch.once_started(log, lambda: cluster.job(name)) if follow else log():
         sys.stdout.buffer.write(piece)
         sys.stdout.flush()
+
+
+@app.command()
+def suspend(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Pause a FineTuneJob: it saves a checkpoint and frees its GPU."""
+    _say(acts.suspend(connect(context, namespace), name, wanted=True))
+
+
+@app.command()
+def resume(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Let a paused FineTuneJob go on from its newest checkpoint."""
+    _say(acts.suspend(connect(context, namespace), name, wanted=False))
+
+
+@app.command()
+def rerun(
+    name: Name,
+    token: Annotated[
+        str | None, typer.Option(help="The word for spec.rerun. Default: the time.", metavar="WORD")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Look up a FineTuneJob's inputs again, and try a failed run again from its checkpoint."""
+    _say(acts.rerun(connect(context, namespace), name, token, datetime.now(UTC)))
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=line.startswith("note: "))
 
 
 def _console() -> Console:

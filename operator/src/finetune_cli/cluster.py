@@ -51,6 +51,21 @@ class Cluster:
             )
         return answer
 
+    def patch(self, name: str, spec: dict[str, Any]) -> Object:
+        """Change fields of a FineTuneJob's spec."""
+        with self._explained("patch", JOBS, name):
+            answer: Object = self._objects.patch_namespaced_custom_object(
+                GROUP,
+                VERSION,
+                self.namespace,
+                JOBS,
+                name,
+                {"spec": spec},
+                field_manager="kubectl-finetune",
+                _request_timeout=REQUEST_SECONDS,
+            )
+        return answer
+
     def training_pod(self, name: str, attempt: int | None = None) -> str:
         """Name of the job's newest training pod, or of the newest one of an attempt; of several nodes, of the first."""
         selector = f"{GROUP}/name={name},{GROUP}/role=train" + (f",{GROUP}/attempt={attempt}" if attempt else "")
@@ -108,9 +123,10 @@ class Cluster:
                 )
             case 403:
                 kind = resource if resource.startswith("pods") else f"{resource}.{GROUP}"
+                role = "edit" if verb == "patch" else "view"
                 return CliError(
                     f"you may not {verb} {kind} in namespace {self.namespace}; ask whoever runs the cluster for the "
-                    f"role `view` there (`kubectl auth can-i {verb} {kind} -n {self.namespace}`)"
+                    f"role `{role}` there (`kubectl auth can-i {verb} {kind} -n {self.namespace}`)"
                 )
             case 400 if resource == "pods/log":
                 return NotStartedError(f"no log yet: {said}; `--follow` waits for it")
@@ -122,6 +138,8 @@ class Cluster:
                     f"no {kind} {name!r} in namespace {self.namespace}; "
                     f"`kubectl finetune status -n {self.namespace}` lists the jobs that are there"
                 )
+            case 422:
+                return CliError(f"the cluster refuses this: {said}")
         return CliError(f"the cluster cannot {verb} {resource} {name}: {said or error.reason}; try again")
 
 

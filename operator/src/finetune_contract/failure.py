@@ -33,6 +33,7 @@ class FailureReason(StrEnum):
     NON_FINITE_LOSS = "NonFiniteLoss"
     LOSS_DIVERGED = "LossDiverged"
     DATA_TRUNCATED = "DataTruncated"
+    EVALUATION_FAILED = "EvaluationFailed"
     NCCL_TIMEOUT = "NcclTimeout"
     PREEMPTED = "Preempted"
     EVICTED = "Evicted"
@@ -173,6 +174,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         77, False, True,
         "Before step 0: maxLength would cut away a larger share of the supervised tokens than limits.truncatedShare.",
         "Raise hyperparameters.maxLength, or allow the loss with limits.truncatedShare.",
+    ),
+    FailureReason.EVALUATION_FAILED: Policy(
+        82, True, True,
+        "The judge of an evaluation gives no verdict on too many rows, or a benchmark's task cannot be run.",
+        "Check spec.evaluation.judge (endpoint, model, key) or spec.evaluation.benchmark; the artifact is kept.",
     ),
     FailureReason.NCCL_TIMEOUT: Policy(
         79, True, True,

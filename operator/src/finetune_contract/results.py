@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.base import Address, Count, Document, Label, Sha256, StoredReference
-from finetune_contract.evaluating import Score
+from finetune_contract.evaluating import Score, Speed
 from finetune_contract.failure import Failure
 
 
@@ -99,6 +99,8 @@ class TrainingResult(Document):
     evaluation: tuple[Score, ...] = ()
     evaluation_key: Label | None = None
     """What the plan named the evaluation."""
+    speed: Speed | None = None
+    """How fast the tuned model answers; None where the evaluation needed no answers."""
     timings: tuple[Timing, ...] = ()
     reused: bool = False
     """The run had succeeded before: nothing was trained now."""

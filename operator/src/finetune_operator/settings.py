@@ -1,15 +1,31 @@
 """The operator's settings, from environment variables that the chart sets."""
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from finetune_contract.storage import S3_URI
 
 PREFIX = "FINETUNE_"
+
+
+class Price(BaseModel):
+    """What one accelerator costs for an hour."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
+
+    resource: str
+    """Its resource name, such as `nvidia.com/gpu`."""
+    node_selector: dict[str, str] = {}
+    """Only of jobs whose spec.scheduling.nodeSelector has these labels, such as a GPU's product."""
+    per_hour: float = Field(ge=0)
 
 
 class Settings(BaseModel):
@@ -46,6 +62,11 @@ class Settings(BaseModel):
     """What nothing has referred to for this long is deleted from the store. None: nothing is ever deleted."""
     collection_interval_seconds: float = Field(default=86400.0, gt=0)
     """How often a store is looked at for what to delete; at most half of the minimum age."""
+
+    prices: tuple[Price, ...] = ()
+    """What accelerators cost, as JSON; the first that fits a job is its. None: no amounts in status."""
+    currency: str = Field(default="", max_length=16)
+    """Of the prices, such as EUR."""
 
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none: all."""
@@ -109,9 +130,20 @@ class Settings(BaseModel):
         for name in cls.model_fields:
             text = environment.get(PREFIX + name.upper(), "")
             if text:
-                values[name] = _words(text) if name == "namespaces" else text
+                values[name] = _READERS.get(name, str)(text)
         return cls.model_validate(values)
+
+
+def _prices(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{PREFIX}PRICES: {text!r} is no JSON: {error}") from error
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+_READERS: Mapping[str, Callable[[str], object]] = {"namespaces": _words, "prices": _prices}
+"""Of settings that are no plain word or number."""

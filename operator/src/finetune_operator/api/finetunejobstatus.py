@@ -206,6 +206,19 @@ class TimingStatus(ApiModel):
     """Wall-clock seconds that it took."""
 
 
+class CostStatus(ApiModel):
+    """What the present run's attempts that ended have cost."""
+
+    gpu_hours: float
+    """Hours of accelerators, over all attempts."""
+    lost_gpu_hours: float
+    """Those of them whose work was not saved: steps after the last checkpoint, and starts that came to nothing."""
+    amount: float | None = None
+    """What the hours cost by the platform's price list when they were used; unset: it has no price for them."""
+    currency: Annotated[str, StringConstraints(max_length=16)] | None = None
+    """Of the amount."""
+
+
 class FineTuneJobStatus(ResourceStatus):
     """What became of the run."""
 
@@ -233,6 +246,8 @@ class FineTuneJobStatus(ResourceStatus):
     """How long the pods of the run's attempts ran in all."""
     gpu_seconds_total: Annotated[int, Field(ge=0)] = 0
     """Seconds of accelerators that the run's attempts used in all."""
+    cost: CostStatus | None = None
+    """What that has cost, where accelerators were used."""
     evaluation: Annotated[list[ScoreStatus], Field(max_length=40)] = []
     """What was measured on held-out rows."""
     evaluation_key: Word | None = None

@@ -38,6 +38,9 @@ ANNOTATION_GENERATION = f"{GROUP}/generation"
 ANNOTATION_ACCELERATORS = f"{GROUP}/accelerators"
 """On training Jobs: how many accelerators each of their pods has."""
 
+ANNOTATION_PRICE = f"{GROUP}/price-per-hour"
+"""On training Jobs: what the accelerators of one of their pods cost for an hour, by the price list of that time."""
+
 ANNOTATION_CONTENT = f"{GROUP}/content"
 """On a Job that is queued: digest of what it and its plan say, to tell whether an edit concerns it."""
 

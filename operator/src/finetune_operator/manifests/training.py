@@ -28,9 +28,16 @@ from finetune_operator.api.finetunejob import (
     default_learning_rate,
 )
 from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
-from finetune_operator.manifests import jobs, methods, multinode, pods, queues, storage
+from finetune_operator.manifests import jobs, methods, multinode, pods, prices, queues, storage
 from finetune_operator.manifests.accelerators import accelerators
-from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, MAX_NAME, Manifest, child_name, labels
+from finetune_operator.manifests.naming import (
+    ANNOTATION_ACCELERATORS,
+    ANNOTATION_PRICE,
+    MAX_NAME,
+    Manifest,
+    child_name,
+    labels,
+)
 from finetune_operator.settings import Settings
 
 ROLE = "train"
@@ -119,6 +126,9 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Te
         pod["activeDeadlineSeconds"] = max(1, round(terms.seconds)) + DEADLINE_SLACK
     wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
     wanted["metadata"]["annotations"][ANNOTATION_ACCELERATORS] = str(accelerators(job.spec.resources))
+    price = prices.price_of(job.spec.resources, job.spec.scheduling, settings)
+    if price:
+        wanted["metadata"]["annotations"][ANNOTATION_PRICE] = str(round(price, 6))
     config_map = jobs.plan_config_map(name, plan(job, run, number, settings, terms), marks, owner)
     if nodes == 1:
         return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)

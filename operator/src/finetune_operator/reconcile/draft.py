@@ -10,6 +10,7 @@ from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import (
     ArtifactStatus,
     Attempt,
+    CostStatus,
     FineTuneJobStatus,
     ProgressStatus,
     Run,
@@ -21,7 +22,7 @@ from finetune_operator.api.gate import GATE_PASSED, GateStatus
 from finetune_operator.api.queueing import QueueStatus
 from finetune_operator.manifests import evaluating, resolving, staging, training
 from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
-from finetune_operator.reconcile import multinode
+from finetune_operator.reconcile import costs, multinode
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import label_of, name_of
 from finetune_operator.reconcile.limits import Usage
@@ -57,6 +58,7 @@ class Draft:
     timings: list[TimingStatus]
     artifact: ArtifactStatus | None
     gate: GateStatus | None = None
+    cost: CostStatus | None = None
     evaluation_key: str | None = None
     evaluation_failure: JobFailure | None = None
     evaluation_run: str | None = None
@@ -86,7 +88,8 @@ class Draft:
             attempts_total=status.attempts_total,
             retries_used=status.retries_used,
             stalled_disruptions=status.stalled_disruptions,
-            used=Usage(status.seconds_total, status.gpu_seconds_total),
+            used=Usage(status.seconds_total, status.gpu_seconds_total, costs.amount_in(status.cost)),
+            cost=status.cost,
             progress=status.progress,
             evaluation=list(status.evaluation),
             evaluation_key=status.evaluation_key,
@@ -121,6 +124,8 @@ class Draft:
         self.attempts.append(attempt.model_copy(update=used_seconds))
         self.attempts_total += 1
         self.used = self.used.plus(used)
+        lost = costs.lost_share(attempt, self.progress)
+        self.cost = costs.add(self.cost, used, lost, self.observed.settings.currency)
         if self.run is not None and self.run.attempt < attempt.number:
             self.run = self.run.model_copy(update={"attempt": attempt.number})
 
@@ -154,6 +159,7 @@ class Draft:
         self.attempts = []
         self.attempts_total = self.retries_used = self.stalled_disruptions = 0
         self.used = Usage(0, 0)
+        self.cost = None
         self.progress = self.queue = None
         self.conditions.remove("Admitted", "Running", EVALUATED, GATE_PASSED, "Complete", "Failed", SUSPENDED)
 
@@ -177,6 +183,7 @@ class Draft:
             stalled_disruptions=self.stalled_disruptions,
             seconds_total=round(self.used.seconds),
             gpu_seconds_total=round(self.used.gpu_seconds),
+            cost=self.cost,
             evaluation=self.evaluation,
             evaluation_key=self.evaluation_key,
             evaluation_failure=self.evaluation_failure,

@@ -66,7 +66,7 @@ def _measure(draft: Draft, job: FineTuneJob, run: Run, wanted: str, now: datetim
         draft.observed,
         evaluating.ROLE,
         key,
-        parse=EvaluationResult.model_validate_json,
+        parse=EvaluationResult.from_message,
         failure_in=lambda result: result.failure,
         latched=job.status.evaluation_failure,
         generation=job.metadata.generation,

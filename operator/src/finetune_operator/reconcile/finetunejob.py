@@ -153,7 +153,7 @@ def _stage(
         observed,
         staging.ROLE,
         key,
-        parse=StageResult.model_validate_json,
+        parse=StageResult.from_message,
         failure_in=_stage_failure,
         latched=job.status.stage_failure,
         generation=job.metadata.generation,

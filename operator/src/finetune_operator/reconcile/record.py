@@ -97,7 +97,7 @@ def _checkpoint_step(draft: Draft, said: TrainingResult | None) -> int | None:
 def _result_of(ending: Ending, run: Run) -> TrainingResult | Failure:
     """The pod's own word where it left one, else Kubernetes'."""
     try:
-        result = TrainingResult.model_validate_json(ending.message)
+        result = TrainingResult.from_message(ending.message)
     except ValidationError as error:
         return ending.failure or Failure(
             reason=FailureReason.CONTRACT_VIOLATION,
