@@ -16,6 +16,7 @@ class FailureReason(StrEnum):
     CONTRACT_VIOLATION = "ContractViolation"
     DATASET_INVALID = "DatasetInvalid"
     BAD_ROW = "BadRow"
+    PERSONAL_DATA_FOUND = "PersonalDataFound"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     SOURCE_NOT_FOUND = "SourceNotFound"
     SOURCE_ACCESS_DENIED = "SourceAccessDenied"
@@ -88,6 +89,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         67, False, True,
         "More rows than spec.prepare.maxBadRows allows cannot be read; the message has the first one's file and line.",
         "Mend the line the message names, or allow some with spec.prepare.maxBadRows.",
+    ),
+    FailureReason.PERSONAL_DATA_FOUND: Policy(
+        93, False, True,
+        "Rows have personal data and spec.prepare.personalData is Fail; the message has kinds, numbers and a line.",
+        "Remove it from the source, or choose Redact or DropRow.",
     ),
     FailureReason.SOURCE_UNAVAILABLE: Policy(
         68, True, True,

@@ -51,3 +51,7 @@ OUTCOME_FILE = "outcome.json"
 PROBE_FILE = "probe.json"
 EVALUATION_FILE = "evaluation.json"
 RESULT_FILE = "result.json"
+
+SHOWN_BEGIN = "-----BEGIN STORED FILE-----"
+SHOWN_END = "-----END STORED FILE-----"
+"""Lines of a log around a file that `python -m finetune_store show` prints: gzip in base64."""

@@ -36,7 +36,7 @@ from finetune_store.store import RUNS, SOURCES, WORK, Store, sweep
 log = logging.getLogger(__name__)
 
 _LEDGER = "collection.json"
-_KINDS = (RUNS, StoredKind.ARTIFACT.value, StoredKind.MODEL.value, StoredKind.DATASET.value)
+_KINDS = (RUNS, StoredKind.ARTIFACT.value, StoredKind.MODEL.value, StoredKind.DATASET.value, StoredKind.REPORT.value)
 _HEX = frozenset("0123456789abcdef")
 _NAME_LENGTH = 64
 

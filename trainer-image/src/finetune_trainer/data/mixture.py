@@ -98,12 +98,9 @@ def _lineage_of(part: MixturePart, directory: Path) -> dict[str, str]:
     return read_manifest(directory).lineage | {name: value for name, value in said.items() if value}
 
 
-def by_side(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows of a mixture in the splits that they were in, sorted by digest."""
-    sides: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.digest):
-        sides.setdefault(row.origin.file.rpartition("/")[2], []).append(row)
-    return {side: sides[side] for side in (TRAIN, VALIDATION, TEST) if side in sides}
+def side_of(origin: Origin) -> str:
+    """The split that a mixture's row is in."""
+    return origin.file.rpartition("/")[2]
 
 
 def rows_in(name: str, shards: Iterable[Path], side: str) -> Iterator[Row]:
