@@ -7,13 +7,15 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from finetune_cli import acts, page, view, watch
+from finetune_cli import acts, page, stored, view, watch
 from finetune_cli.cluster import connect
 from finetune_cli.errors import CliError, GateFailedError
 
@@ -112,6 +114,40 @@ def logs(
     for piece in watch.once_started(log, lambda: cluster.job(name)) if follow else log():
         sys.stdout.buffer.write(piece)
         sys.stdout.flush()
+
+
+class ReportKind(StrEnum):
+    """What has a report."""
+
+    DATASET = "dataset"
+    JOB = "job"
+
+
+@app.command()
+def report(
+    kind: Annotated[ReportKind, typer.Argument(help="dataset, or job for a FineTuneJob.")],
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    file: Annotated[str, typer.Option(help="Another file beside it, such as statistics.json.")] = stored.REPORT,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to save it; `-` prints it.")] = None,
+    opened: Annotated[bool, typer.Option("--open/--no-open", help="Show it in the browser.")] = True,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Fetch the report of a Dataset or FineTuneJob, save it and show it.
+
+    A pod that lives for seconds reads it from the store: it needs the right to create and delete pods.
+    """
+    cluster = connect(context, namespace)
+    resource = cluster.dataset(name) if kind is ReportKind.DATASET else cluster.job(name)
+    content = stored.fetch(cluster, resource, file)
+    if output == Path("-"):
+        sys.stdout.buffer.write(content)
+        return
+    path = output or Path(f"{name}-{file}")
+    path.write_bytes(content)
+    typer.echo(f"saved as {path}")
+    if opened and file == stored.REPORT and sys.stdout.isatty():
+        typer.launch(str(path))
 
 
 @app.command()

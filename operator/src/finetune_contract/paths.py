@@ -60,3 +60,7 @@ REPORT_FILE = "report.html"
 HISTORY_FILE = "history.json"
 """What was logged while training: transformers' `log_history`."""
 RESULT_FILE = "result.json"
+
+SHOWN_BEGIN = "-----BEGIN STORED FILE-----"
+SHOWN_END = "-----END STORED FILE-----"
+"""Lines of a log around a file that `python -m finetune_store show` prints: gzip in base64."""

@@ -1,9 +1,10 @@
-"""`python -m finetune_store stage|resolve|deliver|collect`: what small CPU pods and init containers run.
+"""`python -m finetune_store stage|resolve|deliver|collect|show`: what small CPU pods and init containers run.
 
     python -m finetune_store stage --plan plan.json        leaves a StageResult in the termination log
     python -m finetune_store resolve --plan plan.json      leaves a ResolveResult there
     python -m finetune_store deliver --plan plan.json      leaves a Failure there, or nothing
     python -m finetune_store collect --plan plan.json      leaves a CollectionResult there
+    python -m finetune_store show --uri URI --digest DIGEST --file NAME    prints a file, leaves a Failure or nothing
 
 The exit code is the failure reason's (finetune_contract.failure), 0 without one.
 """
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune_contract.base import StoredReference
 from finetune_contract.collection import CollectionPlan, CollectionResult
 from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_contract.results import ResolveResult, StageResult
@@ -23,6 +25,7 @@ from finetune_store.deliver import deliver
 from finetune_store.edge import read_plan, run_command
 from finetune_store.opening import open_store
 from finetune_store.resolve import resolve
+from finetune_store.show import show
 from finetune_store.stage import stage
 
 
@@ -46,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = read_plan(options.plan, CollectionPlan)
         return collect(plan, open_store(plan, options.store))
 
+    def shown() -> None:
+        show(StoredReference(digest=options.digest, uri=options.uri), options.file, options.store)
+
+    if options.command == "show":
+        return run_command(shown, lambda failure: failure, options.termination_log)
     if options.command == "collect":
         return run_command(collected, lambda failure: CollectionResult(failure=failure), options.termination_log)
     if options.command == "stage":
@@ -71,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     deliver_parser = commands.add_parser("deliver", parents=[common], help="copy adapters to a serving pod")
     deliver_parser.add_argument("--adapters", type=Path, default=Path("/adapters"))
     commands.add_parser("collect", parents=[common], help="delete what nothing has referred to for some time")
+    show_parser = commands.add_parser("show", parents=[common], help="print a file of a stored directory")
+    for option in ("--uri", "--digest", "--file"):
+        show_parser.add_argument(option, required=True)
     return parser
 
 

@@ -27,6 +27,14 @@ from finetune_operator.api.base import (
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.api.evaluating import (
+    EVALUATION_CONFIG,
+    METRIC_RULES,
+    BenchmarkSetting,
+    JsonSchemaSetting,
+    JudgeSetting,
+    RegexSetting,
+)
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
 from finetune_operator.api.gate import GATE_RULES, Gate
 from finetune_operator.api.methods import (
@@ -217,7 +225,9 @@ class EvaluationSpec(ApiModel):
     metrics: Annotated[list[Metric], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = [
         Metric.EVAL_LOSS
     ]
-    """EvalLoss, or ExactMatch of greedy answers."""
+    """What is measured. Of losses: EvalLoss, Perplexity; of greedy answers: ExactMatch, TokenF1, RougeL, RegexMatch,
+    JSONSchemaValid, JudgeWinRate; of labels: Accuracy, MacroF1, CohenKappa; of pairs: PreferenceAccuracy; of rewards:
+    MeanReward; and Benchmark, of lm-eval-harness tasks."""
     baselines: Annotated[list[Baseline], Field(max_length=4, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
     """What the tuned model is compared with: the base model as it is (ZeroShot) or with examples in its prompt
     (FewShot), and the job's artifact before this one (Previous), if there is one."""
@@ -229,6 +239,16 @@ class EvaluationSpec(ApiModel):
     """Examples in the prompt of the FewShot baseline."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
     """Length limit of an answer."""
+    regex: RegexSetting | None = None
+    """What RegexMatch looks for."""
+    json_schema: JsonSchemaSetting | None = None
+    """What JSONSchemaValid checks against."""
+    judge: JudgeSetting | None = None
+    """Who decides JudgeWinRate."""
+    benchmark: BenchmarkSetting | None = None
+    """The tasks of Benchmark."""
+
+    model_config = EVALUATION_CONFIG
 
 
 class OnOutOfMemory(StrEnum):
@@ -265,6 +285,14 @@ class LimitsSpec(ApiModel):
     """GPU-hours that the run may use over all attempts; at the limit it stops with a checkpoint, as with duration."""
 
 
+class Preflight(StrEnum):
+    """What follows from what a preflight found."""
+
+    ENFORCE = "Enforce"
+    WARN = "Warn"
+    DISABLED = "Disabled"
+
+
 class Reuse(StrEnum):
     """Whether an earlier result may be used."""
 
@@ -275,7 +303,7 @@ class Reuse(StrEnum):
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES, *GATE_RULES, STORAGE_RULE))
+    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES, *METRIC_RULES, *GATE_RULES, STORAGE_RULE))
 
     base_model: Annotated[BaseModelSource, FieldClass.INPUT]
     """Where the base model comes from: exactly one."""
@@ -320,6 +348,10 @@ class FineTuneJobSpec(ApiModel):
     """How often failures that may pass are tried again, each time from the newest checkpoint."""
     limits: Annotated[LimitsSpec, FieldClass.OPERATIONAL] = LimitsSpec()
     """Where a run is stopped or refused."""
+    preflight: Annotated[Preflight | None, FieldClass.OPERATIONAL] = None
+    """Before a GPU is asked for, a CPU pod checks data and settings and predicts memory, steps and hours. Enforce
+    refuses what would fail, Warn only says so, Disabled does not look. Unset: Enforce where the memory of the GPU that
+    is asked for is known, else Disabled."""
     resources: Annotated[Resources, FieldClass.OPERATIONAL] = Resources()
     """What the training pod asks for, such as `limits: {nvidia.com/gpu: 1}`; any resource name of the cluster."""
     scheduling: Annotated[JobScheduling, FieldClass.OPERATIONAL] = JobScheduling()

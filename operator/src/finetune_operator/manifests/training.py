@@ -28,7 +28,7 @@ from finetune_operator.api.finetunejob import (
     default_learning_rate,
 )
 from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
-from finetune_operator.manifests import jobs, methods, multinode, pods, prices, queues, storage
+from finetune_operator.manifests import jobs, measuring, methods, multinode, pods, prices, queues, storage
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import (
     ANNOTATION_ACCELERATORS,
@@ -54,6 +54,8 @@ class Terms:
     """Sequences per forward pass that may fit; None: as the spec says."""
     seconds: float | None = None
     """How long it may run before a limit is reached; None: no limit."""
+    predicted_peak_bytes: int | None = None
+    """What a preflight said that it would hold."""
 
 
 def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()) -> TrainingPlan:
@@ -84,6 +86,7 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
         validation=_validation(spec.validation),
         evaluation=_evaluation(spec.evaluation, previous_of(job, run)),
         evaluation_key=evaluation_key(job, run),
+        predicted_peak_bytes=terms.predicted_peak_bytes,
         truncated_share=spec.limits.truncated_share,
         **dict(storage.plan_of(settings)),
     )
@@ -161,6 +164,7 @@ def training_pod(
         # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
         pods.shared_memory(job.spec.pod_template.shared_memory),
     ]
+    measuring.equip(container, volumes, job.spec.evaluation)
     return pods.pod_spec(
         [container],
         volumes,
@@ -196,6 +200,7 @@ def _evaluation(spec: EvaluationSpec, previous: ArtifactStatus | None) -> Evalua
         previous_base=(
             StoredReference(digest=previous.base.digest, uri=previous.base.uri) if previous and is_adapter else None
         ),
+        **measuring.settings(spec),
     )
 
 

@@ -11,6 +11,7 @@ from finetune_operator.manifests import evaluating
 from finetune_operator.manifests.training import evaluation_key
 from finetune_operator.reconcile import costs, oneshot
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
+from finetune_operator.reconcile.measurable import METRIC_UNFIT, unmeasurable
 from finetune_operator.reconcile.outcome import Event
 from finetune_operator.reconcile.resources import seconds_until, with_plan
 
@@ -47,6 +48,10 @@ def bring_up_to_date(draft: Draft, job: FineTuneJob, run: Run, now: datetime) ->
     if not job.spec.evaluation.metrics:
         keep(draft, run, (), wanted)
         return True
+    if message := unmeasurable(job, draft.observed):
+        draft.conditions.set(EVALUATED, False, METRIC_UNFIT, message)
+        draft.conditions.stalled(METRIC_UNFIT, message)
+        return False
     if job.spec.suspend:
         message = "spec.suspend is true: the edited spec.evaluation is measured when it goes on"
         draft.conditions.set(EVALUATED, False, SUSPENDED, message)

@@ -26,6 +26,7 @@ from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import SUSPENDED, Draft
 from finetune_operator.reconcile.endings import numbered
 from finetune_operator.reconcile.lineage import named_in
+from finetune_operator.reconcile.measurable import METRIC_UNFIT, unmeasurable
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Event, Outcome
 from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, read, ready_message, seconds_until, with_plan
@@ -59,6 +60,10 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     if not job.spec.suspend:
         draft.conditions.remove(SUSPENDED)
     run = job.status.run
+    if run is None and (message := unmeasurable(job, observed)):
+        draft.conditions.set(ACCEPTED, False, METRIC_UNFIT, message)
+        draft.conditions.stalled(METRIC_UNFIT, message)
+        return draft.outcome()
     if run is None or run.stage != spec_key(job):
         if job.spec.suspend:
             if run is not None:
