@@ -83,7 +83,11 @@ def ready_dataset(name: str = "tickets", letter: str = "d") -> Object:
 
 
 def finished_job(
-    name: str = "triage", artifact: str = "a", base: str = "b", type_: ArtifactType = ArtifactType.ADAPTER
+    name: str = "triage",
+    artifact: str = "a",
+    base: str = "b",
+    type_: ArtifactType = ArtifactType.ADAPTER,
+    facts: Object | None = None,
 ) -> Object:
     """A FineTuneJob that has an artifact."""
     reference = stored(artifact, "artifacts")
@@ -94,6 +98,7 @@ def finished_job(
             "type": type_.value,
             "bytes": 1000,
             "base": stored(base).model_dump(),
+            "adapter": {"rank": 16, "targets": ["q_proj", "v_proj"], "family": "llama", **(facts or {})},
             "run": "r" * 64,
         },
     }

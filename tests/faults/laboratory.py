@@ -6,9 +6,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ class Laboratory:
     async def _run(self, case: Case) -> None:
         stage = self._stage()
         try:
-            async with self._slots, asyncio.timeout(CASE_SECONDS):
+            async with self._slots, _in_time(stage):
                 goldens = await asyncio.shield(self._goldens)
                 await stage.open()
                 try:
@@ -166,6 +166,18 @@ class Laboratory:
 
     def _stage(self) -> Stage:
         return Stage(self._control, self._api, self._recorder, self._folder)
+
+
+@asynccontextmanager
+async def _in_time(stage: Stage) -> AsyncIterator[None]:
+    """A case that hangs says where it was."""
+    try:
+        async with asyncio.timeout(CASE_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise AssertionError(
+            f"not over within {CASE_SECONDS:g} s\n{stage.history.picture()}\n{stage.logs()}"
+        ) from error
 
 
 def cases_at_once() -> int:

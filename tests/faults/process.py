@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS
 from tests.faults.proxy import Proxy
@@ -100,15 +102,40 @@ class Operator:
 
     async def probe(self, path: str) -> int:
         """HTTP status of a probe; 0 if nobody answers."""
+        return (await self._ask(path))[0]
+
+    async def has_looked(self) -> bool | None:
+        """Whether it leads and has looked at everything; None while its caches are not filled or it is behind."""
+        if await self.probe("/readyz") != 200:
+            return None
+        counts = await self._counts()
+        if not counts["leader_election_master_status"]:
+            return False
+        is_behind = counts["workqueue_depth"] or counts["reconcile_total"] < counts["objects"]
+        return None if is_behind else True
+
+    async def passes(self) -> float:
+        """How many passes there have been since its start."""
+        return (await self._counts())["reconcile_total"]
+
+    async def _counts(self) -> defaultdict[str, float]:
+        """Metrics, summed over their labels."""
+        counts: defaultdict[str, float] = defaultdict(float)
+        for family in text_string_to_metric_families((await self._ask("/metrics"))[1]):
+            for sample in family.samples:
+                counts[sample.name.removeprefix("finetune_operator_")] += sample.value
+        return counts
+
+    async def _ask(self, path: str) -> tuple[int, str]:
         timeout = aiohttp.ClientTimeout(total=2)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
                 session.get(f"http://127.0.0.1:{self._port}{path}") as response,
             ):
-                return response.status
+                return response.status, await response.text()
         except (aiohttp.ClientError, TimeoutError):
-            return 0
+            return 0, ""
 
     async def ready(self, seconds: float = 90.0) -> None:
         """Wait until the caches are filled."""

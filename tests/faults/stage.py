@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +105,32 @@ class Stage:
         try:
             return await self.history.until(what, holds, seconds)
         except AssertionError as error:
-            logs = "\n".join(f"--- {operator.name}\n{operator.log()[-4000:]}" for operator in self.operators)
-            raise AssertionError(f"{error}\n{logs}") from None
+            raise AssertionError(f"{error}\n{self.logs()}") from None
 
     async def until_done(self, kind: str = "FineTuneJob", name: str = life.JOB, seconds: float = PATIENCE) -> None:
         """Until a resource is Ready for its present spec."""
         await self.until(f"{kind} {name} Ready", lambda: life.is_done(self.resource(kind, name)), seconds)
 
-    async def until_injected(self, count: int, seconds: float = PATIENCE) -> None:
+    async def until_injected(self, count: int) -> None:
         """Until so many faults were injected."""
-        async with asyncio.timeout(seconds):
-            while self.injected < count:
-                await asyncio.sleep(0.02)
+
+        async def are_injected() -> bool:
+            return self.injected >= count
+
+        await self._poll(f"{count} faults injected", are_injected)
+
+    async def _poll(self, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Until something is so that no history tells of; a failure says what it waited for, and what there was."""
+        deadline = time.monotonic() + PATIENCE
+        while not await holds():
+            if time.monotonic() > deadline:
+                found = f"{self.history.picture()}\n{self.logs()}"
+                raise AssertionError(f"{what}: not within {PATIENCE:g} s\n{found}")
+            await asyncio.sleep(0.05)
+
+    def logs(self) -> str:
+        """The last words of every operator."""
+        return "\n".join(f"--- {operator.name}\n{operator.log()[-6000:]}" for operator in self.operators)
 
     # The lives
 
@@ -175,16 +190,27 @@ class Stage:
         return sum(operator.proxy.injected for operator in (*self.operators, *self.retired))
 
     async def settle(self) -> None:
-        """Until nothing is written any more."""
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                before = self._writes()
-                await asyncio.sleep(SETTLED_SECONDS)
-                if self._writes() == before:
-                    return
+        """Until nothing is written any more, by operators that are at work again after whatever befell them."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            before = self._acts()
+            await asyncio.sleep(SETTLED_SECONDS)
+            if self._acts() == before and await self._are_at_work():
+                return
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no rest within {PATIENCE:g} s: {self._acts()} after {before}\n{self.logs()}")
 
-    def _writes(self) -> int:
-        return sum(len(operator.proxy.writes) for operator in self.operators)
+    def _acts(self) -> list[tuple[int, int]]:
+        return [(operator.starts, len(operator.proxy.writes)) for operator in self.operators]
+
+    async def _are_at_work(self) -> bool:
+        """Whether all caches are filled, and every lease's holder has looked at everything.
+
+        An operator that has just been started applies its children once more, as it does not know yet that they are
+        as it would have them: on a loaded machine that comes seconds after the last write.
+        """
+        looks = [await operator.has_looked() for operator in self.operators]
+        return all(look is not None for look in looks) and any(looks)
 
     async def verdict(self, expected: Object | None) -> None:
         """Fail with everything that is wrong."""
@@ -200,8 +226,7 @@ class Stage:
                 if complaint in operator.log() and complaint not in self.complaints_allowed:
                     wrong.append(f"{operator.name} says {complaint!r}")
         if wrong:
-            logs = "\n".join(f"--- {operator.name}\n{operator.log()[-6000:]}" for operator in self.operators)
-            raise AssertionError("\n".join(wrong) + "\n" + logs)
+            raise AssertionError("\n".join(wrong) + "\n" + self.logs())
 
     async def _unlike(self, expected: Object) -> list[str]:
         """Differences from the fault-free run; what is only late gets a few seconds."""
@@ -216,14 +241,17 @@ class Stage:
     async def _writes_without_need(self) -> list[str]:
         """Have everything looked at once more: a pass that finds all as it should be writes nothing."""
         before = [list(operator.proxy.writes) for operator in self.operators]
-        passes = [len(operator.proxy.events) for operator in self.operators]
-        for kind in ("Dataset", "FineTuneJob", "ModelDeployment"):
-            for item in self.history.of(kind):
-                touch = {"metadata": {"annotations": {"example.com/touched": secrets.token_hex(4)}}}
-                await self.edit(kind, item["metadata"]["name"], touch)
-        async with asyncio.timeout(PATIENCE):
-            while not any(len(o.proxy.events) > seen for o, seen in zip(self.operators, passes, strict=True)):
-                await asyncio.sleep(0.05)
+        passes = [await operator.passes() for operator in self.operators]
+        touched = [item for kind in ("Dataset", "FineTuneJob", "ModelDeployment") for item in self.history.of(kind)]
+        for item in touched:
+            touch = {"metadata": {"annotations": {"example.com/touched": secrets.token_hex(4)}}}
+            await self.edit(item["kind"], item["metadata"]["name"], touch)
+
+        async def are_looked_at() -> bool:
+            looks = [await operator.passes() for operator in self.operators]
+            return any(now - then >= len(touched) for now, then in zip(looks, passes, strict=True))
+
+        await self._poll("a look at what was touched", are_looked_at)
         await asyncio.sleep(SETTLED_SECONDS)
         return [
             f"{operator.name} wrote although nothing was to do: {operator.proxy.writes[len(known) :]}"

@@ -17,6 +17,8 @@ from tests.faults.stage import Stage
 TAKEOVER_SECONDS = 20.0
 """In which a standby works after the leader has died, with the intervals of production."""
 PRODUCTION = {"LEASE_DURATION_SECONDS": "12", "LEASE_RENEW_SECONDS": "8", "LEASE_RETRY_SECONDS": "2"}
+FIVE_MINUTES = 15.0
+"""Seconds. What waits for the API server here waits a twentieth to a thirtieth of what it does in production."""
 MOMENTS = {
     "preparing": ("Dataset", life.DATASET, "reading the source", "prepare-1"),
     "staging": ("FineTuneJob", life.JOB, "bringing the base model", "stage-1"),
@@ -181,7 +183,7 @@ async def _lease_deleted(stage: Stage, goldens: Goldens) -> None:
 CASES = [
     *(
         Case("outage", f"{seconds:g} s while {moment}", partial(_outage, seconds, moment))
-        for seconds in (1.0, 6.0)
+        for seconds in (1.0, 6.0, FIVE_MINUTES)
         for moment in MOMENTS
     ),
     Case("outage", "at the start", _away_at_start),

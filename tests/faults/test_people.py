@@ -160,7 +160,7 @@ async def _dataset_gone_before_use(stage: Stage, goldens: Goldens) -> None:
 
 
 async def _job_deleted(part: str, who: str, words: str, stage: Stage, goldens: Goldens) -> None:
-    """A user deletes a running Job: it is made again, and nothing is counted against the run."""
+    """A user deletes the Job of a result: it is made again."""
     await running_operator(stage)
     stage.moved = (who,)
     held = stage.kubelet.hold(part)
@@ -179,6 +179,22 @@ async def _job_deleted(part: str, who: str, words: str, stage: Stage, goldens: G
     held.set()
     await stage.until_done()
     await stage.verdict(goldens.trained)
+
+
+async def _training_deleted(limit: int, stage: Stage, _goldens: Goldens) -> None:
+    """A user deletes a running training Job: the store is asked, and another attempt follows that costs no retry."""
+    await running_operator(stage)
+    stage.kubelet.hold("train-1")
+    await stage.begin(retries={"limit": limit})
+    await stage.until_said("FineTuneJob", life.JOB, "is running")
+    job = next(item for item in stage.history.of("Job") if item["metadata"]["labels"][LABEL_ROLE] == "train")
+    await stage.api.delete("Job", stage.namespace, job["metadata"]["name"], propagationPolicy="Background")
+    stage.proxy.injected += 1
+    await stage.until_done()
+    status = stage.resource("FineTuneJob", life.JOB)["status"]
+    assert [attempt["reason"] for attempt in status["attempts"]] == ["PodDeleted", "Succeeded"]
+    assert status["retriesUsed"] == 0
+    await stage.verdict(None)
 
 
 async def _pod_deleted(stage: Stage, _goldens: Goldens) -> None:
@@ -301,13 +317,13 @@ async def _all_while_away(stage: Stage, goldens: Goldens) -> None:
     await stage.verdict(goldens.trained)
 
 
-async def _result_lost_while_away(what: str, stage: Stage, _goldens: Goldens) -> None:
+async def _result_lost_while_away(what: str, limit: int, stage: Stage, _goldens: Goldens) -> None:
     """The pod succeeded, and it and its result were deleted, while the operator was down: nothing is trained twice."""
     operator = await running_operator(stage)
-    # Without the Job, nobody knows until the store was asked: the job is back where it was, and then done.
-    stage.moved = ("FineTuneJob",) if what == "Job" else ()
+    # Nobody knows until the store was asked: the job is back where it was, and then done.
+    stage.moved = ("FineTuneJob",)
     held = stage.kubelet.hold("train-1")
-    await stage.begin()
+    await stage.begin(retries={"limit": limit})
     await stage.until_said("FineTuneJob", life.JOB, "is running")
     await operator.stop()
     stage.proxy.injected += 1
@@ -323,6 +339,7 @@ async def _result_lost_while_away(what: str, stage: Stage, _goldens: Goldens) ->
     assert sum(stage.kubelet.store.trainings.values()) == 1
     status = stage.resource("FineTuneJob", life.JOB)["status"]
     assert [record["outcome"] for record in status["runs"]] == ["Succeeded"]
+    assert [attempt["reason"] for attempt in status["attempts"]] == ["Succeeded"]
 
 
 async def _train_job_ended(stage: Stage) -> None:
@@ -367,7 +384,7 @@ CASES = [
     Case("dataset gone", "before use", _dataset_gone_before_use),
     Case("child deleted", "prepare Job", partial(_job_deleted, "prepare-1", "Dataset", "reading the source")),
     Case("child deleted", "stage Job", partial(_job_deleted, "stage-1", "FineTuneJob", "bringing the base model")),
-    Case("child deleted", "train Job", partial(_job_deleted, "train-1", "FineTuneJob", "is running")),
+    *(Case("child deleted", f"train Job, {limit} retries", partial(_training_deleted, limit)) for limit in (0, 2)),
     Case("child deleted", "training pod", _pod_deleted),
     *(
         Case("child deleted", kind, partial(_serving_child, kind, None))
@@ -383,8 +400,13 @@ CASES = [
     Case("namespace going", "while training", partial(_namespace_going, "is running", "kube-node-lease")),
     Case("operator away", "while the pod ends", _all_while_away),
     *(
-        Case("operator away", f"{what} deleted with its result", partial(_result_lost_while_away, what))
+        Case(
+            "operator away",
+            f"{what} deleted with its result, {limit} retries",
+            partial(_result_lost_while_away, what, limit),
+        )
         for what in ("Pod", "Job")
+        for limit in (0, 2)
     ),
     Case("pods", "hasty", _hasty),
     Case("pods", "evicted, killed", partial(_failing, (FailureReason.TRAINER_CRASHED, FailureReason.TRAINER_CRASHED))),

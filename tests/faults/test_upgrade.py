@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ PREVIOUS = Path(__file__).with_name("previous")
 KINDS = ("PersistentVolumeClaim", "Dataset", "FineTuneJob", "ConfigMap", "Job")
 """In the order in which they are restored: owners before children."""
 SERVER_SIDE = ("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "namespace", "finalizers")
+LEARNED: dict[str, tuple[tuple[str, ...], ...]] = {"0.1.0": (("run", "attempt"), ("runs", "gpuSeconds"))}
+"""Version -> fields of a status that it did not know: what had ended then is not written again for their sake."""
 MOMENTS = {"training": "is running", "succeeded": "Succeeded"}
 
 
@@ -71,6 +74,10 @@ async def _upgraded(file: Path, stage: Stage, goldens: Goldens) -> None:
     stage.kubelet.is_patient = False
     await _restore(stage, json.loads(file.read_text().replace("NAMESPACE", stage.namespace)))
     before = {job["metadata"]["uid"] for job in stage.history.of("Job")}
+    if not is_training:
+        held.set()
+        # A success is told after its Job has ended; one that runs beside it would rightly be stopped.
+        await stage.until("the restored Jobs ended", lambda: all(map(_has_ended, stage.history.of("Job"))))
     await running_operator(stage)
     stage.proxy.injected += 1
     if is_training:
@@ -80,9 +87,25 @@ async def _upgraded(file: Path, stage: Stage, goldens: Goldens) -> None:
     await stage.settle()
     found = life.final_state(stage.history.objects, stage.namespace)
     for place in (f"Dataset/{life.DATASET}", f"FineTuneJob/{life.JOB}"):
-        assert not life.differences(goldens.trained[place], found[place])
+        learned = LEARNED.get(file.parent.name, ()) if not is_training else ()
+        expected, left = (_without(state[place], learned) for state in (goldens.trained, found))
+        assert not life.differences(expected, left)
     assert {job["metadata"]["uid"] for job in stage.history.of("Job")} == before, "nothing was started anew"
     await stage.verdict(None)
+
+
+def _has_ended(job: Object) -> bool:
+    return life.condition(job, "Complete").get("status") == "True"
+
+
+def _without(item: Object, fields: tuple[tuple[str, ...], ...]) -> Object:
+    """An object without some fields of its status: of entries, or of the entries of a list."""
+    found = copy.deepcopy(item)
+    for name, field in fields:
+        entry = found["status"].get(name) or {}
+        for one in entry if isinstance(entry, list) else [entry]:
+            one.pop(field, None)
+    return found
 
 
 async def _restore(stage: Stage, items: list[Object]) -> None:

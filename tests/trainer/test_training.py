@@ -86,6 +86,10 @@ def test_an_adapter_learns_and_beats_its_base(lora: tuple[Workshop, TrainingResu
     assert score(result, "EvalLoss", "Tuned") < 0.5 * score(result, "EvalLoss", "ZeroShot")
     assert score(result, "ExactMatch", "Tuned") > score(result, "ExactMatch", "ZeroShot") == 0.0
     assert len(result.evaluation) == 6
+    facts = result.artifact.adapter
+    assert facts is not None
+    assert (facts.rank, facts.family, facts.features) == (4, "llama", ())
+    assert facts.targets == ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
     assert [timing.stage for timing in result.timings] == [
         "Loading", "FirstStep", "Training", "Evaluating", "Publishing",
     ]  # fmt: skip

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,8 @@ class Run(NamedTuple):
     """What a command took."""
 
     seconds: float
+    cpu_seconds: float
+    """Of all processes: on a shared machine only these compare."""
     peak_mb: float
     log: str
 
@@ -92,7 +95,7 @@ def similarity(left: list[str], right: list[str]) -> float:
 
 def measured(argv: list[str], log: Path, env: dict[str, str] | None = None) -> Run:
     """Run a command and watch the memory of it and its children."""
-    started, peak = time.monotonic(), 0.0
+    started, before, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN), 0.0
     with log.open("w") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
         while process.poll() is None:
@@ -102,7 +105,9 @@ def measured(argv: list[str], log: Path, env: dict[str, str] | None = None) -> R
     text = log.read_text(errors="replace")
     if process.returncode:
         raise StepError(f"{' '.join(argv[:4])} ended with {process.returncode}: {text[-800:]}")
-    return Run(seconds, peak, text)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(seconds, cpu, peak, text)
 
 
 def family(pid: int) -> Iterator[int]:
@@ -240,11 +245,14 @@ def main() -> None:
                     rows += [Row("peer_rows_per_s", round(size / its.seconds), "rows/s"),
                              Row("peer_near_recall", round(its_recall, 4), ""),
                              Row("peer_peak_mb", round(its.peak_mb), "MB"),
+                        Row("peer_cpu_us_per_row", round(its.cpu_seconds / size * 1e6), "us"),
+                        Row("cpu_us_per_row_beside_peer", round(run.cpu_seconds / size * 1e6), "us"),
                              Row("rows_per_s_beside_peer", round(size / run.seconds), "rows/s")]  # fmt: skip
                 except (StepError, OSError, subprocess.SubprocessError) as error:
                     say(f"  the peer could not be measured: {error}")
         recall, precision = quality(corpus, dropped)
-        rows += [Row("rows_per_s", round(size / run.seconds), "rows/s"), *stage_rows(run.log),
+        rows += [Row("rows_per_s", round(size / run.seconds), "rows/s"),
+                 Row("cpu_us_per_row", round(run.cpu_seconds / size * 1e6), "us"), *stage_rows(run.log),
                  Row("near_recall", round(recall, 4), ""), Row("near_precision", round(precision, 4), "")]  # fmt: skip
     report("dataset", rows)
 

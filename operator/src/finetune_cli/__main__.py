@@ -1,4 +1,7 @@
-"""The commands of `kubectl finetune`: arguments in, one call, exit code out (0 done, 1 failed, 2 usage)."""
+"""The commands of `kubectl finetune`: arguments in, one call, exit code out.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 trained, but the gate was not passed.
+"""
 
 import re
 import sys
@@ -12,9 +15,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from finetune_cli import page, stored, view, watch
+from finetune_cli import acts, page, stored, view, watch
 from finetune_cli.cluster import connect
-from finetune_cli.errors import CliError
+from finetune_cli.errors import CliError, GateFailedError
 
 PIPE_WIDTH = 500
 """Where nobody looks, nothing is cut: lines in a pipe may be long."""
@@ -31,7 +34,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except CliError as error:
             typer.echo(f"error: {view.clean(error)}", err=True)
-            raise typer.Exit(1) from error
+            raise typer.Exit(error.exit_code) from error
 
 
 app = typer.Typer(
@@ -82,10 +85,14 @@ def watch_job(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Follow a FineTuneJob until it ends: exit code 0 when it is ready, 1 when it failed."""
+    """Follow a FineTuneJob until it ends: exit code 0 when it is ready, 1 when it failed, 3 when its gate did."""
     cluster = connect(context, namespace)
     console = _console()
-    job = watch.until_ended(lambda: cluster.job(name), console, timeout)
+    try:
+        job = watch.until_ended(lambda: cluster.job(name), console, timeout)
+    except GateFailedError as error:
+        console.print(page.result(error.job))
+        raise
     console.print(page.result(job))
 
 
@@ -141,6 +148,36 @@ def report(
     typer.echo(f"saved as {path}")
     if opened and file == stored.REPORT and sys.stdout.isatty():
         typer.launch(str(path))
+
+
+@app.command()
+def suspend(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Pause a FineTuneJob: it saves a checkpoint and frees its GPU."""
+    _say(acts.suspend(connect(context, namespace), name, wanted=True))
+
+
+@app.command()
+def resume(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Let a paused FineTuneJob go on from its newest checkpoint."""
+    _say(acts.suspend(connect(context, namespace), name, wanted=False))
+
+
+@app.command()
+def rerun(
+    name: Name,
+    token: Annotated[
+        str | None, typer.Option(help="The word for spec.rerun. Default: the time.", metavar="WORD")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Look up a FineTuneJob's inputs again, and try a failed run again from its checkpoint."""
+    _say(acts.rerun(connect(context, namespace), name, token, datetime.now(UTC)))
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=line.startswith("note: "))
 
 
 def _console() -> Console:

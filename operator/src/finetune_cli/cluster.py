@@ -94,6 +94,21 @@ class Cluster:
                 name, self.namespace, grace_period_seconds=0, _request_timeout=REQUEST_SECONDS
             )
 
+    def patch(self, name: str, spec: dict[str, Any]) -> Object:
+        """Change fields of a FineTuneJob's spec."""
+        with self._explained("patch", JOBS, name):
+            answer: Object = self._objects.patch_namespaced_custom_object(
+                GROUP,
+                VERSION,
+                self.namespace,
+                JOBS,
+                name,
+                {"spec": spec},
+                field_manager="kubectl-finetune",
+                _request_timeout=REQUEST_SECONDS,
+            )
+        return answer
+
     def training_pod(self, name: str, attempt: int | None = None) -> str:
         """Name of the job's newest training pod, or of the newest one of an attempt; of several nodes, of the first."""
         selector = f"{GROUP}/name={name},{GROUP}/role=train" + (f",{GROUP}/attempt={attempt}" if attempt else "")
@@ -171,6 +186,8 @@ class Cluster:
                     f"no {kind} {name!r} in namespace {self.namespace}; "
                     f"`kubectl finetune status -n {self.namespace}` lists the jobs that are there"
                 )
+            case 422:
+                return CliError(f"the cluster refuses this: {said}")
         return CliError(f"the cluster cannot {verb} {resource} {name}: {said or error.reason}; try again")
 
 

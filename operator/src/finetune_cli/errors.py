@@ -3,13 +3,18 @@
 CliError               the command failed: exit code 1
   UnreachableError     nobody answers at the cluster's address; `watch` asks again
   NotStartedError      there is no log yet; `logs --follow` asks again
+  GateFailedError      training succeeded, but what it made does not meet spec.gate: exit code 3
 
 Wrong usage is typer's own: exit code 2. `cluster` turns the client's exceptions into these, `__main__` prints them.
 """
 
+from typing import Any
+
 
 class CliError(Exception):
     """The command failed; its text is the line on stderr."""
+
+    exit_code = 1
 
 
 class UnreachableError(CliError):
@@ -18,3 +23,13 @@ class UnreachableError(CliError):
 
 class NotStartedError(CliError):
     """There is no pod, or its container has not started."""
+
+
+class GateFailedError(CliError):
+    """The job's artifact does not meet its gate."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, job: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.job = job

@@ -45,6 +45,7 @@ def job_page(job: Object, now: datetime) -> RenderableType:
     sections: list[tuple[str, RenderableType | None]] = [
         ("Attempts", _attempts(job)),
         ("Evaluation", evaluation_table(job) if facts.items(job, "status", "evaluation") else None),
+        ("Gate", _gate(job)),
         ("Artifact", _artifact(job)),
         ("Conditions", _conditions(job, now)),
         ("Why it failed", _why(job)),
@@ -58,9 +59,8 @@ def job_page(job: Object, now: datetime) -> RenderableType:
 
 def result(job: Object) -> RenderableType:
     """What came of a job that is ready."""
-    parts: list[RenderableType] = [evaluation_table(job)] if facts.items(job, "status", "evaluation") else []
-    artifact = _artifact(job)
-    return Group(*parts, *([artifact] if artifact else []))
+    parts = [evaluation_table(job) if facts.items(job, "status", "evaluation") else None, _gate(job), _artifact(job)]
+    return Group(*(one for one in parts if one))
 
 
 def _summary(job: Object, now: datetime) -> Table:
@@ -81,10 +81,23 @@ def _summary(job: Object, now: datetime) -> Table:
         table.add_row("Progress", text(line))
     else:
         table.add_row("Because", text(waiting_for(job)))
+    if cost := part(status, "cost"):
+        table.add_row("Cost", text(_cost(cost)))
     if used := status.get("retriesUsed"):
         limit = part(spec, "retries").get("limit", used)
         table.add_row("Retries", text(f"{min(used, limit)} of {limit} used"))
     return table
+
+
+def _cost(cost: Object) -> str:
+    hours, lost = (facts.finite(cost.get(name)) or 0.0 for name in ("gpuHours", "lostGpuHours"))
+    words = f"{_hours(hours)} GPU-hours" + (f", {_hours(lost)} of them lost" if lost else "")
+    amount = facts.finite(cost.get("amount"))
+    return words if amount is None else f"{words}: {amount:,.2f} {cost.get('currency') or ''}".rstrip()
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 1 else f"{hours:.2g}"
 
 
 def _fields() -> Table:
@@ -110,6 +123,25 @@ def _attempts(job: Object) -> Table | None:
             text(attempt.get("node") or "-"),
             text(last_line(attempt.get("message")) or "-"),
         )
+    return table
+
+
+MARKS = {"Passed": ("✓", "green"), "Failed": ("✗", "red"), "Skipped": ("-", "dim")}
+
+
+def _gate(job: Object) -> Table | None:
+    """Rule by rule what the gate decided about the present run's artifact; and which that is, if it did not pass."""
+    gate = part(job, "status", "gate")
+    if not gate or not facts.condition(job, "GatePassed"):
+        return None
+    table = _fields()
+    for rule in facts.items(gate, "rules"):
+        mark, style = MARKS.get(str(rule.get("outcome")), ("?", ""))
+        table.add_row(Text(mark, style=style), text(rule.get("message")))
+    if gate.get("verdict") == "Failed":
+        made = [part(record, "artifact") for record in facts.items(job, "status", "runs")]
+        address = next((one.get("uri") for one in made if one.get("digest") == gate.get("digest")), "")
+        table.add_row("", text(f"kept, not served: {gate.get('digest')} {address}"))
     return table
 
 

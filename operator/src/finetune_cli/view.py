@@ -20,10 +20,19 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 24
 """Characters of a sparkline; more losses than this are averaged in groups."""
 
-STYLES = {"Succeeded": "green", "Failed": "red", "Invalid": "red", "Training": "cyan", "Evaluating": "cyan"}
+STYLES = {
+    "Succeeded": "green",
+    "Failed": "red",
+    "GateFailed": "red",
+    "Invalid": "red",
+    "Training": "cyan",
+    "Evaluating": "cyan",
+}
 """Phases with a colour of their own."""
 
-BEST: dict[str, Callable[[Iterable[float]], float]] = {Metric.EVAL_LOSS: min, Metric.EXACT_MATCH: max}
+BEST: dict[str, Callable[[Iterable[float]], float]] = {
+    metric: max if metric.higher_is_better else min for metric in Metric
+}
 """Which end of a metric is good; an unknown metric has no winner."""
 
 

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.live import Live
 
 from finetune_cli import facts
-from finetune_cli.errors import CliError, NotStartedError, UnreachableError
+from finetune_cli.errors import CliError, GateFailedError, NotStartedError, UnreachableError
 from finetune_cli.facts import Object
 from finetune_cli.view import JobBar, duration_of, last_line, progress_line
+from finetune_contract.failure import FailureReason
 
 POLL_SECONDS = 1.0
 LINE_SECONDS = 10.0
@@ -50,6 +51,7 @@ def until_ended(
     """The job, when it is ready.
 
     Raises:
+        GateFailedError: it has succeeded, but not passed its gate.
         CliError: it failed, is stalled, was not done within `timeout` seconds, or cannot be read.
     """
     started = seen_at = clock()
@@ -79,6 +81,8 @@ def _raise_if_failed(job: Object) -> None:
     failure = facts.failure(job)
     if failure:
         name, message = facts.name_of(job), last_line(failure.get("message"))
+        if failure.get("reason") == FailureReason.GATE_FAILED.value:
+            raise GateFailedError(f"{name}: GateFailed: {message}", job)
         raise CliError(
             f"{name}: {failure.get('reason')}: {message} (`kubectl finetune status {name}` and `logs {name}` tell more)"
         )

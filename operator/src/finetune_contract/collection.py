@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from finetune_contract.base import Count, Document
 from finetune_contract.failure import Failure
+from finetune_contract.storage import StorePlan
 
 PREFIX_LENGTH = 12
 """Characters of a digest or run key that a plan carries: two that agree in 48 bits keep each other, never more."""
@@ -26,12 +27,12 @@ def prefixes_in(text: str) -> set[str]:
     return {found[:PREFIX_LENGTH] for found in _DIGEST.findall(text)}
 
 
-class CollectionPlan(Document):
+class CollectionPlan(StorePlan):
     """Delete what nothing has referred to for some time."""
 
     version: Literal[1] = 1
     namespace: str
-    claim: str
+
     as_of: AwareDatetime
     """When the operator began to look for what is in use."""
     minimum_age_seconds: Annotated[float, Field(gt=0)]

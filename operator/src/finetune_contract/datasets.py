@@ -8,6 +8,7 @@ from pydantic import model_validator
 from finetune_contract.base import Count, Document, Label, StoredReference
 from finetune_contract.cleaning import Changed, CleaningPlan, Found, TokenCounts, Truncation
 from finetune_contract.failure import Failure
+from finetune_contract.storage import StorePlan
 
 
 class RowFormat(StrEnum):
@@ -100,6 +101,14 @@ class S3Files(Document):
     region: str | None = None
 
 
+class Teacher(Document):
+    """The model that wrote synthetic rows."""
+
+    model: str
+    terms: str | None = None
+    """Under which licence or terms its answers may be used."""
+
+
 class MixturePart(Document):
     """Another Dataset, at the revision that it had when the reading began."""
 
@@ -107,6 +116,10 @@ class MixturePart(Document):
     revision: StoredReference
     weight: float | None = None
     """The rows' share among all parts' weights; None in all parts: every row of each."""
+    license: str | None = None
+    """As its Dataset says now: equal rows of another Dataset may have brought their own licence into the store."""
+    attribution: str | None = None
+    teacher: Teacher | None = None
 
 
 class DatasetSource(Document):
@@ -129,14 +142,6 @@ class DatasetSource(Document):
         return self
 
 
-class Teacher(Document):
-    """The model that wrote synthetic rows."""
-
-    model: str
-    terms: str | None = None
-    """Under which licence or terms its answers may be used."""
-
-
 class SplitPlan(Document):
     """How rows are divided; near-duplicates stay on one side."""
 
@@ -151,7 +156,7 @@ class SplitPlan(Document):
     """A column whose values each have their share of every split, as far as no row has to leave its side for it."""
 
 
-class DatasetPlan(Document):
+class DatasetPlan(StorePlan):
     """Read, normalise, clean, split and publish one dataset revision."""
 
     version: Literal[1] = 1
@@ -176,8 +181,6 @@ class DatasetPlan(Document):
     """SPDX identifier, kept in the lineage."""
     attribution: str | None = None
     teacher: Teacher | None = None
-    claim: str
-    """Name of the claim that is mounted at `/store`."""
 
 
 class DropReason(StrEnum):

@@ -29,10 +29,12 @@ class FailureReason(StrEnum):
     EPHEMERAL_STORAGE_FULL = "EphemeralStorageFull"
     STORAGE_FULL = "StorageFull"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
+    STORAGE_ACCESS_DENIED = "StorageAccessDenied"
     CHECKPOINT_CORRUPT = "CheckpointCorrupt"
     NON_FINITE_LOSS = "NonFiniteLoss"
     LOSS_DIVERGED = "LossDiverged"
     DATA_TRUNCATED = "DataTruncated"
+    EVALUATION_FAILED = "EvaluationFailed"
     NCCL_TIMEOUT = "NcclTimeout"
     PREEMPTED = "Preempted"
     EVICTED = "Evicted"
@@ -45,6 +47,7 @@ class FailureReason(StrEnum):
     TRAINER_CRASHED = "TrainerCrashed"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     GPU_HOURS_EXCEEDED = "GpuHoursExceeded"
+    GATE_FAILED = "GateFailed"
     CANCELLED = "Cancelled"
     NO_PROGRESS = "NoProgress"
     UNKNOWN = "Unknown"
@@ -145,13 +148,18 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.STORAGE_FULL: Policy(
         73, True, True,
-        "A write to the store's volume says that no space or quota is left (ENOSPC, EDQUOT).",
-        "Enlarge the claim, or delete artifacts nobody uses.",
+        "A write to the store says that no space or quota is left (ENOSPC, EDQUOT; S3: QuotaExceeded, status 507).",
+        "Enlarge the claim or the bucket's quota, or delete artifacts nobody uses.",
     ),
     FailureReason.STORAGE_UNAVAILABLE: Policy(
         74, True, True,
-        "A volume cannot be bound, attached or mounted, or reading and writing it fails.",
-        "Check the claim and its volume.",
+        "A volume cannot be bound, attached or mounted, or reading and writing it fails; or S3 does not answer.",
+        "Check the claim and its volume, or that the S3 endpoint answers and has the bucket.",
+    ),
+    FailureReason.STORAGE_ACCESS_DENIED: Policy(
+        85, False, True,
+        "The S3 server that the store is on answers 401 or 403, or the pod has no credentials for it.",
+        "Check the Secret in storage.s3.credentialsSecretRef, or what the pods' ServiceAccount may do in the bucket.",
     ),
     FailureReason.CHECKPOINT_CORRUPT: Policy(
         75, True, True,
@@ -172,6 +180,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         77, False, True,
         "Before step 0: maxLength would cut away a larger share of the supervised tokens than limits.truncatedShare.",
         "Raise hyperparameters.maxLength, or allow the loss with limits.truncatedShare.",
+    ),
+    FailureReason.EVALUATION_FAILED: Policy(
+        82, True, True,
+        "The judge of an evaluation gives no verdict on too many rows, or a benchmark's task cannot be run.",
+        "Check spec.evaluation.judge (endpoint, model, key) or spec.evaluation.benchmark; the artifact is kept.",
     ),
     FailureReason.NCCL_TIMEOUT: Policy(
         79, True, True,
@@ -232,6 +245,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         None, False, False,
         "All attempts of the run together have used spec.limits.gpuHours.",
         "Raise spec.limits.gpuHours: training resumes from its checkpoint.",
+    ),
+    FailureReason.GATE_FAILED: Policy(
+        None, False, False,
+        "The operator finds a rule of spec.gate that the artifact's measurements do not meet.",
+        "Train on more or better data, or relax the rule that the message names: nothing is trained for that.",
     ),
     FailureReason.CANCELLED: Policy(
         None, False, False,

@@ -8,7 +8,7 @@ PLAN_DIRECTORY = Path("/etc/finetune")
 PLAN_FILE = PLAN_DIRECTORY / "plan.json"
 
 STORE_MOUNT = Path("/store")
-"""Where the claim that holds datasets, models, checkpoints and artifacts is mounted."""
+"""Where the claim that holds datasets, models, checkpoints and artifacts is mounted; an emptyDir if they are in S3."""
 
 SOURCE_MOUNT = Path("/source")
 """Where a user's own claim or ConfigMap (a Dataset's or base model's source) is mounted, read-only."""
@@ -18,6 +18,9 @@ ADAPTERS_MOUNT = Path("/adapters")
 
 CA_BUNDLE_MOUNT = Path("/etc/finetune-ca")
 """Where the certificate authorities of `podTemplate.caBundle` are mounted."""
+
+TASKS_MOUNT = Path("/etc/finetune-tasks")
+"""Where the ConfigMap of `evaluation.benchmark` is mounted: lm-eval-harness tasks and their rows."""
 
 SCRATCH_MOUNT = Path("/scratch")
 """An emptyDir: TMPDIR, HOME and every library's cache. Lost with the pod."""
@@ -43,10 +46,19 @@ ENV_POD_UID = "FINETUNE_POD_UID"
 ENV_HF_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name, not a token
 """The Hugging Face Hub token of a stage or dataset pod, from a Secret."""
 
+ENV_JUDGE_KEY = "FINETUNE_JUDGE_API_KEY"
+"""The API key of `evaluation.judge`, from a Secret."""
+
+ENV_STORE = "FINETUNE_STORE_"
+"""What the variables of the store's own S3 credentials begin with: a source's are another Secret's."""
+
 MANIFEST_FILE = "manifest.json"
 OUTCOME_FILE = "outcome.json"
 PROBE_FILE = "probe.json"
 EVALUATION_FILE = "evaluation.json"
+REPORT_FILE = "report.html"
+HISTORY_FILE = "history.json"
+"""What was logged while training: transformers' `log_history`."""
 RESULT_FILE = "result.json"
 
 SHOWN_BEGIN = "-----BEGIN STORED FILE-----"

@@ -8,8 +8,9 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.base import Address, Count, Document, Label, Sha256, StoredReference
-from finetune_contract.evaluating import Score
+from finetune_contract.evaluating import Score, Speed
 from finetune_contract.failure import Failure
 
 
@@ -31,6 +32,8 @@ class Artifact(Document):
     bytes: Count
     base: StoredReference
     """The base model the artifact was trained from; an adapter is served on exactly this."""
+    adapter: AdapterFacts | None = None
+    """Of an adapter: what engines ask before they load it."""
 
 
 class Timing(Document):
@@ -96,6 +99,8 @@ class TrainingResult(Document):
     evaluation: tuple[Score, ...] = ()
     evaluation_key: Label | None = None
     """What the plan named the evaluation."""
+    speed: Speed | None = None
+    """How fast the tuned model answers; None where the evaluation needed no answers."""
     timings: tuple[Timing, ...] = ()
     reused: bool = False
     """The run had succeeded before: nothing was trained now."""

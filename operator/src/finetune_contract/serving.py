@@ -1,10 +1,22 @@
 """What a serving pod is asked for."""
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from finetune_contract.base import Document, StoredReference
+from finetune_contract.storage import StorePlan
+
+
+class EngineType(StrEnum):
+    """What serves."""
+
+    TRANSFORMERS = "Transformers"
+    """Our own server on transformers and peft."""
+    VLLM = "VLLM"
+    TGI = "TGI"
+    """Text Generation Inference."""
 
 
 class ServedAdapter(Document):
@@ -15,7 +27,7 @@ class ServedAdapter(Document):
     artifact: StoredReference
 
 
-class ServingPlan(Document):
+class ServingPlan(StorePlan):
     """What a serving pod serves, and has to prove.
 
     The init container verifies `base` in the store and copies each adapter to `/adapters/<name>/<digest hex>`.
@@ -25,6 +37,8 @@ class ServingPlan(Document):
     name: str
     """The ModelDeployment's name: the base model's own model name, beside the aliases `tgi` and `dummy`."""
     namespace: str
+    engine: EngineType = EngineType.TRANSFORMERS
+    """Decides how the prober asks."""
     base: StoredReference
     adapters: tuple[ServedAdapter, ...] = ()
     max_batch_size: int = 16
@@ -32,4 +46,3 @@ class ServingPlan(Document):
     max_total_tokens: int | None = None
     """Prompt and answer together; None: the model's context."""
     request_timeout_seconds: float = 120.0
-    claim: str

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from finetune_contract.base import Document, Sha256, StoredReference
+from finetune_contract.storage import StorePlan
 
 
 class HubModel(Document):
@@ -48,7 +49,7 @@ class RunIngredients(Document):
     """What else decides the weights, by its part in the run (`adapter`, `reward-0`, `teacher`): stored artifacts."""
 
 
-class StagePlan(Document):
+class StagePlan(StorePlan):
     """Bring a base model into the store once; say which run this is and whether it has succeeded before."""
 
     version: Literal[1] = 1
@@ -57,14 +58,12 @@ class StagePlan(Document):
     source: BaseSource
     run: RunIngredients | None = None
     """None for a ModelDeployment, which has no run."""
-    claim: str
 
 
-class ResolvePlan(Document):
+class ResolvePlan(StorePlan):
     """Look up in the store what became of a run whose attempt nobody saw end."""
 
     version: Literal[1] = 1
     name: str
     namespace: str
     run_key: str
-    claim: str

@@ -6,6 +6,7 @@ from typing import Literal
 from finetune_contract.base import Document, StoredReference
 from finetune_contract.evaluating import EvaluationPlan
 from finetune_contract.methods import DistillationPlan, DpoPlan, KtoPlan, Method, OnlinePlan, OrpoPlan, SimpoPlan
+from finetune_contract.storage import StorePlan
 
 
 class AdapterVariant(StrEnum):
@@ -111,7 +112,7 @@ class ParallelismPlan(Document):
         return self.nodes * self.processes_per_node
 
 
-class TrainingPlan(Document):
+class TrainingPlan(StorePlan):
     """Train one attempt of one run and publish its artifact."""
 
     version: Literal[1] = 1
@@ -142,7 +143,6 @@ class TrainingPlan(Document):
     """Names what `evaluation` asks for; stands in the result."""
     truncated_share: float = 0.01
     """Share of tokens that may be cut at max_length before the run is refused."""
-    claim: str
 
 
 class ReevaluationPlan(Document):

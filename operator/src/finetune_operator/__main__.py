@@ -1,7 +1,6 @@
 """`python -m finetune_operator`: fill the caches, watch, and work while this replica leads."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 
 from pythonjsonlogger.json import JsonFormatter
 
+from finetune_operator import memory
 from finetune_operator.cache import Cache
 from finetune_operator.cluster import OWN_KINDS, ApiServer
 from finetune_operator.collection import Collector
@@ -24,6 +24,7 @@ from finetune_operator.kueue import QueuePoller
 from finetune_operator.leader import Elector, LeadershipLostError
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.progress import Poller
+from finetune_operator.proofs import ProofPoller
 from finetune_operator.queue import WorkQueue
 from finetune_operator.reconcile.kinds import KINDS
 from finetune_operator.settings import Settings
@@ -57,7 +58,7 @@ class Operator:
         )  # fmt: skip
         self._sync = Synchroniser(self._cluster, self._cache, self._engine.notify, settings)
         registry = build_registry(self._observe, settings)
-        self._watches = Watches(registry, settings.namespaces, self._kinds_are_served_there)
+        self._watches = Watches(registry, settings.namespaces, self._kinds_are_served_there, self._watched_from)
         self._elector = Elector(
             self._cluster,
             namespace=settings.pod_namespace,
@@ -68,6 +69,9 @@ class Operator:
             monotonic=time.monotonic,
         )
         self._poller = Poller(
+            self._cache, self._queue.add_after, settings.progress_poll_seconds, settings.progress_per_second
+        )
+        self._proof_poller = ProofPoller(
             self._cache, self._queue.add_after, settings.progress_poll_seconds, settings.progress_per_second
         )
         self._queue_poller = QueuePoller(
@@ -110,19 +114,18 @@ class Operator:
     async def _live(self) -> None:
         await self._kinds_are_served()
         await self._sync.fill()
-        # What was read now stays for long: the collector need not look through hundreds of thousands of objects again.
-        gc.collect()
-        gc.freeze()
+        memory.settle()
         self._watches.start()
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(self._sync.run(), name="sweep")
             await self._elector.campaign()
             polling = tasks.create_task(self._poller.run(), name="progress")
+            proving = tasks.create_task(self._proof_poller.run(), name="proofs")
             queueing = tasks.create_task(self._queue_poller.run(), name="queues")
             collecting = tasks.create_task(self._collector.run(), name="collection")
             holding = tasks.create_task(self._hold(), name="lease")
             await self._engine.work()
-            for task in (sweeping, polling, queueing, collecting, holding):
+            for task in (sweeping, polling, proving, queueing, collecting, holding):
                 task.cancel()
 
     async def _hold(self) -> None:
@@ -150,9 +153,14 @@ class Operator:
         """The same, for Kopf's loop: the client belongs to ours."""
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._kinds_are_served(), self._loop))
 
-    def _observe(self, change: str | None, manifest: Manifest) -> None:
+    def _observe(self, change: str, manifest: Manifest) -> None:
         """From Kopf's thread to ours, in order."""
         self._loop.call_soon_threadsafe(self._sync.observe, change, manifest)
+
+    async def _watched_from(self, kind: str, namespace: str | None) -> str:
+        """Asked by Kopf's loop, answered by ours, which the client belongs to."""
+        asked = self._sync.watched_from(kind, namespace)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked, self._loop))
 
 
 def _now() -> datetime:

@@ -1,7 +1,8 @@
-"""What training has cost: the GPU-seconds of the attempts that a status write has latched. Pure.
+"""What is counted from statuses: GPU-seconds of the attempts that a write has latched, and gates that failed. Pure.
 
 An attempt is latched by exactly one write of its job's status, checked by version, so counting after each write that
-succeeded counts it once, however often the job is looked at and whoever leads.
+succeeded counts it once, however often the job is looked at and whoever leads. The last attempt of a run that makes
+way for another is in the record of that run alone.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from finetune_contract.failure import policy_of, reason_of
 
-SUCCEEDED, FAILED, DISRUPTED, SUSPENDED = "Succeeded", "Failed", "Disrupted", "Suspended"
+SUCCEEDED, FAILED, DISRUPTED, SUSPENDED, CANCELLED = "Succeeded", "Failed", "Disrupted", "Suspended", "Cancelled"
 """How an attempt ended; disrupted ones are the cluster's doing and do not count against `retries.limit`."""
 
 
@@ -23,11 +24,31 @@ class Spent(NamedTuple):
 def spent(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Spent]:
     """The attempts that the status `after` tells of and `before` did not."""
     known = {(entry["run"], entry["number"]) for entry in before.get("attempts") or ()}
-    return [
+    latched = [
         Spent(_outcome(entry["reason"]), float(entry.get("gpuSeconds", 0)))
         for entry in after.get("attempts") or ()
         if (entry["run"], entry["number"]) not in known
     ]
+    return latched + _cancelled(before, after)
+
+
+def _cancelled(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Spent]:
+    """What the run of `before` had used beyond its latched attempts, if `after` tells that it was cancelled."""
+    run = (before.get("run") or {}).get("key")
+    records = [record for record in after.get("runs") or () if record["key"] == run]
+    if any(record["key"] == run for record in before.get("runs") or ()):
+        return []
+    rest = sum(float(record.get("gpuSeconds", 0)) for record in records if record["outcome"] == CANCELLED)
+    rest -= float(before.get("gpuSecondsTotal", 0))
+    return [Spent(CANCELLED, rest)] if rest > 0 else []
+
+
+def has_failed_gate(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether the status `after` tells of a gate's refusal that `before` did not."""
+    decided, known = after.get("gate") or {}, before.get("gate") or {}
+    return decided.get("verdict") == "Failed" and any(
+        decided.get(part) != known.get(part) for part in ("digest", "key")
+    )
 
 
 def _outcome(reason: str) -> str:

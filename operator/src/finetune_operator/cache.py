@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from finetune_contract.proof import ProofStatus
 from finetune_contract.results import Progress
 from finetune_operator.cluster import OWN_KINDS
-from finetune_operator.entries import Entry, Key, Place, QueuedJob, TrainingPod, entry_of
+from finetune_operator.entries import Entry, Key, Place, QueuedJob, RunningPod, entry_of
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.packing import pack
 from finetune_operator.reconcile.admission import Admission
@@ -34,15 +35,20 @@ class Cache:
         self._children: defaultdict[Key, set[str]] = defaultdict(set)
         self._pods: defaultdict[str, set[str]] = defaultdict(set)
         """Uid of a Job -> uids of its Pods."""
-        self._training: dict[str, TrainingPod] = {}
+        self._training: dict[str, RunningPod] = {}
+        self._unproven: dict[str, RunningPod] = {}
         self._queued: dict[str, QueuedJob] = {}
         self._references: dict[Key, tuple[Place, ...]] = {}
         self._referrers: defaultdict[Place, set[Key]] = defaultdict(set)
         self._deleted: OrderedDict[str, None] = OrderedDict()
         self.summaries: Counter[tuple[str, str, str]] = Counter()
         """Number of our resources by kind, phase and reason."""
+        self.ignored_gates: Counter[str] = Counter()
+        """Namespace -> number of ModelDeployments that serve something by spec.ignoreGate."""
         self.progress: dict[Key, Progress] = {}
         """What the newest running training pod of a job said last."""
+        self.proofs: dict[str, ProofStatus] = {}
+        """Uid of a serving pod that is not ready -> what its prober said last."""
         self.admissions: dict[str, Admission] = {}
         """Uid of a Job that waits in a queue -> what Kueue said of it last."""
 
@@ -73,9 +79,13 @@ class Cache:
             for kind, entries in found.items()
         }
 
-    def training_pods(self) -> list[TrainingPod]:
+    def training_pods(self) -> list[RunningPod]:
         """Training pods that run now."""
         return list(self._training.values())
+
+    def unproven_pods(self) -> list[RunningPod]:
+        """Serving pods that run and are not ready now."""
+        return list(self._unproven.values())
 
     def queued_jobs(self) -> list[QueuedJob]:
         """Jobs that wait in a queue now."""
@@ -177,15 +187,20 @@ class Cache:
         if entry.place.kind == "Pod" and entry.controller is not None:
             self._pods[entry.controller].add(entry.uid)
         if entry.address and entry.owner:
-            self._training[entry.uid] = TrainingPod(entry.uid, entry.created, entry.owner, entry.address)
+            self._training[entry.uid] = RunningPod(entry.uid, entry.created, entry.owner, entry.address)
+        if entry.unproven and entry.owner:
+            self._unproven[entry.uid] = RunningPod(entry.uid, entry.created, entry.owner, entry.unproven)
         if entry.queue and entry.owner:
             self._queued[entry.uid] = QueuedJob(entry.uid, entry.owner, entry.queue)
         if entry.summary:
             self.summaries[(entry.place.kind, *entry.summary)] += 1
+        if entry.ignores_gate:
+            self.ignored_gates[entry.place.namespace] += 1
 
     def _unlink(self, entry: Entry) -> None:
         del self._entries[entry.uid]
         self._training.pop(entry.uid, None)
+        self._unproven.pop(entry.uid, None)
         self._queued.pop(entry.uid, None)
         if self._places.get(entry.place) == entry.uid:
             del self._places[entry.place]
@@ -195,6 +210,8 @@ class Cache:
             _discard(self._pods, entry.controller, entry.uid)
         if entry.summary:
             self.summaries[(entry.place.kind, *entry.summary)] -= 1
+        if entry.ignores_gate:
+            self.ignored_gates[entry.place.namespace] -= 1
 
     @staticmethod
     def _mark_deleted(entry: Entry) -> None:

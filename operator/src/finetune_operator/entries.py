@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from finetune_operator.api.base import GROUP
+from finetune_operator.api.gate import GATE_IGNORED
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, RESOURCES, controller_uid
 from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_QUEUE, LABEL_ROLE, Manifest
@@ -62,10 +63,14 @@ class Entry:
     """Digest of an applied child's spec as the server has it: changes when anybody edits the child."""
     summary: tuple[str, str] | None = None
     """Phase and reason of one of our resources, for metrics."""
+    ignores_gate: bool = False
+    """A ModelDeployment that serves what has passed no gate."""
     is_edited: bool = False
     """One of our resources whose status does not speak of its present spec."""
     address: str | None = None
     """IP of a training pod that runs."""
+    unproven: str | None = None
+    """IP of a serving pod that runs and is not ready."""
     queue: str | None = None
     """The Kueue queue that a suspended Job waits in."""
     gone: bool = False
@@ -76,8 +81,8 @@ class Entry:
         return dict(unpack(self.packed))
 
 
-class TrainingPod(NamedTuple):
-    """A running training pod."""
+class RunningPod(NamedTuple):
+    """A running pod that is asked how far it is."""
 
     uid: str
     created: str
@@ -110,8 +115,10 @@ def entry_of(manifest: Manifest, version: int) -> Entry:
         packed=pack(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
         content=digest({"spec": manifest.get("spec")}) if kind in APPLIED_KINDS else "",
         summary=_summary(manifest) if is_ours else None,
+        ignores_gate=kind == "ModelDeployment" and _holds(manifest, GATE_IGNORED),
         is_edited=is_ours and metadata.get("generation") != (manifest.get("status") or {}).get("observedGeneration"),
         address=_training_address(manifest, labels) if kind == "Pod" else None,
+        unproven=_unproven_address(manifest, labels) if kind == "Pod" else None,
         queue=labels.get(LABEL_QUEUE) if kind == "Job" and manifest["spec"].get("suspend") else None,
     )
 
@@ -152,14 +159,25 @@ def _summary(manifest: Manifest) -> tuple[str, str]:
     return str(status.get("phase", "")), next(reasons, "")
 
 
+def _holds(manifest: Manifest, type_: str) -> bool:
+    conditions = (manifest.get("status") or {}).get("conditions") or ()
+    return any(condition.get("type") == type_ and condition.get("status") == "True" for condition in conditions)
+
+
 def _training_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:
+    # Of several ranks the first knows how far all are.
+    is_asked = labels.get(LABEL_ROLE) == "train" and labels.get(multinode.INDEX, "0") == "0"
+    return _running_address(pod) if is_asked else None
+
+
+def _unproven_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    is_ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return _running_address(pod) if labels.get(LABEL_ROLE) == "serve" and not is_ready else None
+
+
+def _running_address(pod: Manifest) -> str | None:
     status = pod.get("status") or {}
-    if (
-        labels.get(LABEL_ROLE) != "train"
-        or status.get("phase") != "Running"
-        or pod["metadata"].get("deletionTimestamp")
-        # Of several ranks the first knows how far all are.
-        or labels.get(multinode.INDEX, "0") != "0"
-    ):
+    if status.get("phase") != "Running" or pod["metadata"].get("deletionTimestamp"):
         return None
     return status.get("podIP")

@@ -19,8 +19,8 @@ from finetune_operator.kopfstate import NoDiffBase
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.settings import Settings
 
-Observe = Callable[[str | None, Manifest], None]
-"""Takes the change (ADDED, MODIFIED, DELETED; None for an object that was there already) and the object."""
+Observe = Callable[[str, Manifest], None]
+"""Takes the change (ADDED, MODIFIED, DELETED) and the object."""
 
 
 def build_registry(observe: Observe, settings: Settings) -> kopf.OperatorRegistry:
@@ -36,7 +36,8 @@ def build_registry(observe: Observe, settings: Settings) -> kopf.OperatorRegistr
         return connection()
 
     async def notice(event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401 - Kopf's keywords
-        observe(event["type"], dict(event["object"]))
+        # None would be an object of a list of Kopf's own, and it makes none.
+        observe(str(event["type"]), dict(event["object"]))
 
     for kind in (*OWN_KINDS, *CHILD_KINDS):
         resource = RESOURCES[kind]
@@ -64,7 +65,6 @@ def connection() -> kopf.ConnectionInfo:
 
 def configure(settings: kopf.OperatorSettings, ours: Settings) -> None:
     """Kopf as an event source and nothing else; the reasons are in docs/adr/0001."""
-    settings.watching.chunk_size = 500
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.connect_timeout = 10

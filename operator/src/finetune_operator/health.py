@@ -71,4 +71,7 @@ class Health:
         metrics.OBJECTS.clear()
         for (kind, phase, reason), count in self._cache.summaries.items():
             metrics.OBJECTS.labels(kind, phase, reason).set(count)
+        metrics.IGNORED_GATES.clear()
+        for namespace, count in self._cache.ignored_gates.items():
+            metrics.IGNORED_GATES.labels(namespace).set(count)
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})

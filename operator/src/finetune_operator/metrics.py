@@ -50,8 +50,16 @@ OBJECTS = Gauge(
 )  # fmt: skip
 GPU_SECONDS = Counter(
     f"{PREFIX}_gpu_seconds",
-    "GPU-seconds of attempts that ended, by outcome: Succeeded, Failed, Suspended, or Disrupted by the cluster.",
+    "GPU-seconds of attempts that ended: Succeeded, Failed, Suspended, Cancelled by an edit, Disrupted by the cluster.",
     ["namespace", "outcome"], registry=REGISTRY,
+)  # fmt: skip
+GATE_FAILURES = Counter(
+    f"{PREFIX}_gate_failures", "Artifacts that did not pass spec.gate; one that is decided again counts again.",
+    ["namespace"], registry=REGISTRY,
+)  # fmt: skip
+IGNORED_GATES = Gauge(
+    f"{PREFIX}_modeldeployment_ignore_gate",
+    "ModelDeployments that serve something only because of spec.ignoreGate.", ["namespace"], registry=REGISTRY,
 )  # fmt: skip
 PROGRESS_POLLS = Counter(
     f"{PREFIX}_progress_polls", "Questions to training pods: ok, unreachable, invalid.", ["result"], registry=REGISTRY

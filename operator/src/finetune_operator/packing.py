@@ -4,9 +4,10 @@ Kubernetes objects are small and alike, so a shared dictionary of what they all 
 of the size, for 30 microseconds to pack and 10 to unpack.
 """
 
-import json
 import zlib
 from typing import Any
+
+import msgspec
 
 LEVEL = 1
 """The fastest; with the dictionary, higher ones save little more."""
@@ -55,9 +56,9 @@ _DICTIONARY = (
 def pack(value: Any) -> bytes:  # noqa: ANN401 - any JSON
     """Compress a JSON value."""
     packer = zlib.compressobj(LEVEL, wbits=-15, memLevel=6, zdict=_DICTIONARY)
-    return packer.compress(json.dumps(value, separators=(",", ":")).encode()) + packer.flush()
+    return packer.compress(msgspec.json.encode(value)) + packer.flush()
 
 
 def unpack(packed: bytes) -> Any:  # noqa: ANN401 - any JSON
     """The value again, a copy each time."""
-    return json.loads(zlib.decompressobj(wbits=-15, zdict=_DICTIONARY).decompress(packed))
+    return msgspec.json.decode(zlib.decompressobj(wbits=-15, zdict=_DICTIONARY).decompress(packed))

@@ -1,12 +1,31 @@
 """The operator's settings, from environment variables that the chart sets."""
 
+import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from finetune_contract.storage import S3_URI
 
 PREFIX = "FINETUNE_"
+
+
+class Price(BaseModel):
+    """What one accelerator costs for an hour."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
+
+    resource: str
+    """Its resource name, such as `nvidia.com/gpu`."""
+    node_selector: dict[str, str] = {}
+    """Only of jobs whose spec.scheduling.nodeSelector has these labels, such as a GPU's product."""
+    per_hour: float = Field(ge=0)
 
 
 class Settings(BaseModel):
@@ -18,6 +37,10 @@ class Settings(BaseModel):
     """Image of stage Jobs and of the prober."""
     trainer_image: str = "finetune-trainer"
     """Image of dataset and training Jobs and of the Transformers engine."""
+    vllm_image: str = "vllm/vllm-openai:v0.33.0"
+    """Image of the VLLM engine."""
+    tgi_image: str = "ghcr.io/huggingface/text-generation-inference:3.3.7"
+    """Image of the TGI engine."""
     image_pull_policy: str = "IfNotPresent"
 
     claim_name: str = "finetune-artifacts"
@@ -26,10 +49,28 @@ class Settings(BaseModel):
     """None: the cluster's default."""
     claim_access_mode: str = "ReadWriteMany"
     claim_size: str = "100Gi"
+    s3_uri: str | None = None
+    """`s3://bucket/prefix` of the store, in which `{namespace}` stands for the namespace's name. None: a claim."""
+    s3_endpoint: str | None = None
+    """Address of an S3-compatible server. None: AWS."""
+    s3_region: str | None = None
+    s3_secret: str | None = None
+    """The Secret of each namespace with the keys. None: the identity of the pods' ServiceAccount."""
+    s3_service_account: str | None = None
+    """The ServiceAccount of pods that collect a store in S3. None: the namespace's default."""
+    store_label: str = ""
+    """Tells pods whose object says where its store is from those of the default one; set per object."""
     retention_minimum_age_seconds: float | None = Field(default=None, gt=0)
     """What nothing has referred to for this long is deleted from the store. None: nothing is ever deleted."""
     collection_interval_seconds: float = Field(default=86400.0, gt=0)
     """How often a store is looked at for what to delete; at most half of the minimum age."""
+
+    prices: tuple[Price, ...] = ()
+    """What accelerators cost, as JSON; the first that fits a job is its. None: no amounts in status."""
+    currency: str = Field(default="", max_length=16)
+    """Of the prices, such as EUR."""
+    api_price_per_million_tokens: float | None = Field(default=None, ge=0)
+    """What a million generated tokens of a hosted model cost that a tuned one would replace."""
 
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none: all."""
@@ -51,7 +92,7 @@ class Settings(BaseModel):
     retry_seconds: float = 10.0
     """Pause after an attempt that failed; doubled with each further failure of the run, up to five minutes."""
     relist_seconds: float = 3.0
-    """Pause between Kopf's first object of a new list and the sweep after it, so that one sweep serves all kinds."""
+    """Pause between a watch's new list and the sweep after it, so that one sweep serves all kinds."""
     watch_lag_seconds: float = 5.0
     """How long the watches get to deliver what a sweep found missing, before it is read."""
     watch_idle_seconds: float = 70.0
@@ -80,6 +121,12 @@ class Settings(BaseModel):
             raise ValueError("collection_interval_seconds must be at most half of retention_minimum_age_seconds")
         return self
 
+    @model_validator(mode="after")
+    def _store_is_an_address(self) -> Self:
+        if self.s3_uri is not None and not re.fullmatch(S3_URI, self.s3_uri.replace("{namespace}", "team-a")):
+            raise ValueError(f"s3_uri: {self.s3_uri} is not an address; use s3://bucket/prefix/{{namespace}}")
+        return self
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Read what is set; empty strings count as unset, lists are separated by commas."""
@@ -87,9 +134,20 @@ class Settings(BaseModel):
         for name in cls.model_fields:
             text = environment.get(PREFIX + name.upper(), "")
             if text:
-                values[name] = _words(text) if name == "namespaces" else text
+                values[name] = _READERS.get(name, str)(text)
         return cls.model_validate(values)
+
+
+def _prices(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{PREFIX}PRICES: {text!r} is no JSON: {error}") from error
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+_READERS: Mapping[str, Callable[[str], object]] = {"namespaces": _words, "prices": _prices}
+"""Of settings that are no plain word or number."""

@@ -7,12 +7,13 @@ event. A sweep compares names and versions (metadata only, so it is cheap) and r
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
-from finetune_operator import metrics
+from finetune_operator import memory, metrics
 from finetune_operator.cache import Cache
-from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, Cluster
+from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, Cluster, Head
 from finetune_operator.entries import Key
 from finetune_operator.errors import ClusterError, NotFound
 from finetune_operator.manifests.naming import Manifest
@@ -20,17 +21,11 @@ from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 KINDS = (*CHILD_KINDS, *OWN_KINDS)
 """Children first: a resource is never looked at before its children are known."""
 FIRST_RETRY = 1.0
-
-
-class Listed(NamedTuple):
-    """What a sweep needs of an object."""
-
-    namespace: str
-    name: str
-    version: int
 
 
 class Synchroniser:
@@ -50,30 +45,42 @@ class Synchroniser:
         self._settings = settings
         self._relisted = asyncio.Event()
         self._synced: set[str] = set()
+        self._listed: dict[tuple[str, str | None], str] = {}
+        """Kind and namespace -> version of the first list, until a watch goes on from it."""
 
     @property
     def is_synced(self) -> bool:
         """Whether everything was listed at least once."""
         return len(self._synced) == len(KINDS)
 
-    def observe(self, change: str | None, manifest: Manifest) -> None:
-        """Take in what a watch delivered: ADDED, MODIFIED, DELETED, or None for an object of Kopf's own list."""
+    def observe(self, change: str, manifest: Manifest) -> None:
+        """Take in what a watch delivered: ADDED, MODIFIED or DELETED."""
         kind = manifest["kind"]
         metrics.WATCH_EVENTS.labels(kind).inc()
         metrics.WATCH_LAST_EVENT.labels(kind).set(time.time())
-        if change is None:
-            self._relisted.set()
         self._notify(self._cache.remove(manifest) if change == "DELETED" else self._cache.put(manifest))
 
     async def fill(self) -> None:
-        """List everything once, for as long as it takes. Kopf's own list comes after and only confirms it."""
+        """List everything once, for as long as it takes; the watches go on from there."""
         for kind in KINDS:
-            await self._insist(kind, self._fill)
+            for namespace in self._namespaces:
+                self._listed[kind, namespace] = await self._insist(kind, partial(self._fill, kind, namespace))
             self._synced.add(kind)
         log.info("caches filled: %s", ", ".join(f"{len(self._cache.versions(kind))} {kind}" for kind in KINDS))
 
+    async def watched_from(self, kind: str, namespace: str | None) -> str:
+        """The version that a new watch goes on from: of the first list, or where that is used up, of another one.
+
+        A watch needs another one after it was away for too long. What was deleted meanwhile a sweep finds.
+        """
+        version = self._listed.pop((kind, namespace), None)
+        if version is None:
+            version = await self._insist(kind, partial(self._fill, kind, namespace))
+            self._relisted.set()
+        return version
+
     async def run(self) -> None:
-        """Sweep for ever: every period, and soon after Kopf has listed again."""
+        """Sweep for ever: every period, and soon after a watch had to list again."""
         while True:
             try:
                 async with asyncio.timeout(self._settings.resync_seconds):
@@ -83,7 +90,8 @@ class Synchroniser:
                 log.debug("periodic sweep")
             self._relisted.clear()
             for kind in KINDS:
-                await self._insist(kind, self.sweep)
+                await self._insist(kind, partial(self.sweep, kind))
+            memory.give_back()
 
     async def sweep(self, kind: str) -> None:
         """Compare the cache with the API server, for one kind."""
@@ -93,57 +101,54 @@ class Synchroniser:
                 for entry in self._cache.of_kind(kind)
                 if namespace in (None, entry.place.namespace)
             }
-            listed: dict[str, Listed] = {}
+            listed: dict[str, Head] = {}
             as_of = 0
-            async for page in self._cluster.list(kind, namespace, metadata_only=True):
+            async for page in self._cluster.heads(kind, namespace):
                 as_of = int(page.resource_version)
-                for item in page.items:
-                    metadata = item["metadata"]
-                    # Nothing more of it: a namespace's worth of whole metadata would be most of our memory.
-                    version = int(metadata["resourceVersion"])
-                    listed[metadata["uid"]] = Listed(metadata["namespace"], metadata["name"], version)
+                listed.update((head.uid, head) for head in page.items)
             for uid, version in before.items():
                 if uid not in listed and version <= as_of:
                     metrics.SWEEP_REPAIRS.labels(kind).inc()
                     self._notify(self._cache.vanish(uid))
             await self._catch_up(kind, listed)
 
-    async def _catch_up(self, kind: str, listed: dict[str, Listed]) -> None:
+    async def _catch_up(self, kind: str, listed: dict[str, Head]) -> None:
         """Read what is newer than in the cache, unless the watches deliver it by themselves."""
         if not self._behind(kind, listed):
             return
         await asyncio.sleep(self._settings.watch_lag_seconds)
-        for namespace, name, _ in self._behind(kind, listed):
+        for head in self._behind(kind, listed):
             try:
-                found = await self._cluster.get(kind, namespace, name)
+                found = await self._cluster.get(kind, head.namespace, head.name)
             except NotFound:
                 continue
             affected = self._cache.put(found)
             if affected:
-                log.warning("the watch has missed %s %s/%s", kind, namespace, name)
+                log.warning("the watch has missed %s %s/%s", kind, head.namespace, head.name)
                 metrics.SWEEP_REPAIRS.labels(kind).inc()
             self._notify(affected)
 
-    def _behind(self, kind: str, listed: dict[str, Listed]) -> list[Listed]:
+    def _behind(self, kind: str, listed: dict[str, Head]) -> list[Head]:
         known = self._cache.versions(kind)
         return [item for uid, item in listed.items() if known.get(uid, -1) < item.version]
 
-    async def _fill(self, kind: str) -> None:
-        for namespace in self._namespaces:
-            async for page in self._cluster.list(kind, namespace):
-                for item in page.items:
-                    self._notify(self._cache.put(item))
-                # Thousands of objects are taken in without keeping the probes and the lease waiting.
-                await asyncio.sleep(0)
+    async def _fill(self, kind: str, namespace: str | None) -> str:
+        """Take in all that there is; answers the list's version."""
+        version = ""
+        async for page in self._cluster.list(kind, namespace):
+            version = page.resource_version
+            for item in page.items:
+                self._notify(self._cache.put(item))
+            # Thousands of objects are taken in without keeping the probes and the lease waiting.
+            await asyncio.sleep(0)
+        return version
 
-    async def _insist(self, kind: str, action: Callable[[str], object]) -> None:
+    async def _insist(self, kind: str, action: Callable[[], Awaitable[T]]) -> T:
         delay = FIRST_RETRY
         while True:
             try:
-                await action(kind)  # type: ignore[misc]
+                return await action()
             except ClusterError as error:
                 log.warning("%s could not be listed, again in %.0f s: %s", kind, delay, error)
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, self._settings.outage_retry_seconds)
-            else:
-                return

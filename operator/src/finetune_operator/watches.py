@@ -14,7 +14,7 @@ from typing import Any
 import kopf
 
 from finetune_operator import metrics
-from finetune_operator.kopfstate import Forgetful
+from finetune_operator.kopfstate import Forgetful, WatchedFrom, list_by
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +29,21 @@ class Watches:
     """The watches of everything in the registry."""
 
     def __init__(
-        self, registry: kopf.OperatorRegistry, namespaces: tuple[str, ...], are_possible: Callable[[], Awaitable[None]]
+        self,
+        registry: kopf.OperatorRegistry,
+        namespaces: tuple[str, ...],
+        are_possible: Callable[[], Awaitable[None]],
+        watched_from: WatchedFrom,
     ) -> None:
-        """`are_possible` returns, in Kopf's loop, once the API server knows all kinds: Kopf looks only once."""
+        """Both functions are called in Kopf's loop.
+
+        `are_possible` returns once the API server knows all kinds: Kopf looks only once. `watched_from` lists in Kopf's
+        place.
+        """
         self._registry = registry
         self._namespaces = namespaces
         self._are_possible = are_possible
+        self._watched_from = watched_from
         self._beat = time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
@@ -77,6 +86,7 @@ class Watches:
     async def _operate(self, beating: asyncio.Task[None]) -> None:
         """Run Kopf to its end, and help it there."""
         self._is_broken.clear()
+        list_by(self._watched_from)
         operating = asyncio.create_task(
             kopf.operator(
                 registry=self._registry,

@@ -13,7 +13,7 @@ from aiohttp import web
 from finetune_contract.failure import FineTuneError, policy_of
 from finetune_contract.paths import ADAPTERS_MOUNT, PLAN_FILE, POD_PORT, PROBER_PORT
 from finetune_contract.serving import ServingPlan
-from finetune_prober.engine import Engine
+from finetune_prober.engine import ENGINES
 from finetune_prober.metrics import Metrics
 from finetune_prober.prover import Prover
 from finetune_store.edge import read_plan
@@ -45,7 +45,7 @@ async def prove(plan: ServingPlan, adapters: Path, engine_url: str, host: str, p
     # A new connection per request: an idle one that the engine closes must not look like a lost engine.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
-        prover = Prover(plan, adapters, Engine(engine_url, session), metrics)
+        prover = Prover(plan, adapters, ENGINES[plan.engine](engine_url, session), metrics)
         runner = web.AppRunner(build_app(prover, metrics), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, host, port).start()

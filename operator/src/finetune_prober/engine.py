@@ -1,11 +1,13 @@
-"""The engine as the prober sees it: OpenAI's routes and a health check."""
+"""The engine as the prober sees it: OpenAI's routes, or TGI's, and a health check."""
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
+from finetune_contract.serving import EngineType
 from finetune_prober.judgement import Answer, AnswerToken
 
 _HEALTH_SECONDS = 3.0
@@ -43,6 +45,31 @@ class _Completion(BaseModel):
     choices: tuple[_Choice, ...]
 
 
+class _TgiToken(BaseModel):
+    text: str
+    logprob: float
+    special: bool = False
+
+
+class _TgiDetails(BaseModel):
+    tokens: tuple[_TgiToken, ...]
+    top_tokens: tuple[tuple[_TgiToken, ...], ...]
+
+    def rows(self) -> tuple[AnswerToken, ...]:
+        """As OpenAI's would be; ValueError when the lists differ in length."""
+        rows, offset = [], 0
+        for token, top in zip(self.tokens, self.top_tokens, strict=True):
+            rows.append(AnswerToken(token.text, offset, token.logprob, {other.text: other.logprob for other in top}))
+            # The answer's text is without special tokens.
+            offset += 0 if token.special else len(token.text)
+        return tuple(rows)
+
+
+class _TgiAnswer(BaseModel):
+    generated_text: str
+    details: _TgiDetails
+
+
 class _Model(BaseModel):
     id: str
 
@@ -73,8 +100,8 @@ class Engine:
         except aiohttp.ClientError as error:
             raise EngineBusyError(f"no connection to the engine: {error}") from error
 
-    async def models(self) -> frozenset[str]:
-        """The names the engine lists.
+    async def missing(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of the names that the engine does not list.
 
         Raises:
             EngineBusyError: When it is not there.
@@ -82,9 +109,10 @@ class Engine:
         """
         document = await self._ask("GET", "/v1/models", None)
         try:
-            return frozenset(model.id for model in _Models.model_validate(document).data)
+            listed = {model.id for model in _Models.model_validate(document).data}
         except ValidationError as error:
             raise EngineRefusedError(f"/v1/models: {error.errors()[0]['msg']}") from error
+        return tuple(name for name in names if name not in listed)
 
     async def complete(self, model: str, prompt: str, max_tokens: int) -> Answer:
         """A greedy answer with log-probabilities.
@@ -117,3 +145,37 @@ class Engine:
                 return document
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise EngineBusyError(f"{path}: {error or type(error).__name__}") from error
+
+
+class TgiEngine(Engine):
+    """A client of Text Generation Inference.
+
+    It lists no adapters and answers an unknown one from the base, so only the answers tell whether one is served.
+    """
+
+    async def missing(self, names: Iterable[str]) -> tuple[str, ...]:  # noqa: ARG002 - nobody says
+        """None."""
+        return ()
+
+    async def complete(self, model: str, prompt: str, max_tokens: int) -> Answer:
+        """A greedy answer with log-probabilities, by `/generate`: TGI's completions have none."""
+        parameters = {
+            "adapter_id": model,
+            "max_new_tokens": max_tokens,
+            "do_sample": False,
+            "details": True,
+            "top_n_tokens": _TOP,
+        }
+        document = await self._ask("POST", "/generate", {"inputs": prompt, "parameters": parameters})
+        try:
+            answer = _TgiAnswer.model_validate(document)
+            return Answer(answer.generated_text, answer.details.rows())
+        except (ValidationError, ValueError) as error:
+            raise EngineRefusedError(f"/generate for {model}: an answer without log-probabilities") from error
+
+
+ENGINES: dict[EngineType, type[Engine]] = {
+    EngineType.TRANSFORMERS: Engine,
+    EngineType.VLLM: Engine,
+    EngineType.TGI: TgiEngine,
+}

@@ -111,9 +111,7 @@ class Prover:
 
     async def _prove(self, probes: dict[str, Probe]) -> None:
         await self._engine.check_health()
-        listed = await self._engine.models()
-        wanted = [self._plan.name, *probes]
-        if missing := [name for name in wanted if name not in listed]:
+        if missing := await self._engine.missing([self._plan.name, *probes]):
             raise EngineRefusedError(f"/v1/models does not list {', '.join(missing)}")
         for name, probe in probes.items():
             await self._prove_one(name, probe)

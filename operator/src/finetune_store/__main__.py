@@ -23,10 +23,10 @@ from finetune_contract.staging import ResolvePlan, StagePlan
 from finetune_store.collect import collect
 from finetune_store.deliver import deliver
 from finetune_store.edge import read_plan, run_command
+from finetune_store.opening import open_store
 from finetune_store.resolve import resolve
 from finetune_store.show import show
 from finetune_store.stage import stage
-from finetune_store.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,22 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def staged() -> StageResult:
         plan = read_plan(options.plan, StagePlan)
-        return stage(plan, Store(options.store, plan.claim), options.source, options.scratch)
+        return stage(plan, open_store(plan, options.store), options.source, options.scratch)
 
     def resolved() -> ResolveResult:
         plan = read_plan(options.plan, ResolvePlan)
-        return resolve(plan, Store(options.store, plan.claim))
+        return resolve(plan, open_store(plan, options.store))
 
     def delivered() -> None:
         plan = read_plan(options.plan, ServingPlan)
-        deliver(plan, Store(options.store, plan.claim), options.adapters)
+        deliver(plan, open_store(plan, options.store), options.adapters)
 
     def collected() -> CollectionResult:
         plan = read_plan(options.plan, CollectionPlan)
-        return collect(plan, Store(options.store, plan.claim))
+        return collect(plan, open_store(plan, options.store))
 
     def shown() -> None:
-        show(StoredReference(digest=options.digest, uri=options.uri), options.file, options.store)
+        show(StoredReference(digest=options.digest, uri=options.uri), options.file, options.plan, options.store)
 
     if options.command == "show":
         return run_command(shown, lambda failure: failure, options.termination_log)
@@ -66,9 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--plan", type=Path, default=PLAN_FILE)
-    common.add_argument("--store", type=Path, default=STORE_MOUNT, help="where the claim is mounted")
+    common.add_argument("--store", type=Path, default=STORE_MOUNT, help="where the claim is mounted, or copies go")
     common.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, help="where the result goes")
-    parser = argparse.ArgumentParser(prog="finetune_store", description="Directories with manifests on a claim.")
+    parser = argparse.ArgumentParser(
+        prog="finetune_store", description="Directories with manifests on a claim or in S3."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     stage_parser = commands.add_parser("stage", parents=[common], help="bring a base model into the store")
     stage_parser.add_argument("--source", type=Path, default=SOURCE_MOUNT, help="where the user's claim is mounted")

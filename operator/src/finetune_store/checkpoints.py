@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from finetune_contract.failure import FineTuneError
@@ -26,13 +27,16 @@ class Checkpoints:
 
     def __init__(self, store: Store, run_key: str, pod_uid: str, keep: int) -> None:
         """Take the run, this pod's uid, and how many sealed checkpoints are kept (at least one)."""
-        self._all = make_directory(store.run_directory(run_key) / "checkpoints")
-        self._lineage = {"runKey": run_key, "podUID": pod_uid}
-        self._keep = max(keep, 1)
-        self.directory = make_directory(self._all / pod_uid)
+        self.all = make_directory(store.run_directory(run_key) / "checkpoints")
+        """Every pod's directory of this run."""
+        self.lineage = {"runKey": run_key, "podUID": pod_uid}
+        self.keep = max(keep, 1)
+        self.directory = make_directory(self.all / pod_uid)
         """Where this pod writes `checkpoint-<step>`."""
         self.protected: int | None = None
         """A step whose checkpoint is kept however many newer ones there are."""
+        self.on_stored: Callable[[int], None] = lambda _step: None
+        """Told the step of each checkpoint that any other pod can go on from."""
 
     def seal(self, path: Path, step: int) -> None:
         """Make a finished checkpoint count: its files to the volume, its manifest last; then remove older ones.
@@ -43,18 +47,28 @@ class Checkpoints:
             raise ValueError(f"{path} is not {self.directory}/checkpoint-{step}")
         (path / MANIFEST_FILE).unlink(missing_ok=True)
         sync_tree(path)
-        lineage = {**self._lineage, "step": str(step)}
+        lineage = {**self.lineage, "step": str(step)}
         write_manifest(path, Manifest.of_files(StoredKind.CHECKPOINT, entries_of(path), lineage))
         sync(path.parent)
         self._prune(path)
+        self._keep_for_others(path, step)
+
+    def settle(self) -> None:
+        """Wait until every sealed checkpoint is in the store."""
+
+    def close(self) -> None:
+        """Stop bringing checkpoints into the store: they are not needed any more."""
+
+    def _keep_for_others(self, path: Path, step: int) -> None:  # noqa: ARG002 - for stores that are not this directory
+        self.on_stored(step)
 
     def newest(self) -> tuple[int, Path] | None:
         """Step and directory of the newest checkpoint of any pod that verifies; reads all of it."""
-        return self._verified(self._sealed())
+        return self._verified(self.sealed())
 
     def at(self, step: int) -> Path | None:
         """The checkpoint of a step, of any pod, if it verifies."""
-        found = self._verified([path for path in self._sealed() if step_of(path) == step])
+        found = self._verified([path for path in self.sealed() if step_of(path) == step])
         return found[1] if found else None
 
     def _verified(self, candidates: list[Path]) -> tuple[int, Path] | None:
@@ -67,24 +81,28 @@ class Checkpoints:
                 return step_of(path), path
         return None
 
-    def _sealed(self) -> list[Path]:
+    def sealed(self) -> list[Path]:
         """Checkpoints that have a manifest, of all pods, newest first."""
         found = [path for path in self._written() if (path / MANIFEST_FILE).is_file()]
         # Two pods may have reached one step: either will do, but every reader takes the same.
         return sorted(found, key=lambda path: (step_of(path), path.parent.name), reverse=True)
 
     def _written(self) -> list[Path]:
-        return [path for path in self._all.glob("*/checkpoint-*") if _NAME.fullmatch(path.name)]
+        return [path for path in self.all.glob("*/checkpoint-*") if _NAME.fullmatch(path.name)]
 
     def _prune(self, just_sealed: Path) -> None:
-        sealed = self._sealed()
-        for path in sealed[self._keep :]:
+        sealed = self.sealed()
+        for path in sealed[self.keep :]:
             # Even where a pod that overlaps is ahead, the one this pod has just made is known to be good.
-            if path != just_sealed and step_of(path) != self.protected:
+            if path != just_sealed and step_of(path) != self.protected and not self._is_busy(path):
                 remove_tree(path)
         for path in set(self._written()) - set(sealed):
             if self._is_abandoned(path, step_of(just_sealed)):
                 remove_tree(path)
+
+    def _is_busy(self, path: Path) -> bool:  # noqa: ARG002
+        """Whether a sealed checkpoint is still being read from."""
+        return False
 
     def _is_abandoned(self, unsealed: Path, step: int) -> bool:
         if unsealed.parent == self.directory:

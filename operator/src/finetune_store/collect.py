@@ -31,12 +31,19 @@ from finetune_contract.paths import MANIFEST_FILE, OUTCOME_FILE
 from finetune_contract.results import TrainingResult
 from finetune_store import retention
 from finetune_store.files import last_write_below, make_directory, remove_tree, write_atomically
-from finetune_store.store import RUNS, SOURCES, WORK, Store, sweep
+from finetune_store.store import BASELINES, RUNS, SOURCES, WORK, Store, sweep
 
 log = logging.getLogger(__name__)
 
 _LEDGER = "collection.json"
-_KINDS = (RUNS, StoredKind.ARTIFACT.value, StoredKind.MODEL.value, StoredKind.DATASET.value, StoredKind.REPORT.value)
+_KINDS = (
+    RUNS,
+    StoredKind.ARTIFACT.value,
+    StoredKind.MODEL.value,
+    StoredKind.DATASET.value,
+    StoredKind.REPORT.value,
+    BASELINES,
+)
 _HEX = frozenset("0123456789abcdef")
 _NAME_LENGTH = 64
 

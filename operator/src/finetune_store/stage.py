@@ -1,7 +1,6 @@
 """Bring a base model into the store once; say which run this is and whether it has succeeded before."""
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 
@@ -11,16 +10,14 @@ from finetune_contract.manifest import StoredKind
 from finetune_contract.results import StageResult
 from finetune_contract.run import run_key
 from finetune_contract.staging import BaseSource, StagePlan
-from finetune_store.files import make_directory, regular_files, write_atomically
 from finetune_store.progress import progress
 from finetune_store.resolve import cut_to_fit
-from finetune_store.retention import register
 from finetune_store.sources import Listing, Source
 from finetune_store.sources.base import must_be_a_model, must_have_every_shard
 from finetune_store.sources.hub import HubSource
 from finetune_store.sources.s3 import S3Source
 from finetune_store.sources.volume import VolumeSource
-from finetune_store.store import SOURCES, Store
+from finetune_store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +28,13 @@ def stage(plan: StagePlan, store: Store, source_mount: Path, scratch: Path) -> S
     Raises:
         FineTuneError: Named after what the source or the store lacks.
     """
-    register(store.root, plan.namespace)
+    store.register(plan.namespace)
     result = _staged(plan.source, store, source_mount, scratch)
     if plan.run is None or result.base is None:
         return result
     for reference in plan.run.inputs.values():
         log.info("verifying %s", reference.uri)
-        store.verify(reference)
+        store.check(reference)
     key = run_key(plan.run.train_fields, plan.run.dataset, result.base.digest, plan.run.inputs)
     outcome = store.outcome(key)
     log.info("run %s %s", key[:12], "has succeeded before" if outcome else "is new")
@@ -66,9 +63,7 @@ def _open(source: BaseSource, source_mount: Path, scratch: Path) -> Source:
 
 def _must_be_a_stored_model(store: Store, ref: StoredReference) -> None:
     log.info("verifying %s", ref.uri)
-    path = store.verify(ref)
-    names = {file.relative_to(path).as_posix() for file in regular_files(path)}
-    if "config.json" not in names:
+    if "config.json" not in {entry.path for entry in store.check(ref).files}:
         raise FineTuneError(
             FailureReason.MODEL_NOT_FOUND,
             f"spec.baseModel.fineTuneJob: {ref.uri} is not a whole model; name a job that makes one (no adapter)",
@@ -82,17 +77,14 @@ def _fetched(store: Store, source: Source, listing: Listing) -> StoredReference:
             source.fetch(listing, work)
         must_have_every_shard(work, source)
         base = store.publish(StoredKind.MODEL, work, {"source": source.address, "revision": listing.revision})
-    pointer = _pointer(store, source, listing)
-    make_directory(pointer.parent)
-    write_atomically(pointer, json.dumps({"digest": base.digest}))
+    store.point(_name_of(source, listing), base.digest)
     return base
 
 
 def _from_pointer(store: Store, source: Source, listing: Listing) -> StoredReference | None:
     """The content that this revision was staged as, if it is still there and whole."""
-    try:
-        digest = json.loads(_pointer(store, source, listing).read_text())["digest"]
-    except FileNotFoundError:
+    digest = store.pointer(_name_of(source, listing))
+    if digest is None:
         return None
     base = store.reference(StoredKind.MODEL, digest)
     if not store.holds(base):
@@ -101,6 +93,5 @@ def _from_pointer(store: Store, source: Source, listing: Listing) -> StoredRefer
     return base
 
 
-def _pointer(store: Store, source: Source, listing: Listing) -> Path:
-    name = hashlib.sha256(f"{source.address}\n{listing.revision}".encode()).hexdigest()
-    return store.root / SOURCES / f"{name}.json"
+def _name_of(source: Source, listing: Listing) -> str:
+    return hashlib.sha256(f"{source.address}\n{listing.revision}".encode()).hexdigest()

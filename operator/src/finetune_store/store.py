@@ -1,6 +1,7 @@
 """The store: published directories by content, runs by key."""
 
 import errno
+import json
 import os
 import re
 import tempfile
@@ -24,14 +25,17 @@ from finetune_store.files import (
     remove_tree,
     sync,
     sync_tree,
+    write_atomically,
     write_beside,
 )
-from finetune_store.manifests import verify_directory, write_manifest
-from finetune_store.retention import use
+from finetune_store.manifests import read_manifest, verify_directory, write_manifest
+from finetune_store.retention import register, use
 
 WORK = ".work"
 RUNS = "runs"
 SOURCES = "sources"
+BASELINES = "baselines"
+MEASURED = "measured.json"
 """Folders of the store beside those of the StoredKinds."""
 
 _LEFTOVER_SECONDS = 24 * 3600
@@ -57,6 +61,12 @@ class Store:
             raise FineTuneError(FailureReason.STORAGE_UNAVAILABLE, f"{root}: claim {claim} is not mounted here")
         self.root = root
         self.claim = claim
+        self.address = f"pvc://{claim}"
+        """What references into this store begin with."""
+
+    def register(self, namespace: str) -> None:
+        """Leave a note that a namespace uses this store."""
+        register(self.root, namespace)
 
     # --- published directories ---
 
@@ -64,15 +74,17 @@ class Store:
         """The directory of a reference in this pod; it need not exist.
 
         Raises:
-            FineTuneError: InvalidPlan for another claim or a path that leaves it.
+            FineTuneError: InvalidPlan for another store or a path that leaves it.
         """
-        prefix = f"pvc://{self.claim}/"
+        prefix = f"{self.address}/"
         relative = PurePosixPath(ref.uri.removeprefix(prefix))
         if not ref.uri.startswith(prefix):
-            raise FineTuneError(FailureReason.INVALID_PLAN, f"uri: {ref.uri} is not on claim {self.claim}")
+            raise FineTuneError(
+                FailureReason.INVALID_PLAN, f"uri: {ref.uri} is not in {self.address}; give both the same spec.storage"
+            )
         path = self.root / relative
         if relative.is_absolute() or ".." in relative.parts or not is_within(path, self.root) or path == self.root:
-            raise FineTuneError(FailureReason.INVALID_PLAN, f"uri: {ref.uri} is not a directory of the claim")
+            raise FineTuneError(FailureReason.INVALID_PLAN, f"uri: {ref.uri} is not a directory of the store")
         return path
 
     def verify(self, ref: StoredReference) -> Path:
@@ -81,8 +93,12 @@ class Store:
         Raises:
             FineTuneError: StorageUnavailable or CheckpointCorrupt, naming the file.
         """
+        use(self.root, self.path(ref))
+        return self.verify_here(ref)
+
+    def verify_here(self, ref: StoredReference) -> Path:
+        """Like `verify`, of what is on this file system."""
         path = self.path(ref)
-        use(self.root, path)
         manifest = verify_directory(path)
         if manifest.digest != ref.digest:
             raise FineTuneError(
@@ -90,9 +106,13 @@ class Store:
             )
         return path
 
+    def check(self, ref: StoredReference) -> Manifest:
+        """Like `verify`, for those who do not read it afterwards: what it contains, and that it is whole."""
+        return read_manifest(self.verify(ref))
+
     def reference(self, kind: StoredKind, digest: Sha256) -> StoredReference:
         """Where content of a kind is, or would be."""
-        return StoredReference(digest=digest, uri=f"pvc://{self.claim}/{kind.value}/{digest.removeprefix('sha256:')}")
+        return StoredReference(digest=digest, uri=f"{self.address}/{kind.value}/{digest.removeprefix('sha256:')}")
 
     @contextmanager
     def workspace(self, kind: StoredKind) -> Iterator[Path]:
@@ -117,24 +137,26 @@ class Store:
             lineage: Where it came from.
             digest: Of a dataset's canonical rows; None: over the files.
         """
-        entries = entries_of(directory)
-        manifest = Manifest.of_files(kind, entries, lineage)
-        if digest is not None:
-            manifest = manifest.model_copy(update={"digest": digest})
-        sync_tree(directory)
-        write_manifest(directory, manifest)
+        manifest = sealed(kind, directory, lineage, digest)
         ref = self.reference(kind, manifest.digest)
-        target = self.path(ref)
-        make_directory(target.parent)
-        if not self.holds(ref):
-            self._set_damaged_aside(target)
-            self._rename(directory, target)
+        self.place(directory, ref)
         return ref
 
-    def holds(self, ref: StoredReference) -> bool:
-        """Whether the content is there and verifies: reads all of it."""
+    def place(self, directory: Path, ref: StoredReference) -> None:
+        """Move a sealed directory to its place on this file system, if the content is not there already."""
+        target = self.path(ref)
+        make_directory(target.parent)
+        use(self.root, target)
         try:
-            self.verify(ref)
+            self.verify_here(ref)
+        except FineTuneError:
+            self._set_damaged_aside(target)
+            self._rename(directory, target)
+
+    def holds(self, ref: StoredReference) -> bool:
+        """Whether the content is there and whole."""
+        try:
+            self.check(ref)
         except FineTuneError:
             return False
         return True
@@ -155,7 +177,46 @@ class Store:
             verify_directory(target)
         sync(target.parent)
 
+    # --- sources ---
+
+    def pointer(self, source: str) -> Sha256 | None:
+        """Which digest a source, named by 64 hexadecimal digits, had when it was staged; None if it never was."""
+        try:
+            return str(json.loads((self.root / SOURCES / f"{source}.json").read_text())["digest"])
+        except FileNotFoundError:
+            return None
+
+    def point(self, source: str, digest: Sha256) -> None:
+        """Say which digest a source has."""
+        write_atomically(make_directory(self.root / SOURCES) / f"{source}.json", json.dumps({"digest": digest}))
+
     # --- runs ---
+
+    def record(self, run_key: str, path: str, text: str) -> None:
+        """Keep a document with a run (`attempts/1/result.json`)."""
+        target = self.run_directory(run_key) / path
+        make_directory(target.parent)
+        write_atomically(target, text)
+
+    def recorded(self, run_key: str, path: str) -> str | None:
+        """A document that was kept with a run; None where there is none."""
+        try:
+            return (self._run_path(run_key) / path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def remember(self, key: str, text: str) -> None:
+        """Keep what was measured of a baseline; collected when it has not been recalled for long."""
+        write_atomically(make_directory(self.root / BASELINES / key) / MEASURED, text)
+
+    def recall(self, key: str) -> str | None:
+        """What was measured of a baseline; None where it was not."""
+        directory = self.root / BASELINES / key
+        use(self.root, directory)
+        try:
+            return (directory / MEASURED).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
 
     def run_directory(self, run_key: str) -> Path:
         """The directory of a run, made when it is not there: checkpoints/<podUID>/, attempts/<n>/, outcome.json."""
@@ -207,6 +268,16 @@ class Store:
         if not _RUN_KEY.fullmatch(run_key):
             raise FineTuneError(FailureReason.INVALID_PLAN, f"runKey: {run_key!r} is not a run key")
         return self.root / RUNS / run_key
+
+
+def sealed(kind: StoredKind, directory: Path, lineage: dict[str, str], digest: Sha256 | None) -> Manifest:
+    """Bring a finished directory to the disk, its manifest last."""
+    manifest = Manifest.of_files(kind, entries_of(directory), lineage)
+    if digest is not None:
+        manifest = manifest.model_copy(update={"digest": digest})
+    sync_tree(directory)
+    write_manifest(directory, manifest)
+    return manifest
 
 
 def sweep(work: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from finetune_contract.base import StoredReference
 from finetune_contract.proof import ProofState, ProofStatus
+from finetune_contract.serving import EngineType
 from tests.trainer.server.running import Running, proving, serving, wait_until
 from tests.trainer.server.tiny import Shop
 
@@ -26,6 +27,15 @@ def test_live_adapters_make_the_pod_ready(shop: Shop, adapters: dict[str, Stored
         assert prober.metric("finetune_prober_ready") == 1
         assert prober.metric('finetune_prober_adapter_state{adapter="triage",state="Serving"}') == 1
         assert prober.metric('finetune_prober_proof_seconds{adapter="triage"}') > 0
+
+
+def test_tgis_routes_prove_the_same(shop: Shop, adapters: dict[str, StoredReference], server: Running) -> None:
+    """Our own server answers `/generate` as TGI does, so the proof by that route runs here, too."""
+    plan = shop.write_plan(shop.plan(adapters, engine=EngineType.TGI), "tgi")
+    with proving(plan, shop.adapters, server.url) as prober:
+        wait_until(lambda: prober.answers("/ready"), 20, "the prober is ready")
+
+        assert states(prober) == dict.fromkeys(adapters, ProofState.SERVING)
 
 
 @pytest.fixture(scope="module")

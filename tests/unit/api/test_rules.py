@@ -34,6 +34,12 @@ def refusals(schema: dict[str, Any], value: Any) -> list[str]:
 
 VOLUME = {"claimName": "raw"}
 HUB = {"repo": "org/model"}
+JUDGE = {"endpoint": "https://judge/v1", "model": "judge-1"}
+
+
+def gated(rule: dict[str, Any]) -> dict[str, Any]:
+    evaluation = {"metrics": ["EvalLoss", "ExactMatch"], "baselines": ["ZeroShot"]}
+    return factories.make_job(evaluation=evaluation, gate={"rules": [rule]})
 
 
 @pytest.mark.parametrize(
@@ -45,6 +51,32 @@ HUB = {"repo": "org/model"}
         pytest.param(factories.make_deployment(adapters=[], baseModel={"huggingFace": HUB}), None, id="base alone"),
         pytest.param(factories.make_deployment(adapters=[]), "nothing to serve", id="empty deployment"),
         pytest.param(factories.make_dataset(source={}), "set exactly one of", id="no source"),
+        *(
+            pytest.param(factories.make_job(evaluation=evaluation, **spec), says, id=says or "all metrics")
+            for evaluation, spec, says in (
+                ({"metrics": ["RegexMatch"]}, {}, "RegexMatch needs spec.evaluation.regex"),
+                ({"metrics": ["JSONSchemaValid"]}, {}, "JSONSchemaValid needs spec.evaluation.jsonSchema"),
+                ({"metrics": ["Benchmark"]}, {}, "Benchmark needs spec.evaluation.benchmark"),
+                ({"metrics": ["JudgeWinRate"], "baselines": ["ZeroShot"]}, {}, "JudgeWinRate needs spec.evaluation.ju"),
+                ({"metrics": ["JudgeWinRate"], "judge": JUDGE}, {}, "JudgeWinRate compares with"),
+                ({"metrics": ["MeanReward"]}, {}, "MeanReward is of the rewards of method GRPO or RLOO"),
+                ({"metrics": ["EvalLoss", "ExactMatch"]}, {"method": "CPT"}, "method CPT learns text"),
+                ({"baselines": ["FewShot"]}, {"method": "CPT"}, "FewShot shows solved rows"),
+                ({"metrics": ["Perplexity"]}, {"method": "Reward"}, "method Reward makes a model that writes no"),
+                (
+                    {
+                        "metrics": ["RegexMatch", "JSONSchemaValid", "JudgeWinRate", "Benchmark", "RougeL"],
+                        "baselines": ["ZeroShot", "FewShot"],
+                        "regex": {"pattern": "^[A-Z]"},
+                        "jsonSchema": {"schema": "{}"},
+                        "judge": JUDGE,
+                        "benchmark": {"configMap": {"name": "tasks"}, "tasks": ["words"]},
+                    },
+                    {},
+                    None,
+                ),
+            )
+        ),
         pytest.param(
             factories.make_dataset(source={"inline": {"jsonl": "{}"}, "persistentVolumeClaim": VOLUME}),
             "set exactly one of inline, configMap, http, persistentVolumeClaim",
@@ -108,8 +140,75 @@ HUB = {"repo": "org/model"}
             id="early stopping",
         ),
         pytest.param(factories.make_job(validation={"maxRows": 0}), None, id="no validation"),
+        pytest.param(gated({"metric": "ExactMatch", "atLeast": 0.9}), None, id="gate"),
+        pytest.param(
+            gated({"metric": "ExactMatch", "betterThan": "ZeroShot", "by": 0.05, "significance": 0.05}),
+            None,
+            id="gate against a baseline",
+        ),
+        pytest.param(gated({"metric": "ExactMatch"}), "set exactly one of atLeast, atMost", id="rule with no bound"),
+        pytest.param(
+            gated({"metric": "ExactMatch", "atLeast": 0.5, "notWorseThan": "ZeroShot"}),
+            "set exactly one of atLeast",
+            id="rule with two bounds",
+        ),
+        pytest.param(
+            gated({"metric": "ExactMatch", "atLeast": 0.5, "by": 0.1}),
+            "by goes with betterThan",
+            id="by of no baseline",
+        ),
+        pytest.param(
+            gated({"metric": "ExactMatch", "notWorseThan": "ZeroShot", "significance": 0.1}),
+            "significance goes with betterThan",
+            id="significance",
+        ),
+        pytest.param(
+            gated({"metric": "MeanReward", "atLeast": 0.5}), "add it to spec.evaluation.metrics", id="not measured"
+        ),
+        pytest.param(
+            gated({"metric": "ExactMatch", "betterThan": "FewShot"}),
+            "betterThan names a baseline that",
+            id="no such baseline",
+        ),
+        pytest.param(
+            gated({"metric": "ExactMatch", "notWorseThan": "Previous"}),
+            "notWorseThan names a baseline that is not measured",
+            id="no such baseline to be worse than",
+        ),
         pytest.param(
             factories.make_deployment(adapters=[{"name": "tgi", "fineTuneJob": {"name": "x"}}]), "aliases", id="alias"
+        ),
+        pytest.param(
+            factories.make_deployment(adapters=[{"name": "x", "fineTuneJob": {"name": "x"}, "digest": "sha256:x"}]),
+            None,
+            id="pinned",
+        ),
+        pytest.param(
+            factories.make_deployment(adapters=[{"name": "x", "fineTuneJob": {"name": "x"}, "uri": "pvc://a/b"}]),
+            "set exactly one of fineTuneJob, uri",
+            id="job and address",
+        ),
+        pytest.param(factories.make_deployment(adapters=[{"name": "x", "uri": "pvc://a/b"}]), "set digest", id="any"),
+        pytest.param(
+            factories.make_deployment(adapters=[{"name": "x", "uri": "pvc://a/b", "digest": "sha256:x"}]),
+            "set ignoreGate: true",
+            id="address without a gate",
+        ),
+        pytest.param(
+            factories.make_deployment(
+                adapters=[{"name": "x", "uri": "pvc://a/b", "digest": "sha256:x"}], ignoreGate=True
+            ),
+            "adapters[].uri: set baseModel",
+            id="address without a base",
+        ),
+        pytest.param(
+            factories.make_deployment(
+                adapters=[{"name": "x", "uri": "pvc://a/b", "digest": "sha256:x"}],
+                ignoreGate=True,
+                baseModel={"huggingFace": HUB},
+            ),
+            None,
+            id="address",
         ),
         pytest.param(
             factories.make_deployment(adapters=[{"name": "support", "fineTuneJob": {"name": "x"}}]),

@@ -50,6 +50,7 @@ CHANGES: dict[str, tuple[FieldClass, dict[str, Any]]] = {
     "validation.earlyStopping": (FieldClass.TRAIN, {"validation": {"earlyStopping": {"patience": 2}}}),
     "checkpoints": (FieldClass.OPERATIONAL, {"checkpoints": {"keep": 5}}),
     "evaluation": (FieldClass.EVALUATE, {"evaluation": {"maxRows": 5}}),
+    "gate": (FieldClass.GATE, {"gate": {"rules": [{"metric": "EvalLoss", "atMost": 1}]}}),
     "retries": (FieldClass.OPERATIONAL, {"retries": {"limit": 5}}),
     "limits": (FieldClass.OPERATIONAL, {"limits": {"truncatedShare": 0.5}}),
     "resources": (FieldClass.OPERATIONAL, {"resources": {"limits": {"nvidia.com/gpu": 1}}}),
@@ -57,6 +58,7 @@ CHANGES: dict[str, tuple[FieldClass, dict[str, Any]]] = {
     "podTemplate": (FieldClass.OPERATIONAL, {"podTemplate": {"serviceAccountName": "trainer"}}),
     "suspend": (FieldClass.OPERATIONAL, {"suspend": True}),
     "rerun": (FieldClass.INPUT, {"rerun": "again"}),
+    "storage": (FieldClass.OPERATIONAL, {"storage": {"s3": {"uri": "s3://bucket/x"}}}),
     "reuse": (FieldClass.INPUT, {"reuse": "Never"}),
     "ttlAfterFinished": (FieldClass.OPERATIONAL, {"ttlAfterFinished": "1h"}),
     **{

@@ -96,6 +96,33 @@ def ready_job(**status: Any) -> Object:
     return make_job(**{**done, **status})
 
 
+RULES = [
+    {"outcome": "Failed", "message": "ExactMatch 0.75 [0.6, 0.9] is not atLeast 0.9"},
+    {"outcome": "Passed", "message": "EvalLoss 0.5 [0.4, 0.6] is atMost 1"},
+    {"outcome": "Skipped", "message": "EvalLoss notWorseThan Previous: there is no previous artifact yet"},
+]
+
+
+def gate_failed_job(**status: Any) -> Object:
+    """Its run has succeeded; the artifact of an earlier one stays."""
+    message = RULES[0]["message"]
+    done = {
+        "phase": "GateFailed",
+        "runs": [
+            {"key": "key", "outcome": "Succeeded", "artifact": {**ARTIFACT, "digest": "sha256:bad", "uri": "pvc://bad"}}
+        ],
+        "artifact": {**ARTIFACT, "run": "earlier"},
+        "gate": {"digest": "sha256:bad", "verdict": "Failed", "key": "k", "rules": RULES},
+        "conditions": [
+            condition("Complete"),
+            condition("GatePassed", status=False, reason="GateFailed", message=message),
+            condition("Ready", status=False, reason="GateFailed", message=message),
+            condition("Stalled", reason="GateFailed", message=message),
+        ],
+    }
+    return ready_job(**{**done, **status})
+
+
 TRACEBACK = '  File "train.py", line 1\nValueError: no rows left'
 
 

@@ -9,7 +9,7 @@ from finetune_cli import __main__ as cli
 from finetune_cli import watch
 from finetune_cli.errors import CliError, UnreachableError
 from finetune_cli.facts import Object
-from tests.unit.cli.jobs import condition, failed_job, make_job, ready_job
+from tests.unit.cli.jobs import condition, failed_job, gate_failed_job, make_job, ready_job
 
 
 class FakeCluster:
@@ -69,6 +69,11 @@ def run(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, *arguments: str) 
             1,
             "error: namer: BadSource: no such repository",
         ),
+        (
+            [make_job(), gate_failed_job()],
+            3,
+            "error: namer: GateFailed: ExactMatch 0.75 [0.6, 0.9] is not atLeast 0.9",
+        ),
         ([make_job(), UnreachableError("away"), ready_job()], 0, "sha256:460046"),
         ([make_job(), UnreachableError("the cluster does not answer")], 1, "error: the cluster does not answer"),
         ([UnreachableError("the cluster does not answer")], 1, "error: the cluster does not answer"),
@@ -79,7 +84,17 @@ def run(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, *arguments: str) 
             "error: namer: not done within 10m; it goes on by itself",
         ),
     ],
-    ids=["ready", "failed", "stalled", "short outage", "long outage", "no cluster", "deleted", "ready before an edit"],
+    ids=[
+        "ready",
+        "failed",
+        "stalled",
+        "gate failed",
+        "short outage",
+        "long outage",
+        "no cluster",
+        "deleted",
+        "ready before an edit",
+    ],
 )
 def test_watch(monkeypatch: pytest.MonkeyPatch, looks: list[Object | CliError], exit_code: int, words: str) -> None:
     result = run(monkeypatch, FakeCluster(*looks), "watch", "namer", "--timeout", "10m")
@@ -124,6 +139,16 @@ def test_status_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(monkeypatch, FakeCluster(ready_job()), "status", "namer")
     assert result.exit_code == 0
     assert "Evaluation" in result.stdout
+
+
+def test_a_gate_is_shown_rule_by_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in ("status", "watch"):
+        output = run(monkeypatch, FakeCluster(gate_failed_job()), command, "namer").stdout
+        assert "✗   ExactMatch 0.75 [0.6, 0.9] is not atLeast 0.9" in output
+        assert "✓   EvalLoss 0.5 [0.4, 0.6] is atMost 1" in output
+        assert "-   EvalLoss notWorseThan Previous: there is no previous artifact yet" in output
+        assert "kept, not served: sha256:bad pvc://bad" in output
+        assert "an earlier one" in output
 
 
 def test_errors_are_one_line_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:

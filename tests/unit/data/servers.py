@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -113,11 +113,11 @@ class _S3(_Handler):
 
 
 @contextmanager
-def _serving(handler: type[_Handler], files: dict[str, bytes]) -> Iterator[Served]:
+def _serving(handler: type[_Handler], files: dict[str, bytes], host: str) -> Iterator[Served]:
     served = Served(files)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"served": served}))
+    server = ThreadingHTTPServer((host, 0), type("Handler", (handler,), {"served": served}))
     server.daemon_threads = True
-    served.url = f"http://127.0.0.1:{server.server_port}"
+    served.url = f"http://{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -128,11 +128,11 @@ def _serving(handler: type[_Handler], files: dict[str, bytes]) -> Iterator[Serve
         thread.join()
 
 
-def hub(files: dict[str, bytes]):  # noqa: ANN201 - a context manager
+def hub(files: dict[str, bytes], host: str = "127.0.0.1") -> AbstractContextManager[Served]:
     """A Hub with the dataset repository org/rows."""
-    return _serving(_Hub, files)
+    return _serving(_Hub, files, host)
 
 
-def s3(files: dict[str, bytes]):  # noqa: ANN201 - a context manager
+def s3(files: dict[str, bytes], host: str = "127.0.0.1") -> AbstractContextManager[Served]:
     """An S3 server with the bucket raw."""
-    return _serving(_S3, files)
+    return _serving(_S3, files, host)

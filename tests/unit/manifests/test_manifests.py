@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes import client
 
+from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.datasets import DatasetPlan
 from finetune_contract.methods import DpoPlan
-from finetune_contract.serving import ServedAdapter, ServingPlan
+from finetune_contract.serving import EngineType, ServedAdapter, ServingPlan
 from finetune_contract.staging import RunIngredients, StagePlan
 from finetune_contract.training import TrainingPlan
 from finetune_operator.api.dataset import Dataset
@@ -158,8 +159,10 @@ def evaluated() -> tuple[Object, Object]:
 def served(name: str = "support", **spec: Any) -> tuple[Object, Object, Object]:
     deployment = ModelDeployment.model_validate(factories.make_deployment(name, resources=RESOURCES, **spec))
     adapter = ServedAdapter(name="triage", artifact=stored("a", "artifacts"))
-    plan = serving.plan_config_map(deployment, serving.plan(deployment, stored("b"), (adapter,), SETTINGS))
-    return (plan, *serving.build(deployment, plan["metadata"]["name"], SETTINGS))
+    document = serving.plan(deployment, stored("b"), (adapter,), SETTINGS)
+    plan = serving.plan_config_map(deployment, document)
+    facts = {"triage": AdapterFacts(rank=16, targets=("q_proj", "v_proj"), family="llama")}
+    return (plan, *serving.build(deployment, plan["metadata"]["name"], document, facts, SETTINGS))
 
 
 def collected() -> tuple[Object, Object]:
@@ -178,7 +181,8 @@ def every_object() -> Iterator[tuple[str, Object]]:
     yield from ((f"resolve {item['kind']}", item) for item in resolved())
     yield from ((f"evaluate {item['kind']}", item) for item in evaluated())
     yield from ((f"train nodes {item['kind']}", item) for item in trained(parallelism={"nodes": 2}))
-    yield from ((f"serve {item['kind']}", item) for item in served())
+    for engine in EngineType:
+        yield from ((f"serve {engine} {item['kind']}", item) for item in served(engine={"type": engine.value}))
     for kind, item in {"prepare": prepared, "train": trained, "serve": served}.items():
         dressed = item(podTemplate=TEMPLATE)[1]
         yield f"{kind} with a pod template {dressed['kind']}", dressed
@@ -249,7 +253,7 @@ def test_every_pod_is_restricted_and_has_no_token(item: Object) -> None:
     assert pod["enableServiceLinks"] is False
     for container in (*pod.get("initContainers", ()), *pod["containers"]):
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
-        assert container["image"] in ("operator:1", "trainer:1")
+        assert container["image"] in ("operator:1", "trainer:1", SETTINGS.vllm_image, SETTINGS.tgi_image)
 
 
 @pytest.mark.parametrize("item", WITH_PODS)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from finetune_operator.cluster import JOB_UID, PAGE_SIZE, Page, controller_uid
+from finetune_operator.cluster import JOB_UID, PAGE_SIZE, Head, Heads, Page, controller_uid
 from finetune_operator.errors import Conflict, NotFound
 from finetune_operator.manifests.naming import API_VERSION, Manifest, labels, owner_reference
 
@@ -109,15 +109,18 @@ class FakeCluster:
         except KeyError:
             raise NotFound(f"{kind} {name}") from None
 
-    async def list(self, kind: str, namespace: str | None, *, metadata_only: bool = False) -> AsyncIterator[Page]:
+    async def list(self, kind: str, namespace: str | None) -> AsyncIterator[Page]:
         self._read(f"list {kind}")
         found = [value for (k, n, _), value in self.objects.items() if k == kind and namespace in (None, n)]
         version = str(next(self._numbers))
         for start in range(0, max(1, len(found)), PAGE_SIZE):
-            page = copy.deepcopy(found[start : start + PAGE_SIZE])
-            if metadata_only:
-                page = [{"kind": kind, "apiVersion": i["apiVersion"], "metadata": i["metadata"]} for i in page]
-            yield Page(page, version)
+            yield Page(copy.deepcopy(found[start : start + PAGE_SIZE]), version)
+
+    async def heads(self, kind: str, namespace: str | None) -> AsyncIterator[Heads]:
+        async for page in self.list(kind, namespace):
+            found = [item["metadata"] for item in page.items]
+            heads = [Head(one["uid"], one["namespace"], one["name"], int(one["resourceVersion"])) for one in found]
+            yield Heads(heads, page.resource_version)
 
     async def create(self, manifest: Manifest) -> Manifest:
         found = self.objects.get(_place(manifest))

@@ -1,5 +1,6 @@
 """The API client against a real HTTP server that says what each test wants."""
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,8 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from finetune_operator import cluster as module
-from finetune_operator.cluster import RESOURCES, ApiServer
+from finetune_operator.cluster import RESOURCES, ApiServer, Head, apiserver
 from finetune_operator.errors import AlreadyExists, ClusterError, Conflict, Denied, Expired, NotFound, Unavailable
 from finetune_operator.manifests.naming import Manifest
 from tests.unit.operator_runtime.fakes import NAMESPACE, make_job, make_resource
@@ -133,7 +133,7 @@ async def test_a_busy_server_is_asked_again_when_it_says(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    monkeypatch.setattr(apiserver.asyncio, "sleep", sleep)
     server.headers = {"Retry-After": "3"}
     server.answers = [(429, failure("TooManyRequests")), (200, JOB)]
     assert await client.get("Job", NAMESPACE, "x") == JOB
@@ -148,9 +148,8 @@ async def test_lists_come_in_pages_of_our_children(client: ApiServer, server: Se
     first = {"metadata": {"resourceVersion": "7", "continue": "more"}, "items": [dict(bare)]}
     last = {"metadata": {"resourceVersion": "7"}, "items": [dict(bare)]}
     server.answers = [(200, first), (200, last)]
-    pages = [page async for page in client.list("Job", None)]
-    assert [page.resource_version for page in pages] == ["7", "7"]
-    assert pages[0].items == [{**bare, "apiVersion": "batch/v1", "kind": "Job"}]
+    pages = [(page.resource_version, list(page.items)) async for page in client.list("Job", None)]
+    assert pages == [("7", [{**bare, "apiVersion": "batch/v1", "kind": "Job"}])] * 2
     selector = "labelSelector=app.kubernetes.io/managed-by%3Dfinetune-operator"
     assert [path for _, path, _ in server.requests] == [
         f"/apis/batch/v1/jobs?limit=500&{selector}",
@@ -158,14 +157,39 @@ async def test_lists_come_in_pages_of_our_children(client: ApiServer, server: Se
     ]
 
 
+async def test_the_next_page_is_asked_for_while_one_is_worked_on(client: ApiServer, server: Server) -> None:
+    page = {"metadata": {"resourceVersion": "7", "continue": "more"}, "items": []}
+    server.answers = [(200, page)]
+    pages = aiter(client.list("Job", None))
+    await anext(pages)
+    async with asyncio.timeout(5):
+        while len(server.requests) < 2:  # noqa: ASYNC110 - the server sets no event
+            await asyncio.sleep(0.001)
+    await pages.aclose()  # type: ignore[attr-defined]
+    assert len(server.requests) == 2
+
+
+async def test_a_list_that_is_cut_is_unavailable(client: ApiServer, server: Server) -> None:
+    page = json.dumps({"metadata": {"resourceVersion": "7"}, "items": [JOB, JOB]})
+    server.answers = [(200, page[:-30])]
+    with pytest.raises(Unavailable, match="not JSON"):
+        [page async for page in client.list("Job", None)]
+
+
+async def test_of_heads_only_which_object_they_are_is_read(client: ApiServer, server: Server) -> None:
+    metadata = {"name": "a", "namespace": "b", "uid": "c", "resourceVersion": "9", "managedFields": [{"manager": "x"}]}
+    server.answers = [(200, {"metadata": {"resourceVersion": "7"}, "items": [{"kind": "P", "metadata": metadata}]})]
+    assert [page.items async for page in client.heads("Dataset", None)] == [[Head("c", "b", "a", 9)]]
+
+
 async def test_an_empty_list_of_metadata_is_null(client: ApiServer, server: Server) -> None:
     server.answers = [(200, {"metadata": {"resourceVersion": "7"}, "items": None})]
-    assert [page.items async for page in client.list("Dataset", None, metadata_only=True)] == [[]]
+    assert [page.items async for page in client.heads("Dataset", None)] == [[]]
 
 
 async def test_our_own_kinds_are_listed_without_a_label(client: ApiServer, server: Server) -> None:
     server.answers = [(200, {"metadata": {"resourceVersion": "7"}, "items": []})]
-    assert [page.items async for page in client.list("Dataset", NAMESPACE)] == [[]]
+    assert [list(page.items) async for page in client.list("Dataset", NAMESPACE)] == [[]]
     assert server.requests[0][1] == f"/apis/finetune.dev/v1alpha1/namespaces/{NAMESPACE}/datasets?limit=500"
 
 

@@ -23,7 +23,7 @@ BOUNDED = {
     "kind": {"Dataset", "FineTuneJob", "ModelDeployment"},
     "result": {"success", "requeue_after", "retry", "error", "ok", "unreachable", "invalid"},
     "verb": set(METHODS),
-    "outcome": {"Succeeded", "Failed", "Disrupted"},
+    "outcome": {"Succeeded", "Failed", "Disrupted", "Suspended", "Cancelled"},
 }
 """Labels and all their values; kinds of children come on top."""
 FEW = {"code", "phase", "reason", "namespace", "le", "generation", "implementation"}
@@ -62,7 +62,11 @@ def test_no_label_has_unbounded_values() -> None:
     namespaced = {
         metrics_page.name_of(metric) for metric in metrics_page.own_metrics() if "namespace" in metric._labelnames
     }
-    assert namespaced == {"finetune_operator_gpu_seconds_total"}
+    assert namespaced == {
+        "finetune_operator_gpu_seconds_total",
+        "finetune_operator_gate_failures_total",
+        "finetune_operator_modeldeployment_ignore_gate",
+    }
 
 
 def attempt(number: int, reason: str, seconds: int = 100) -> dict[str, object]:
@@ -87,6 +91,24 @@ def test_an_attempt_is_spent_when_it_is_latched(reason: str, outcome: str) -> No
     assert accounting.spent(after, after) == []
 
 
+def test_the_last_attempt_of_a_cancelled_run_is_spent_when_it_makes_way() -> None:
+    before = {"run": {"key": "abcdef"}, "attempts": [attempt(1, "NodeLost")], "gpuSecondsTotal": 200}
+    cancelled = {"key": "abcdef", "outcome": "Cancelled", "gpuSeconds": 350}
+    after = {"run": {"key": "123456"}, "attempts": [], "runs": [cancelled], "gpuSecondsTotal": 0}
+    assert accounting.spent(before, after) == [Spent("Cancelled", 150.0)]
+    assert accounting.spent(after, after) == []
+    again = {**after, "run": {"key": "abcdef"}}
+    assert accounting.spent(again, after) == [], "a record that was there before was counted before"
+
+
+@pytest.mark.parametrize("outcome", ["Succeeded", "Failed"])
+def test_a_run_that_ended_is_not_spent_twice(outcome: str) -> None:
+    before = {"run": {"key": "abcdef"}, "attempts": [], "gpuSecondsTotal": 0}
+    record = {"key": "abcdef", "outcome": outcome, "gpuSeconds": 200}
+    after = {**before, "attempts": [attempt(1, outcome)], "runs": [record], "gpuSecondsTotal": 200}
+    assert accounting.spent(before, after) == [Spent(outcome, 200.0)]
+
+
 async def test_gpu_seconds_are_counted_once_across_passes_and_restarts() -> None:
     def latch(_resource: Manifest, _observed: Observed, _now: object) -> Outcome:
         return Outcome(status={"phase": "Succeeded", "attempts": [attempt(1, "Succeeded", 30)]})
@@ -105,6 +127,31 @@ async def test_gpu_seconds_are_counted_once_across_passes_and_restarts() -> None
         process.engine.notify(process.cache.keys())
         await process.settle()
         assert (await scrape(process.cache))[sample] == before + 60.0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "counts"),
+    [
+        pytest.param({}, {"digest": "a", "key": "k", "verdict": "Failed"}, True, id="first"),
+        pytest.param({}, {"digest": "a", "key": "k", "verdict": "Passed"}, False, id="passed"),
+        pytest.param({"digest": "a", "key": "k"}, {"digest": "a", "key": "k", "verdict": "Failed"}, False, id="known"),
+        pytest.param({"digest": "a", "key": "k"}, {"digest": "a", "key": "l", "verdict": "Failed"}, True, id="edited"),
+        pytest.param({"digest": "a", "key": "k"}, {}, False, id="no gate"),
+    ],
+)
+def test_a_gate_that_failed_is_counted_when_it_is_latched(before: Manifest, after: Manifest, counts: bool) -> None:
+    assert accounting.has_failed_gate({"gate": before}, {"gate": after}) is counts
+
+
+async def test_deployments_that_ignore_a_gate_are_counted_while_they_do() -> None:
+    said = {"type": "GateIgnored", "status": "True", "reason": "IgnoreGate"}
+    resource = make_resource("ModelDeployment", status={"conditions": [said]})
+    sample = ("finetune_operator_modeldeployment_ignore_gate", (("namespace", resource["metadata"]["namespace"]),))
+    cache, metadata = Cache(), {**resource["metadata"], "uid": "1"}
+    cache.put({**resource, "metadata": {**metadata, "resourceVersion": "1"}})
+    assert (await scrape(cache))[sample] == 1
+    cache.put({**resource, "metadata": {**metadata, "resourceVersion": "2"}, "status": {}})
+    assert (await scrape(cache)).get(sample, 0) == 0
 
 
 async def test_the_queue_and_the_passes_are_seen() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from finetune_operator import sync
 from finetune_operator.cache import Cache
-from finetune_operator.cluster import Page
+from finetune_operator.cluster import Heads
 from finetune_operator.entries import Key, Place
 from finetune_operator.errors import Unavailable
 from finetune_operator.settings import Settings
@@ -104,26 +104,39 @@ async def test_a_sweep_of_what_is_known_reads_no_object(cluster: FakeCluster) ->
 async def test_an_object_made_during_a_sweep_is_not_swept_away(cluster: FakeCluster) -> None:
     watched = Watched(cluster)
     await watched.sync.fill()
-    list_ = cluster.list
+    heads = cluster.heads
 
-    async def listing(kind: str, namespace: str | None, *, metadata_only: bool = False) -> AsyncIterator[Page]:
-        async for page in list_(kind, namespace, metadata_only=metadata_only):
+    async def listing(kind: str, namespace: str | None) -> AsyncIterator[Heads]:
+        async for page in heads(kind, namespace):
             watched.sync.observe("ADDED", cluster.add(make_resource()))
             yield page
 
-    cluster.list = listing  # type: ignore[method-assign]
+    cluster.heads = listing  # type: ignore[method-assign]
     await watched.sync.sweep("FineTuneJob")
     assert watched.cache.get(TUNE) is not None
 
 
-async def test_a_re_list_brings_a_sweep_at_once(cluster: FakeCluster) -> None:
+async def test_the_first_watch_goes_on_from_the_first_list(cluster: FakeCluster) -> None:
+    watched = Watched(cluster)
+    await watched.sync.fill()
+    cluster.reads.clear()
+    versions = {kind: await watched.sync.watched_from(kind, None) for kind in sync.KINDS}
+    assert cluster.reads == []
+    assert all(versions.values())
+    assert len(set(versions.values())) == len(sync.KINDS)
+
+
+async def test_a_watch_that_was_away_too_long_lists_again_and_brings_a_sweep_at_once(cluster: FakeCluster) -> None:
     tune = cluster.add(make_resource())
     watched = Watched(cluster)
     await watched.sync.fill()
+    first = await watched.sync.watched_from("FineTuneJob", None)
     cluster.take_away("FineTuneJob", "tune")
+    cluster.add(make_resource(name="other"))
     sweeping = asyncio.create_task(watched.sync.run())
     await asyncio.sleep(0)
-    watched.sync.observe(None, cluster.add(make_resource(name="other")))
+    assert int(await watched.sync.watched_from("FineTuneJob", None)) > int(first)
+    assert watched.cache.get(Key("FineTuneJob", NAMESPACE, "other")) is not None
     await until(lambda: watched.cache.get(TUNE) is None)
     sweeping.cancel()
     watched.sync.observe("MODIFIED", tune)

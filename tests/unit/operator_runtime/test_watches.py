@@ -49,7 +49,11 @@ def test_kopf_is_started_again(first: Any, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(kopf, "operator", operator)
     monkeypatch.setattr(watches, "PATIENCE", 0.05)
     monkeypatch.setattr(watches, "RESTART_PAUSE", 0.01)
-    watched = Watches(kopf.OperatorRegistry(), (), possible)
+
+    async def watched_from(_kind: str, _namespace: str | None) -> str:
+        return "1"
+
+    watched = Watches(kopf.OperatorRegistry(), (), possible, watched_from)
     watched.start()
     end = time.monotonic() + 10
     while len(starts) < 2 and time.monotonic() < end:

@@ -1,7 +1,7 @@
 """The proof's course: files, an engine that starts, judges and goes, all with a scripted engine."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -95,8 +95,8 @@ class ScriptedEngine(Engine):
         if self.health:
             raise self.health
 
-    async def models(self) -> frozenset[str]:
-        return self.listed
+    async def missing(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if name not in self.listed)
 
     async def complete(self, model: str, prompt: str, max_tokens: int) -> Answer:
         assert (model, prompt, max_tokens) == ("triage", "?", 1)

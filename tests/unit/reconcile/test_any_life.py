@@ -245,3 +245,33 @@ def test_any_life_of_a_success_trains_no_more(actions: list[Callable[[World], No
 
 def _trained(here: World) -> list[str]:
     return [name for name in here.created if not any(role in name for role in ("stage", "resolve", "evaluate"))]
+
+
+def edit_gate(here: World) -> None:
+    """`training_result` measures ExactMatch 0.5: a gate that it passes, one that it fails, or none."""
+    bound = (0.4, 0.9, None)[here.raw["metadata"]["generation"] % 3]
+    here.raw["spec"].pop("gate", None)
+    here.edit(**({"gate": {"rules": [{"metric": "ExactMatch", "atLeast": bound}]}} if bound else {}))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([*ACTIONS, edit_gate, edit_gate, edit_gate, ask_again, pause]), max_size=12))
+def test_in_any_life_only_what_nothing_speaks_against_becomes_the_artifact(
+    actions: list[Callable[[World], None]],
+) -> None:
+    evaluation = {"metrics": ["ExactMatch"], "baselines": ["ZeroShot"]}
+    here = World(factories.make_job(evaluation=evaluation), factories.ready_dataset())
+    here.settle()
+    for action in actions:
+        before = here.status.get("artifact")
+        action(here)
+        here.settle()
+        artifact = here.status.get("artifact")
+        if artifact is None:
+            assert before is None or action is wipe, "an artifact is never taken away"
+        elif before is None or before["digest"] != artifact["digest"]:
+            assert artifact.get("verdict") in (None, "Passed")
+    here.raw["spec"].pop("gate", None)
+    finish(here)
+    assert here.status["phase"] == "Succeeded"
+    assert here.status["artifact"]["run"] == here.status["run"]["key"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_contract.failure import Failure, FailureReason, policy_of
-from finetune_contract.results import ArtifactType, Phase, Progress, StageResult, Timing
+from finetune_contract.results import ArtifactType, Phase, Progress, ResolveResult, StageResult, Timing
 from finetune_operator.reconcile.observed import Reference
 from tests import factories
 from tests.factories import Object, digest, stage_result, training_result
@@ -96,7 +96,14 @@ def test_success_is_an_artifact_and_ready() -> None:
     assert here.status["phase"] == "Succeeded"
     assert here.status["artifact"]["digest"] == digest("a")
     assert here.status["artifact"]["base"]["digest"] == digest("b")
-    assert here.status["runs"] == [{"key": KEY, "outcome": "Succeeded", "artifactDigest": digest("a")}]
+    record = {
+        "key": KEY,
+        "outcome": "Succeeded",
+        "artifactDigest": digest("a"),
+        "artifact": here.status["artifact"],
+        "gpuSeconds": 0,
+    }
+    assert here.status["runs"] == [record]
     assert here.says("Ready") == f"True Succeeded: Adapter {digest('a')}"
     assert here.says("Evaluated") == "True Measured: ExactMatch Tuned 0.5, ExactMatch ZeroShot 0.5"
     assert here.condition("Reconciling") is None
@@ -210,7 +217,7 @@ def test_a_counted_failure_is_tried_until_the_limit() -> None:
     assert [attempt["number"] for attempt in here.status["attempts"]] == [1, 2, 3]
     assert here.status["phase"] == "Failed"
     assert "spec.retries.limit: 2 used up" in here.says("Failed")
-    assert here.status["runs"] == [{"key": KEY, "outcome": "Failed"}]
+    assert here.status["runs"] == [{"key": KEY, "outcome": "Failed", "gpuSeconds": 0}]
     assert len(trainings(here)) == 3
 
 
@@ -311,6 +318,10 @@ def test_a_job_whose_pod_nobody_saw_is_judged_in_the_end() -> None:
     factories.ended(here.newest("train"), complete=False, now=here.now)
     assert here.settle().wake_after == 15
     here.later(15)
+    here.settle()
+    here.later(3)
+    here.settle()
+    here.end(here.newest("resolve"), ResolveResult().to_json())
     here.settle()
     assert here.status["attempts"][0]["reason"] == "Unknown"
     assert len(trainings(here)) == 2

@@ -279,11 +279,28 @@ def test_a_run_that_makes_way_for_another_is_recorded_as_cancelled_and_can_come_
     here = running()
     here.edit(adapter={"rank": 8})
     staged(OTHER, here=here)
-    assert here.status["runs"] == [{"key": KEY, "outcome": "Cancelled"}]
+    assert here.status["runs"] == [{"key": KEY, "outcome": "Cancelled", "gpuSeconds": 0}]
     here.edit(adapter={})
     staged(KEY, here=here)
     assert [record["key"] for record in here.status["runs"]] == [OTHER]
     assert here.status["run"]["key"] == KEY
+
+
+def test_what_a_cancelled_run_has_used_is_kept_with_its_record() -> None:
+    gpus = {"limits": {"nvidia.com/gpu": 2}}
+    here = running(resources=gpus)
+    here.later(100)
+    here.edit(suspend=True)
+    here.settle()
+    assert here.status["gpuSecondsTotal"] == 200
+    here.edit(suspend=False)
+    here.settle()
+    run(here)
+    here.later(50)
+    here.edit(adapter={"rank": 8}, resources=gpus)
+    staged(OTHER, here=here)
+    assert here.status["runs"] == [{"key": KEY, "outcome": "Cancelled", "gpuSeconds": 300}]
+    assert here.status["gpuSecondsTotal"] == 0
 
 
 # --- an edit of spec.evaluation
@@ -455,8 +472,8 @@ def test_a_job_that_runs_is_not_cleaned_up() -> None:
 # --- attempts that nobody saw end
 
 
-def lost() -> World:
-    here = running()
+def lost(**spec: Any) -> World:
+    here = running(**spec)
     here.children = {"ConfigMap": here.children["ConfigMap"]}
     here.settle()
     return here
@@ -484,15 +501,66 @@ def test_a_vanished_attempt_that_has_succeeded_is_adopted_without_a_gpu() -> Non
     assert here.jobs("resolve") == []
 
 
-def test_a_vanished_attempt_that_left_nothing_is_unknown_and_counts() -> None:
-    here = lost()
+@pytest.mark.parametrize("limit", [0, 2])
+def test_a_vanished_attempt_that_left_nothing_was_deleted_and_does_not_count(limit: int) -> None:
+    here = lost(retries={"limit": limit})
     here.later(3)
     here.settle()
     here.end(here.newest("resolve"), ResolveResult().to_json())
     here.settle()
+    assert here.status["attempts"][0]["reason"] == "PodDeleted"
+    assert here.status["retriesUsed"] == 0
+    assert [job["metadata"]["name"] for job in here.jobs("train")] == ["triage-111111-2"]
+
+
+def test_attempts_that_are_deleted_again_and_again_are_no_progress() -> None:
+    here = running(retries={"limit": 0})
+    for _ in range(5):
+        here.children = {"ConfigMap": here.children["ConfigMap"]}
+        here.settle()
+        here.later(300)
+        here.settle()
+        here.end(here.newest("resolve"), ResolveResult().to_json())
+        here.settle()
+        here.later(300)
+        here.settle()
+    assert here.says("Failed").startswith("True NoProgress")
+    assert [attempt["reason"] for attempt in here.status["attempts"]] == ["PodDeleted"] * 5
+
+
+def ended_unseen(*, complete: bool, limit: int) -> World:
+    """The Job has ended, and its pod was deleted before anybody looked."""
+    here = running(retries={"limit": limit})
+    job = here.newest("train")
+    here.children["Pod"] = []
+    factories.ended(job, complete=complete, now=here.now)
+    here.settle()
+    here.later(15)
+    here.settle()
+    assert here.says("Running").startswith("Unknown AttemptLost")
+    here.later(3)
+    here.settle()
+    return here
+
+
+@pytest.mark.parametrize("limit", [0, 2])
+def test_a_success_whose_pod_is_gone_is_found_in_the_store_and_trains_no_more(limit: int) -> None:
+    here = ended_unseen(complete=True, limit=limit)
+    here.end(here.newest("resolve"), ResolveResult(outcome=training_result(KEY)).to_json())
+    here.settle()
+    assert here.status["phase"] == "Succeeded"
+    assert trainings(here) == ["triage-111111-1"]
+    assert [attempt["reason"] for attempt in here.status["attempts"]] == ["Succeeded"]
+
+
+@pytest.mark.parametrize("limit", [0, 2])
+def test_a_failure_whose_pod_is_gone_is_unknown_and_counts(limit: int) -> None:
+    here = ended_unseen(complete=False, limit=limit)
+    here.end(here.newest("resolve"), ResolveResult().to_json())
+    here.settle()
     assert here.status["attempts"][0]["reason"] == "Unknown"
     assert here.status["retriesUsed"] == 1
-    assert [job["metadata"]["name"] for job in here.jobs("train")] == ["triage-111111-2"]
+    assert len(trainings(here)) == (2 if limit else 1)
 
 
 def test_a_job_that_was_only_not_seen_yet_is_followed() -> None:
@@ -514,7 +582,7 @@ def test_a_store_that_cannot_be_asked_does_not_hold_the_run_for_ever() -> None:
         here.settle()
         here.end(here.newest("resolve"), "", code=74)
         here.settle()
-    assert here.status["attempts"][0]["reason"] == "Unknown"
+    assert here.status["attempts"][0]["reason"] == "PodDeleted"
     assert len(here.jobs("train")) == 1
 
 

@@ -1,8 +1,12 @@
 """The life of a ModelDeployment, step by step."""
 
+import copy
 from typing import Any
 
+import pytest
+
 from finetune_contract.failure import Failure, FailureReason
+from finetune_contract.proof import AdapterProof, ProofState, ProofStatus
 from finetune_contract.results import ArtifactType, StageResult
 from finetune_operator.reconcile.observed import Reference
 from tests import factories
@@ -241,3 +245,92 @@ def test_a_refusal_is_said() -> None:
     here.denials = {"support": "exceeded quota: pods"}
     here.settle()
     assert here.says("Ready").startswith("False QuotaExceeded: ")
+
+
+def vllm(*args: str) -> dict[str, Any]:
+    return {"engine": {"type": "VLLM", "args": list(args)}}
+
+
+def test_an_adapter_that_the_engine_cannot_serve_starts_nothing() -> None:
+    here = world(finished_job(facts={"features": ["DoRA"]}), **vllm())
+    assert here.says("AdaptersValid").startswith("False UnsupportedByEngine: triage: vLLM does not serve DoRA")
+    assert here.says("Ready").startswith("False UnsupportedByEngine")
+    assert here.status["phase"] == "Failed"
+    assert states(here) == {"triage": "Invalid"}
+    assert here.children == {}
+
+
+def test_a_bad_artifact_leaves_the_old_pods_as_they_are() -> None:
+    here = roll_out(world(finished_job(), **vllm()))
+    before = copy.deepcopy(here.find("Deployment", "support"))
+    here.others[Reference("FineTuneJob", "triage")] = finished_job(artifact="e", facts={"rank": 1024})
+    here.settle()
+    assert "its rank is 1024" in here.says("AdaptersValid")
+    assert here.find("Deployment", "support") == before
+    assert len(here.children["ConfigMap"]) == 1
+    here.others[Reference("FineTuneJob", "triage")] = finished_job(artifact="f", facts={"rank": 64})
+    roll_out(here)
+    assert here.says("AdaptersValid").startswith("True")
+    after = here.find("Deployment", "support")
+    assert after is not None
+    assert "--max-lora-rank=64" in after["applied"]["spec"]["template"]["spec"]["containers"][0]["command"]
+
+
+@pytest.mark.parametrize("argument", ["--lora-modules", "--port=1", "--trust-remote-code", "--model /elsewhere"])
+def test_arguments_that_are_the_operators_are_refused(argument: str) -> None:
+    here = world(finished_job(), **vllm("--enforce-eager", argument))
+    assert (
+        here.says("Accepted")
+        == f"False InvalidSpec: spec.engine.args: {argument!r} is the operator's to set; remove it"
+    )
+    assert here.children == {}
+
+
+def test_further_arguments_come_last() -> None:
+    here = world(finished_job(), **vllm("--enforce-eager"))
+    item = here.find("Deployment", "support")
+    assert item is not None
+    assert item["applied"]["spec"]["template"]["spec"]["containers"][0]["command"][-1] == "--enforce-eager"
+
+
+def proof(here: World, state: ProofState, message: str, name: str = "triage") -> None:
+    """The prober of the newest pod says something of an adapter."""
+    found = next(each for each in here.status["adapters"] if each["name"] == name)
+    each = AdapterProof(name=name, digest=found["digest"], state=state, message=message)
+    here.proofs = {"uid-pod": ProofStatus(ready=False, message=message, adapters=(each,))}
+    here.settle()
+
+
+@pytest.mark.parametrize("state", [ProofState.INERT, ProofState.INVALID])
+def test_a_failed_proof_names_the_adapter_and_the_others_wait(state: ProofState) -> None:
+    here = world(*(finished_job(name) for name in ("triage", "reply")), adapters=TWO)
+    proof(here, state, "it answers like something else")
+    assert states(here) == {"triage": state.value, "reply": "Loading"}
+    assert here.says("AdaptersValid") == (
+        f"False Adapter{state}: adapter triage is {state}: it answers like something else"
+    )
+    assert here.says("Stalled").startswith(f"True Adapter{state}")
+
+
+def test_a_failed_proof_of_a_new_artifact_leaves_the_old_one_serving() -> None:
+    here = roll_out(world(finished_job()))
+    here.others[Reference("FineTuneJob", "triage")] = finished_job(artifact="e")
+    here.settle()
+    proof(here, ProofState.INERT, "training changed nothing")
+    assert here.says("Available").startswith("True")
+    assert here.status["phase"] == "Updating" or here.status["phase"] == "Failed"
+    # The pods of another artifact say nothing about the next one.
+    here.others[Reference("FineTuneJob", "triage")] = finished_job(artifact="f")
+    here.settle()
+    assert states(here) == {"triage": "Loading"}
+    here.proofs = {}
+    roll_out(here)
+    assert states(here) == {"triage": "Serving"}
+    assert here.condition("Stalled") is None
+
+
+def test_an_engine_that_still_loads_is_no_failed_proof() -> None:
+    here = world(finished_job())
+    proof(here, ProofState.LOADING, "waiting for the engine")
+    assert states(here) == {"triage": "Loading"}
+    assert here.says("Ready").startswith("False Proving")

@@ -66,7 +66,10 @@ class Row:
             return ()
         best = logprobs.topk(min(self.request.top_logprobs, logprobs.numel()))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return tuple(Alternative(token, self._model.piece(token), logprob) for token, logprob in pairs)
+        return tuple(
+            Alternative(token, self._model.piece(token), logprob, token in self._model.special_tokens)
+            for token, logprob in pairs
+        )
 
 
 def decode(model: LanguageModel, rows: Sequence[Row]) -> Iterator[list[tuple[Row, Token]]]:

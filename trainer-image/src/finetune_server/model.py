@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_server.adapters import add_adapter
-from finetune_store.store import Store
+from finetune_store.opening import open_store
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def _end_of_turn(tokenizer: Any) -> int | None:  # noqa: ANN401
 
 def served_models(plan: ServingPlan, store: Path, adapters: Path) -> list[Served]:
     """Every model of a plan, the base first."""
-    base = Store(store, plan.claim).path(plan.base)
+    base = open_store(plan, store).path(plan.base)
     return [
         Served(plan.name, BASE, str(base)),
         *(

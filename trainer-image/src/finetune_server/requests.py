@@ -40,6 +40,7 @@ class Alternative(NamedTuple):
     id: int
     piece: str
     logprob: float
+    special: bool
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from finetune_server.engine import Ticket
 from finetune_server.errors import ApiError
 from finetune_server.gate import Gate
-from finetune_server.requests import FinishReason, GenerationRequest, Token
+from finetune_server.requests import Alternative, FinishReason, GenerationRequest, Token
 from finetune_server.sampling import Sampling
 from finetune_server.service import Service
 
@@ -35,7 +35,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "watermark": (False,),
     "decoder_input_details": (False,),
     "truncate": (),
-    "top_n_tokens": (0,),
     "grammar": (),
 }
 """TGI's parameters that this engine has only one value of; None always passes."""
@@ -56,6 +55,8 @@ class Parameters(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     return_full_text: bool | None = None
     details: bool = False
+    top_n_tokens: Annotated[int, Field(ge=0, le=5)] | None = None
+    """Alternatives per token in `details`; 5 is TGI's default maximum."""
 
     def sampling(self) -> Sampling:
         """TGI samples when asked to, or when a sampling setting is given (its `ValidParameters`)."""
@@ -167,6 +168,7 @@ async def _generation(service: Service, body: GenerateRequest) -> GenerationRequ
         prompt=prompt,
         max_tokens=service.answer_length(prompt, parameters.max_new_tokens, "parameters.max_new_tokens"),
         sampling=parameters.sampling(),
+        top_logprobs=(parameters.top_n_tokens or 0) if parameters.details else 0,
         stop=tuple(parameters.stop),
         keeps_stop=True,
     )
@@ -176,7 +178,9 @@ def _answer(body: GenerateRequest, generation: GenerationRequest, tokens: Sequen
     text = _full_text(body, "".join(token.text for token in tokens))
     if not body.parameters.details:
         return {"generated_text": text}
-    listed = {"prefill": [], "tokens": [_token(token) for token in tokens]}
+    listed: dict[str, Any] = {"prefill": [], "tokens": [_token(token) for token in tokens]}
+    if body.parameters.top_n_tokens:
+        listed["top_tokens"] = [[_token(one) for one in token.top] for token in tokens]
     return {"generated_text": text, "details": _ending(generation, tokens[-1], len(tokens)) | listed}
 
 
@@ -210,5 +214,5 @@ def _ending(generation: GenerationRequest, last: Token, count: int) -> dict[str,
     return {"finish_reason": reason, "generated_tokens": count, "seed": seed}
 
 
-def _token(token: Token) -> dict[str, Any]:
+def _token(token: Token | Alternative) -> dict[str, Any]:
     return {"id": token.id, "text": token.piece, "logprob": token.logprob, "special": token.special}

@@ -21,6 +21,8 @@ class FieldClass(StrEnum):
     """Resolved to a digest that is part of the run key; an edit looks all inputs up again."""
     EVALUATE = "Evaluate"
     """Measured after training; never part of the run key."""
+    GATE = "Gate"
+    """Decided from what was measured; never part of the run key."""
     OPERATIONAL = "Operational"
     """Where and how the run is carried out; never part of the run key."""
 

@@ -27,7 +27,16 @@ from finetune_operator.api.base import (
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.api.evaluating import (
+    EVALUATION_CONFIG,
+    METRIC_RULES,
+    BenchmarkSetting,
+    JsonSchemaSetting,
+    JudgeSetting,
+    RegexSetting,
+)
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
+from finetune_operator.api.gate import GATE_RULES, Gate
 from finetune_operator.api.methods import (
     METHOD_RULES,
     DistillationSettings,
@@ -40,6 +49,7 @@ from finetune_operator.api.methods import (
 )
 from finetune_operator.api.podtemplate import PodTemplate
 from finetune_operator.api.queueing import JobScheduling
+from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
 
 
 class DatasetReference(ApiModel):
@@ -215,9 +225,12 @@ class EvaluationSpec(ApiModel):
     metrics: Annotated[list[Metric], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = [
         Metric.EVAL_LOSS
     ]
-    """EvalLoss, or ExactMatch of greedy answers."""
+    """What is measured. Of losses: EvalLoss, Perplexity; of greedy answers: ExactMatch, TokenF1, RougeL, RegexMatch,
+    JSONSchemaValid, JudgeWinRate; of labels: Accuracy, MacroF1, CohenKappa; of pairs: PreferenceAccuracy; of rewards:
+    MeanReward; and Benchmark, of lm-eval-harness tasks."""
     baselines: Annotated[list[Baseline], Field(max_length=4, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
-    """What the tuned model is compared with: the base model as it is, or with examples in its prompt."""
+    """What the tuned model is compared with: the base model as it is (ZeroShot) or with examples in its prompt
+    (FewShot), and the job's artifact before this one (Previous), if there is one."""
     split: Literal["validation", "test"] = "test"
     """Which held-out rows are used."""
     max_rows: Annotated[int, Field(ge=1, le=10_000)] = 200
@@ -226,6 +239,16 @@ class EvaluationSpec(ApiModel):
     """Examples in the prompt of the FewShot baseline."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
     """Length limit of an answer."""
+    regex: RegexSetting | None = None
+    """What RegexMatch looks for."""
+    json_schema: JsonSchemaSetting | None = None
+    """What JSONSchemaValid checks against."""
+    judge: JudgeSetting | None = None
+    """Who decides JudgeWinRate."""
+    benchmark: BenchmarkSetting | None = None
+    """The tasks of Benchmark."""
+
+    model_config = EVALUATION_CONFIG
 
 
 class OnOutOfMemory(StrEnum):
@@ -272,7 +295,7 @@ class Reuse(StrEnum):
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES))
+    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES, *METRIC_RULES, *GATE_RULES, STORAGE_RULE))
 
     base_model: Annotated[BaseModelSource, FieldClass.INPUT]
     """Where the base model comes from: exactly one."""
@@ -308,6 +331,11 @@ class FineTuneJobSpec(ApiModel):
     """What is measured on validation rows while training goes on, and what follows from it."""
     evaluation: Annotated[EvaluationSpec, FieldClass.EVALUATE] = EvaluationSpec()
     """What is measured on held-out rows after training."""
+    gate: Annotated[Gate | None, FieldClass.GATE] = None
+    """What must have been measured before the artifact replaces the last one, and is served; unset: nothing.
+
+    An edit decides anew from what was measured; nothing is trained for it.
+    """
     retries: Annotated[RetriesSpec, FieldClass.OPERATIONAL] = RetriesSpec()
     """How often failures that may pass are tried again, each time from the newest checkpoint."""
     limits: Annotated[LimitsSpec, FieldClass.OPERATIONAL] = LimitsSpec()
@@ -318,6 +346,8 @@ class FineTuneJobSpec(ApiModel):
     """Where the training pod may run, and the queue that it waits in."""
     pod_template: Annotated[PodTemplate, FieldClass.OPERATIONAL] = PodTemplate()
     """What the job's pods get beside what the operator gives them."""
+    storage: Annotated[StorageSpec | None, FieldClass.OPERATIONAL] = None
+    """Where the base model, checkpoints and the result are kept; unset: where the operator's settings say."""
     suspend: Annotated[bool, FieldClass.OPERATIONAL] = False
     """True stops training with a checkpoint and frees the GPU; false goes on from there."""
     rerun: Annotated[Token | None, FieldClass.INPUT] = None
@@ -381,6 +411,7 @@ META = ResourceMeta(
         PrinterColumn("Dataset", ".spec.dataset.name", wide=True),
         PrinterColumn("Queue", ".spec.scheduling.queueName", wide=True),
         PrinterColumn("Position", ".status.queue.position", "integer", wide=True),
+        PrinterColumn("Gate", ".status.gate.verdict", wide=True),
         PrinterColumn("Artifact", ".status.artifact.digest", wide=True),
         COMMON_MESSAGE,
         COMMON_AGE,

@@ -6,7 +6,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints
 
 from finetune_contract.results import ArtifactType
+from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Token, Uri, Word
+from finetune_operator.api.gate import GateStatus, Verdict
 from finetune_operator.api.queueing import QueueStatus
 
 
@@ -38,6 +40,27 @@ class ResolvedInputs(ApiModel):
     """Artifacts of other jobs that decide the weights, too: an adapter to go on from, reward models, a teacher."""
 
 
+class ArtifactStatus(ApiModel):
+    """What training made."""
+
+    digest: Digest
+    """Digest of its files."""
+    uri: Uri
+    """Where it is stored."""
+    type: ArtifactType
+    """Adapter, Model, or RewardModel, which scores answers and is served by nobody."""
+    bytes: Annotated[int, Field(ge=0)]
+    """Size of its files."""
+    base: BaseStatus
+    """What it was trained from."""
+    adapter: AdapterFactsStatus | None = None
+    """What engines must know of an adapter."""
+    run: Word
+    """The run that made it."""
+    verdict: Verdict | None = None
+    """What the gate decided about it last: Passed, Failed or Undecided; unset: there was no gate."""
+
+
 class Run(ApiModel):
     """The run that the spec asks for."""
 
@@ -57,6 +80,8 @@ class Run(ApiModel):
     """The attempt that was started last."""
     inputs: ResolvedInputs
     """What the names in the spec stood for."""
+    previous: ArtifactStatus | None = None
+    """What the run before it made that passed its gate: the baseline Previous."""
 
 
 class RunRecord(ApiModel):
@@ -68,6 +93,10 @@ class RunRecord(ApiModel):
     """How it ended; Cancelled when an edit asked for another run before its end."""
     artifact_digest: Digest | None = None
     """What it made."""
+    artifact: ArtifactStatus | None = None
+    """What it made, whether its gate passed or not; unset in what an older release wrote."""
+    gpu_seconds: Annotated[int, Field(ge=0)] | None = None
+    """Seconds of accelerators that its attempts used in all."""
 
 
 class FigureStatus(ApiModel):
@@ -158,6 +187,14 @@ class ScoreStatus(ApiModel):
     """Upper end of the 95 % interval."""
     rows: Annotated[int, Field(ge=0)] = 0
     """Rows that it was measured on."""
+    difference: float | None = None
+    """Of a baseline: the tuned model's value less this one's, on the same rows."""
+    difference_low: float | None = None
+    """Lower end of the difference's 95 % interval."""
+    difference_high: float | None = None
+    """Upper end of the difference's 95 % interval."""
+    p_value: float | None = None
+    """Of a baseline: how probable so large a difference would be, were the two equally good."""
 
 
 class TimingStatus(ApiModel):
@@ -169,21 +206,40 @@ class TimingStatus(ApiModel):
     """Wall-clock seconds that it took."""
 
 
-class ArtifactStatus(ApiModel):
-    """What training made."""
+class CostStatus(ApiModel):
+    """What the present run's attempts that ended have cost."""
 
-    digest: Digest
-    """Digest of its files."""
-    uri: Uri
-    """Where it is stored."""
-    type: ArtifactType
-    """Adapter, Model, or RewardModel, which scores answers and is served by nobody."""
-    bytes: Annotated[int, Field(ge=0)]
-    """Size of its files."""
-    base: BaseStatus
-    """What it was trained from."""
-    run: Word
-    """The run that made it."""
+    gpu_hours: float
+    """Hours of accelerators, over all attempts."""
+    lost_gpu_hours: float
+    """Those of them whose work was not saved: steps after the last checkpoint, and starts that came to nothing."""
+    amount: float | None = None
+    """What the hours cost by the platform's price list when they were used; unset: it has no price for them."""
+    currency: Annotated[str, StringConstraints(max_length=16)] | None = None
+    """Of the amount."""
+
+
+class SpeedStatus(ApiModel):
+    """How fast the tuned model answered held-out prompts in its evaluation, and what that comes to."""
+
+    device: Word
+    """`cpu`, or the GPU's name."""
+    batch_size: Annotated[int, Field(ge=0)]
+    """Prompts that were answered at once."""
+    prompt_tokens_per_second: float
+    """Tokens read per second."""
+    generated_tokens_per_second: float
+    """Tokens written per second."""
+    latency_p50: float
+    """Seconds to a whole answer, one prompt at a time: half of them were faster."""
+    latency_p95: float
+    """Seconds to a whole answer: all but one in twenty were faster."""
+    cost_per_million_tokens: float | None = None
+    """What a million generated tokens cost at this speed, by the price of the job's accelerators."""
+    break_even_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Generated tokens after which training has paid off against the platform's API price; unset: never, or unknown."""
+    currency: Annotated[str, StringConstraints(max_length=16)] | None = None
+    """Of the cost."""
 
 
 class FineTuneJobStatus(ResourceStatus):
@@ -213,13 +269,20 @@ class FineTuneJobStatus(ResourceStatus):
     """How long the pods of the run's attempts ran in all."""
     gpu_seconds_total: Annotated[int, Field(ge=0)] = 0
     """Seconds of accelerators that the run's attempts used in all."""
+    cost: CostStatus | None = None
+    """What that has cost, where accelerators were used."""
     evaluation: Annotated[list[ScoreStatus], Field(max_length=40)] = []
     """What was measured on held-out rows."""
     evaluation_key: Word | None = None
     """Names the spec.evaluation that it was measured for."""
     evaluation_failure: JobFailure | None = None
     """Why it could not be measured anew."""
+    speed: SpeedStatus | None = None
+    """How fast the tuned model answered when it was measured."""
     timings: Annotated[list[TimingStatus], Field(max_length=8)] = []
     """Where the time of the last attempt went."""
+    gate: GateStatus | None = None
+    """What the gate decided, rule by rule."""
     artifact: ArtifactStatus | None = None
-    """The newest finished artifact; stays while a new run goes on."""
+    """The newest artifact that has passed the gate, or was made without one; stays while a new run goes on, and if what
+    that makes does not pass."""

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from finetune_contract.serving import EngineType
+from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import (
     COMMON_AGE,
     COMMON_MESSAGE,
@@ -13,6 +15,7 @@ from finetune_operator.api.base import (
     ApiModel,
     BaseStatus,
     Digest,
+    Duration,
     JobFailure,
     Metadata,
     NameReference,
@@ -23,28 +26,44 @@ from finetune_operator.api.base import (
     Scheduling,
     Uri,
     Word,
+    exactly_one_of,
     rule,
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.api.gate import Verdict
 from finetune_operator.api.podtemplate import PodTemplate
-
-
-class EngineType(StrEnum):
-    """What serves."""
-
-    TRANSFORMERS = "Transformers"
+from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
 
 
 class Engine(ApiModel):
     """What serves."""
 
     type: EngineType = EngineType.TRANSFORMERS
-    """Transformers: our own server on transformers and peft, for CPUs and small GPUs."""
+    """VLLM: for GPUs. TGI (frozen upstream since 2025): for fleets that have it. Transformers: our own server on
+    transformers and peft, for CPUs, tests and small GPUs."""
+    image: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
+    """The engine's image; unset: the platform's."""
+    args: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\n\x00]+$")]],
+        Field(max_length=64),
+    ] = []
+    """Further arguments of vLLM or TGI, after the operator's own, such as `--gpu-memory-utilization=0.8`."""
     max_batch_size: Annotated[int, Field(ge=1, le=256)] = 16
     """Requests that are answered together."""
     max_queue: Annotated[int, Field(ge=1, le=10_000)] = 128
-    """Requests that may wait; more are refused with 429."""
+    """Requests that may wait; more are refused with 429 (vLLM: 503)."""
+    max_total_tokens: Annotated[int, Field(ge=2, le=10_000_000)] | None = None
+    """Tokens of a prompt and its answer together; unset: what the model can take."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.args) || size(self.args) == 0 || (has(self.type) && self.type != 'Transformers')",
+                "engine.args: the Transformers engine takes no arguments; use engine's fields, or another type",
+            )
+        )
+    )
 
 
 class ServedAdapterSpec(ApiModel):
@@ -52,14 +71,21 @@ class ServedAdapterSpec(ApiModel):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$")]
     """The model name that clients ask for."""
-    fine_tune_job: NameReference
-    """The job whose newest artifact is served."""
+    fine_tune_job: NameReference | None = None
+    """The job whose artifact is served: the newest that has passed the job's gate, or was made without one."""
+    digest: Digest | None = None
+    """Serves this artifact of the job and follows no newer one; of uri, what must be found there."""
+    uri: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^(pvc|s3)://[^/]+/.+$")] | None = None
+    """An adapter in this object's store, with its digest; no gate is known of it, so it needs spec.ignoreGate, and
+    spec.baseModel says what it was trained from."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            exactly_one_of("fineTuneJob", "uri"),
+            rule("!has(self.uri) || has(self.digest)", "uri: set digest, too; what is served is verified by it"),
             rule(
                 "!(self.name in ['tgi', 'dummy'])", "name: tgi and dummy are aliases of the base model; choose another"
-            )
+            ),
         )
     )
 
@@ -78,21 +104,37 @@ class ModelDeploymentSpec(ApiModel):
         ),
     ] = []
     """Adapters that are served beside the base."""
+    ignore_gate: bool = False
+    """True serves artifacts whose gate failed or is not decided, and of a job always the last one made; status, an
+    event and a metric say so."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """How many serving pods."""
     resources: Resources = Resources()
     """What a serving pod's engine asks for."""
     scheduling: Scheduling = Scheduling()
     """Where serving pods may run."""
+    startup_timeout: Duration = "30m"
+    """How long a pod may take to load the model before it is started again."""
     pod_template: PodTemplate = PodTemplate()
     """What the pods get beside what the operator gives them."""
+    storage: StorageSpec | None = None
+    """Where the adapters are and a base model is kept; unset: where the operator's settings say."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            STORAGE_RULE,
             rule(
                 "has(self.baseModel) || (has(self.adapters) && size(self.adapters) > 0)",
                 "set baseModel or at least one of adapters: there is nothing to serve",
-            )
+            ),
+            rule(
+                "!has(self.adapters) || self.adapters.all(a, !has(a.uri)) || (has(self.ignoreGate) && self.ignoreGate)",
+                "adapters[].uri: no gate is known of what has no FineTuneJob; set ignoreGate: true to serve it",
+            ),
+            rule(
+                "!has(self.adapters) || self.adapters.all(a, !has(a.uri)) || has(self.baseModel)",
+                "adapters[].uri: set baseModel, what the adapter was trained from",
+            ),
         )
     )
 
@@ -101,11 +143,16 @@ class AdapterState(StrEnum):
     """How far an adapter is."""
 
     PENDING = "Pending"
-    """Its job has no artifact yet."""
+    """Its job has no artifact yet, or none that may be served."""
     LOADING = "Loading"
     """A pod with it is not ready yet."""
     SERVING = "Serving"
     """Every pod that is wanted has proven it."""
+    INERT = "Inert"
+    """A pod that loaded it answers like the base; what was served before still is."""
+    INVALID = "Invalid"
+    """The engine cannot serve it, or a pod that loaded it answers like neither tuned model nor base, or its files are
+    not what was published; what was served before still is."""
 
 
 class AdapterStatus(ApiModel):
@@ -115,16 +162,22 @@ class AdapterStatus(ApiModel):
     """The model name that clients ask for."""
     state: AdapterState
     """How far it is."""
-    fine_tune_job: Word
-    """The job it comes from."""
+    fine_tune_job: Word | None = None
+    """The job it comes from; unset where it is named by uri."""
     digest: Digest | None = None
     """The artifact that is wanted."""
     uri: Uri | None = None
     """Where the artifact is stored."""
     base: BaseStatus | None = None
     """What the artifact was trained from."""
+    adapter: AdapterFactsStatus | None = None
+    """What the engine must know of it."""
+    verdict: Verdict | None = None
+    """What the job's gate said when it was taken; a later verdict takes nothing away. Unset: there was no gate."""
+    gate_ignored: bool = False
+    """Whether it is served only because spec.ignoreGate says so."""
     message: Annotated[str, StringConstraints(max_length=1024)] = ""
-    """Why it is not serving."""
+    """Why it, or what is wanted instead of it, is not serving."""
 
 
 class ServedBase(ApiModel):
@@ -136,6 +189,8 @@ class ServedBase(ApiModel):
     """Where it is stored."""
     stage: Word | None = None
     """Names the baseModel that was staged; unset where it comes from the adapters."""
+    gate_ignored: bool = False
+    """Whether it is served only because spec.ignoreGate says so."""
 
 
 class ModelDeploymentStatus(ResourceStatus):

@@ -103,6 +103,12 @@ def claim_volume(name: str, claim: str, *, read_only: bool = False) -> Manifest:
     return {"name": name, "persistentVolumeClaim": {"claimName": claim, **({"readOnly": True} if read_only else {})}}
 
 
+def shared_memory(size: int | str) -> Manifest:
+    """What /dev/shm is made of: the runtime's own has 64 MiB, too little for processes that share tensors."""
+    return {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}}
+
+
+SHARED_MEMORY: Manifest = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - the mount point
 PLAN_MOUNT: Manifest = {"name": "plan", "mountPath": str(PLAN_DIRECTORY), "readOnly": True}
 STORE: Manifest = {"name": "store", "mountPath": str(STORE_MOUNT)}
 STORE_READ_ONLY: Manifest = {**STORE, "readOnly": True}

@@ -2,15 +2,19 @@
 
 import hashlib
 
+from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.base import StoredReference
 from finetune_contract.paths import POD_PORT, PROBER_PORT
 from finetune_contract.serving import ServedAdapter, ServingPlan
-from finetune_operator.api.base import GROUP, Resources
+from finetune_operator.api.base import GROUP, Resources, seconds_of
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import jobs, pods, storage
-from finetune_operator.manifests.engines import transformers
+from finetune_operator.manifests.accelerators import accelerators
+from finetune_operator.manifests.engines import ENGINES
+from finetune_operator.manifests.engines.base import Served
 from finetune_operator.manifests.naming import (
     ANNOTATION_GENERATION,
+    LABEL_STORE,
     MANAGER,
     Manifest,
     child_name,
@@ -32,6 +36,10 @@ GRACE_SECONDS = 150
 """Longer than the engine's request time-out, so that a pod that goes finishes what it accepted."""
 
 
+_SLACK_SECONDS = 600
+"""For pulling the image and verifying the base before the engine starts."""
+
+
 def plan(
     deployment: ModelDeployment, base: StoredReference, adapters: tuple[ServedAdapter, ...], settings: Settings
 ) -> ServingPlan:
@@ -39,11 +47,13 @@ def plan(
     return ServingPlan(
         name=deployment.metadata.name,
         namespace=deployment.metadata.namespace,
+        engine=deployment.spec.engine.type,
         base=base,
         adapters=adapters,
         max_batch_size=deployment.spec.engine.max_batch_size,
         max_queue=deployment.spec.engine.max_queue,
-        claim=settings.claim_name,
+        max_total_tokens=deployment.spec.engine.max_total_tokens,
+        **dict(storage.plan_of(settings)),
     )
 
 
@@ -65,22 +75,39 @@ def plan_config_map(deployment: ModelDeployment, document: ServingPlan) -> Manif
     return jobs.plan_config_map(child_name(metadata.name, "serve", digest[:8]), document, selector(deployment), owner)
 
 
-def build(deployment: ModelDeployment, config_map: str, settings: Settings) -> tuple[Manifest, Manifest]:
-    """The Deployment and the Service, kept as they are here by server-side apply."""
-    return _deployment(deployment, config_map, settings), _service(deployment)
+def build(
+    deployment: ModelDeployment,
+    config_map: str,
+    document: ServingPlan,
+    facts: dict[str, AdapterFacts],
+    settings: Settings,
+) -> tuple[Manifest, Manifest]:
+    """The Deployment and the Service, kept as they are here by server-side apply.
+
+    Args:
+        deployment: Whose they are.
+        config_map: Name of the plan's ConfigMap.
+        document: The plan.
+        facts: What is known of the plan's adapters, by name.
+        settings: The operator's.
+    """
+    served = Served(document, facts, accelerators(deployment.spec.resources))
+    return _deployment(deployment, config_map, served, settings), _service(deployment)
 
 
-def _deployment(deployment: ModelDeployment, config_map: str, settings: Settings) -> Manifest:
+def _deployment(deployment: ModelDeployment, config_map: str, served: Served, settings: Settings) -> Manifest:
+    engine = ENGINES[deployment.spec.engine.type].container(
+        deployment, served, settings, (pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY)
+    )
     volumes = [
         pods.plan_volume(config_map),
-        pods.claim_volume("store", settings.claim_name, read_only=True),
+        storage.volume(settings, read_only=True),
         {"name": "adapters", "emptyDir": {}},
     ]
+    if pods.SHARED_MEMORY in engine["volumeMounts"]:
+        volumes.append(pods.shared_memory(deployment.spec.pod_template.shared_memory))
     pod = pods.pod_spec(
-        [
-            transformers.container(deployment, settings, (pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY)),
-            _prober(settings),
-        ],
+        [engine, _prober(settings)],
         volumes,
         deployment.spec.scheduling,
         **storage.kept_together(settings),
@@ -88,16 +115,19 @@ def _deployment(deployment: ModelDeployment, config_map: str, settings: Settings
         terminationGracePeriodSeconds=GRACE_SECONDS,
     )
     marks = selector(deployment)
+    store = {LABEL_STORE: settings.store_label} if settings.store_label else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": _metadata(deployment, **{LABEL_PLAN: config_map[-8:]}),
         "spec": {
             "replicas": deployment.spec.replicas,
+            # Else a pod that takes its time to load counts as one that cannot start.
+            "progressDeadlineSeconds": seconds_of(deployment.spec.startup_timeout) + _SLACK_SECONDS,
             "selector": {"matchLabels": marks},
             # A new pod proves itself before an old one goes.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": pod_template(pod, marks, deployment.spec.pod_template),
+            "template": pod_template(pod, {**marks, **store}, deployment.spec.pod_template),
         },
     }
 
@@ -114,7 +144,9 @@ def _deliver(settings: Settings) -> Manifest:
         ["python", "-m", "finetune_store", "deliver"],
         pull_policy=settings.image_pull_policy,
         resources=PROBER_RESOURCES,
-        mounts=(pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS),
+        # From S3, it is the one that copies.
+        mounts=(pods.PLAN_MOUNT, pods.STORE if settings.s3_uri else pods.STORE_READ_ONLY, _ADAPTERS),
+        **storage.access(settings),
     )
 
 

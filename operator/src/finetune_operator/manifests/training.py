@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_contract.base import StoredReference
-from finetune_contract.evaluating import EvaluationPlan
+from finetune_contract.evaluating import Baseline, EvaluationPlan
 from finetune_contract.paths import POD_PORT
+from finetune_contract.results import ArtifactType
 from finetune_contract.training import (
     AdapterVariant,
     CheckpointPlan,
@@ -18,13 +19,25 @@ from finetune_contract.training import (
     TrainingPlan,
     ValidationPlan,
 )
-from finetune_operator.api.finetunejob import Adapter, AdapterType, FineTuneJob, ValidationSpec, default_learning_rate
-from finetune_operator.api.finetunejobstatus import (
-    Run,
+from finetune_operator.api.finetunejob import (
+    Adapter,
+    AdapterType,
+    EvaluationSpec,
+    FineTuneJob,
+    ValidationSpec,
+    default_learning_rate,
 )
-from finetune_operator.manifests import jobs, methods, multinode, pods, queues, storage
+from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
+from finetune_operator.manifests import jobs, measuring, methods, multinode, pods, prices, queues, storage
 from finetune_operator.manifests.accelerators import accelerators
-from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, MAX_NAME, Manifest, child_name, labels
+from finetune_operator.manifests.naming import (
+    ANNOTATION_ACCELERATORS,
+    ANNOTATION_PRICE,
+    MAX_NAME,
+    Manifest,
+    child_name,
+    labels,
+)
 from finetune_operator.settings import Settings
 
 ROLE = "train"
@@ -69,23 +82,23 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
             keep=spec.checkpoints.keep,
         ),
         validation=_validation(spec.validation),
-        evaluation=EvaluationPlan(
-            metrics=tuple(spec.evaluation.metrics),
-            baselines=tuple(spec.evaluation.baselines),
-            split=spec.evaluation.split,
-            max_rows=spec.evaluation.max_rows,
-            few_shot_examples=spec.evaluation.few_shot_examples,
-            max_new_tokens=spec.evaluation.max_new_tokens,
-        ),
-        evaluation_key=evaluation_key(job),
+        evaluation=_evaluation(spec.evaluation, previous_of(job, run)),
+        evaluation_key=evaluation_key(job, run),
         truncated_share=spec.limits.truncated_share,
-        claim=settings.claim_name,
+        **dict(storage.plan_of(settings)),
     )
 
 
-def evaluation_key(job: FineTuneJob) -> str:
+def previous_of(job: FineTuneJob, run: Run) -> ArtifactStatus | None:
+    """What the baseline Previous is measured with; None where the job does not ask for it, or has none."""
+    return run.previous if Baseline.PREVIOUS in job.spec.evaluation.baselines else None
+
+
+def evaluation_key(job: FineTuneJob, run: Run) -> str:
     """Names what is to be measured; defaults are left out, as in the run's key."""
     wanted = job.spec.evaluation.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if previous := previous_of(job, run):
+        wanted["previous"] = previous.digest
     return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -100,7 +113,7 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Te
     metadata, nodes = job.metadata, job.spec.parallelism.nodes
     name = job_name(job, run.key, number)
     owner = jobs.owner_of("FineTuneJob", metadata)
-    marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number))
+    marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number), **storage.mark(settings))
     pod = training_pod(
         job,
         name,
@@ -113,6 +126,9 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Te
         pod["activeDeadlineSeconds"] = max(1, round(terms.seconds)) + DEADLINE_SLACK
     wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
     wanted["metadata"]["annotations"][ANNOTATION_ACCELERATORS] = str(accelerators(job.spec.resources))
+    price = prices.price_of(job.spec.resources, job.spec.scheduling, settings)
+    if price:
+        wanted["metadata"]["annotations"][ANNOTATION_PRICE] = str(round(price, 6))
     config_map = jobs.plan_config_map(name, plan(job, run, number, settings, terms), marks, owner)
     if nodes == 1:
         return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
@@ -135,15 +151,17 @@ def training_pod(
         pull_policy=settings.image_pull_policy,
         resources=job.spec.resources,
         env=pods.OFFLINE,
-        mounts=(pods.PLAN_MOUNT, pods.STORE, {"name": "shm", "mountPath": "/dev/shm"}),  # noqa: S108 - the mount point
+        mounts=(pods.PLAN_MOUNT, pods.STORE, pods.SHARED_MEMORY),
+        **storage.access(settings),
         **more,
     )
     volumes = [
         pods.plan_volume(plan_name),
-        pods.claim_volume("store", settings.claim_name),
+        storage.volume(settings),
         # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.spec.pod_template.shared_memory}},
+        pods.shared_memory(job.spec.pod_template.shared_memory),
     ]
+    measuring.equip(container, volumes, job.spec.evaluation)
     return pods.pod_spec(
         [container],
         volumes,
@@ -163,6 +181,23 @@ def _adapter(adapter: Adapter) -> LoraPlan | None:
         alpha=adapter.alpha,
         dropout=adapter.dropout,
         target_modules="all-linear" if modules == ["all-linear"] else tuple(modules),
+    )
+
+
+def _evaluation(spec: EvaluationSpec, previous: ArtifactStatus | None) -> EvaluationPlan:
+    is_adapter = previous is not None and previous.type is ArtifactType.ADAPTER
+    return EvaluationPlan(
+        metrics=tuple(spec.metrics),
+        baselines=tuple(each for each in spec.baselines if previous or each is not Baseline.PREVIOUS),
+        split=spec.split,
+        max_rows=spec.max_rows,
+        few_shot_examples=spec.few_shot_examples,
+        max_new_tokens=spec.max_new_tokens,
+        previous=StoredReference(digest=previous.digest, uri=previous.uri) if previous else None,
+        previous_base=(
+            StoredReference(digest=previous.base.digest, uri=previous.base.uri) if previous and is_adapter else None
+        ),
+        **measuring.settings(spec),
     )
 
 

@@ -5,14 +5,21 @@ from datetime import datetime, timedelta
 from finetune_contract.failure import Failure, FailureReason
 from finetune_operator.api.base import seconds_of
 from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.api.finetunejobstatus import (
-    Attempt,
-    Run,
-)
+from finetune_operator.api.finetunejobstatus import Attempt, Run
 from finetune_operator.manifests import training
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
-from finetune_operator.reconcile import evaluations, limits, multinode, pauses, queueing, record, telling, vanished
+from finetune_operator.reconcile import (
+    evaluations,
+    gates,
+    limits,
+    multinode,
+    pauses,
+    queueing,
+    record,
+    telling,
+    vanished,
+)
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
 from finetune_operator.reconcile.endings import (
     Numbered,
@@ -37,6 +44,7 @@ def advance(draft: Draft, job: FineTuneJob, run: Run, observed: Observed, now: d
     all_attempts = numbered(observed.of("Job"), training.ROLE, run.key)
     latched = draft.latched()
     current: Numbered | None = None
+    unseen: Numbered | None = None
     for attempt in all_attempts:
         # What a run did before it succeeded decides nothing, should the status have to be made anew.
         if attempt.number <= latched or draft.has_succeeded(run):
@@ -46,14 +54,17 @@ def advance(draft: Draft, job: FineTuneJob, run: Run, observed: Observed, now: d
         if ending is None:
             current = attempt
             continue
+        if vanished.is_unseen(ending):
+            unseen = attempt
+            continue
         record.latch(draft, job, run, attempt, ending, now)
         latched = attempt.number
     if draft.has_succeeded(run):
         _succeeded(draft, run, now)
     elif current:
         _watch_over(draft, job, current, observed, now)
-    elif vanished.is_lost(draft, latched):
-        _settle(draft, job, now)
+    elif unseen or vanished.is_lost(draft, latched):
+        _settle(draft, job, unseen, now)
     elif job.spec.suspend:
         pause(draft)
     elif draft.record_of(draft.run) is None or draft.run.generation != job.metadata.generation:
@@ -85,32 +96,25 @@ def _clean_up(draft: Draft, job: FineTuneJob, all_attempts: list[Numbered], now:
             draft.wake(seconds_until([finished + keep], now))
 
 
-def _settle(draft: Draft, job: FineTuneJob, now: datetime) -> None:
-    """An attempt is gone and nobody saw its end: the store tells whether the run has succeeded."""
+def _settle(draft: Draft, job: FineTuneJob, unseen: Numbered | None, now: datetime) -> None:
+    """Nobody saw the end of an attempt, whose Job may be there still: the store tells whether the run has succeeded."""
     queueing.leave(draft)
+    assert draft.run is not None
+    if unseen and draft.run.attempt < unseen.number:
+        draft.run = draft.run.model_copy(update={"attempt": unseen.number})
+    run = draft.run
     found = vanished.look_up(draft, now)
     if found is None:
         return
-    run = draft.run
-    assert run is not None
-    failure = Failure(reason=FailureReason.UNKNOWN, message="its Job is gone and nobody saw how it ended")
-    draft.note(
-        Attempt(
-            number=run.attempt,
-            run=run.key[:12],
-            reason="Succeeded" if found.outcome else failure.reason.value,
-            message="" if found.outcome else failure.message,
-            finished_at=now.replace(microsecond=0),
-            step=draft.progress.step if draft.progress else 0,
-            checkpoint_step=draft.progress.checkpoint_step if draft.progress else None,
-        ),
-        limits.Usage(0, 0),
-    )
     if found.outcome:
+        vanished.note(draft, unseen, None, now)
         record.adopt(draft, run, found.outcome)
         _succeeded(draft, run, now)
         return
-    record.count(draft, failure, advanced=False)
+    failure = vanished.failure_of(unseen)
+    advanced = vanished.has_advanced(draft)
+    vanished.note(draft, unseen, failure, now)
+    record.count(draft, failure, advanced=advanced)
     draft.events.append(Event("Warning", failure.reason.value, f"attempt {run.attempt}: {failure.message}"))
     verdict = record.verdict(draft, job, failure)
     if verdict:
@@ -172,19 +176,22 @@ def pause(draft: Draft, message: str = "set spec.suspend to false to go on from 
 
 
 def _succeeded(draft: Draft, run: Run, now: datetime) -> None:
-    """The run has its artifact; what is left is to measure it as the spec says now."""
-    assert draft.artifact is not None
-    message = f"{draft.artifact.type.value} {draft.artifact.digest}"
+    """The run has its artifact; what is left is to measure it as the spec says now, and to have the gate decide."""
+    artifact = draft.made_by(run)
+    assert artifact is not None
+    message = f"{artifact.type.value} {artifact.digest}"
     draft.conditions.remove("Failed", SUSPENDED)
     draft.conditions.set("Running", False, "Succeeded")
     draft.conditions.set("Complete", True, "Succeeded", message)
+    gates.await_measurements(draft, run)
     if not evaluations.bring_up_to_date(draft, draft.job, run, now):
         return
     if draft.evaluation:
         draft.conditions.set(EVALUATED, True, "Measured", _scores(draft))
     else:
         draft.conditions.remove(EVALUATED)
-    draft.conditions.ready("Succeeded", message)
+    if gates.decide(draft, run):
+        draft.conditions.ready("Succeeded", message)
 
 
 def _scores(draft: Draft) -> str:

@@ -4,22 +4,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Self
 
+from finetune_contract.failure import FailureReason
 from finetune_operator.api.base import JobFailure
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import (
     ArtifactStatus,
     Attempt,
+    CostStatus,
     FineTuneJobStatus,
     ProgressStatus,
     Run,
     RunRecord,
     ScoreStatus,
+    SpeedStatus,
     TimingStatus,
 )
+from finetune_operator.api.gate import GATE_PASSED, GateStatus
 from finetune_operator.api.queueing import QueueStatus
 from finetune_operator.manifests import evaluating, resolving, staging, training
 from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
-from finetune_operator.reconcile import multinode
+from finetune_operator.reconcile import costs, multinode
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import label_of, name_of
 from finetune_operator.reconcile.limits import Usage
@@ -30,6 +34,7 @@ from finetune_operator.reconcile.storage import note_one_node
 
 SUSPENDED = "Suspended"
 EVALUATED = "Evaluated"
+GATE_FAILED = FailureReason.GATE_FAILED.value
 
 HISTORY = 10
 """Entries that lists in status keep: a status that the API server refuses would be a wedge."""
@@ -53,6 +58,9 @@ class Draft:
     evaluation: list[ScoreStatus]
     timings: list[TimingStatus]
     artifact: ArtifactStatus | None
+    gate: GateStatus | None = None
+    cost: CostStatus | None = None
+    speed: SpeedStatus | None = None
     evaluation_key: str | None = None
     evaluation_failure: JobFailure | None = None
     evaluation_run: str | None = None
@@ -82,12 +90,15 @@ class Draft:
             attempts_total=status.attempts_total,
             retries_used=status.retries_used,
             stalled_disruptions=status.stalled_disruptions,
-            used=Usage(status.seconds_total, status.gpu_seconds_total),
+            used=Usage(status.seconds_total, status.gpu_seconds_total, costs.amount_in(status.cost)),
+            cost=status.cost,
+            speed=status.speed,
             progress=status.progress,
             evaluation=list(status.evaluation),
             evaluation_key=status.evaluation_key,
             timings=list(status.timings),
             artifact=status.artifact,
+            gate=status.gate,
             queue=status.queue,
         )
 
@@ -116,21 +127,31 @@ class Draft:
         self.attempts.append(attempt.model_copy(update=used_seconds))
         self.attempts_total += 1
         self.used = self.used.plus(used)
+        lost = costs.lost_share(attempt, self.progress)
+        self.cost = costs.add(self.cost, used, lost, self.observed.settings.currency)
         if self.run is not None and self.run.attempt < attempt.number:
             self.run = self.run.model_copy(update={"attempt": attempt.number})
 
     def reopen(self, run: Run) -> None:
         """Try a run (again), unless its artifact is at hand: an earlier failure, or a lost success, counts no more."""
+        goes_on = self.run is not None and self.run.key == run.key
         self.run = run
-        if not self.has_succeeded(run):
+        is_current = self.artifact is not None and self.artifact.run == run.key
+        if not (self.has_succeeded(run) and (goes_on or is_current)):
             self.runs = [record for record in self.runs if record.key != run.key]
             self.retries_used = self.stalled_disruptions = 0
 
     def has_succeeded(self, run: Run) -> bool:
-        """Whether the run has succeeded and its artifact is the job's: then it never trains again."""
+        """Whether the run has succeeded and its artifact is at hand: then it never trains again."""
+        return self.made_by(run) is not None
+
+    def made_by(self, run: Run) -> ArtifactStatus | None:
+        """What the run has made, whatever its gate says of it."""
         record = self.record_of(run)
+        if record is None or record.outcome != "Succeeded":
+            return None
         is_current = self.artifact is not None and self.artifact.run == run.key
-        return record is not None and record.outcome == "Succeeded" and is_current
+        return record.artifact or (self.artifact if is_current else None)
 
     def record_of(self, run: Run) -> RunRecord | None:
         """How the run ended, if it has."""
@@ -141,8 +162,9 @@ class Draft:
         self.attempts = []
         self.attempts_total = self.retries_used = self.stalled_disruptions = 0
         self.used = Usage(0, 0)
+        self.cost = None
         self.progress = self.queue = None
-        self.conditions.remove("Admitted", "Running", EVALUATED, "Complete", "Failed", SUSPENDED)
+        self.conditions.remove("Admitted", "Running", EVALUATED, GATE_PASSED, "Complete", "Failed", SUSPENDED)
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
@@ -164,10 +186,13 @@ class Draft:
             stalled_disruptions=self.stalled_disruptions,
             seconds_total=round(self.used.seconds),
             gpu_seconds_total=round(self.used.gpu_seconds),
+            cost=self.cost,
             evaluation=self.evaluation,
             evaluation_key=self.evaluation_key,
             evaluation_failure=self.evaluation_failure,
+            speed=self.speed,
             timings=self.timings,
+            gate=self.gate,
             artifact=self.artifact,
         )
         return Outcome(
@@ -200,7 +225,7 @@ class Draft:
         if conditions.holds("Complete") and conditions.holds("Ready"):
             return "Succeeded"
         if conditions.holds("Stalled"):
-            return "Failed"
+            return GATE_FAILED if conditions.said("Ready")[0] == GATE_FAILED else "Failed"
         if conditions.holds(SUSPENDED):
             return "Suspended"
         if conditions.holds("Complete") and conditions.denies(EVALUATED):

@@ -9,8 +9,9 @@ from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import Run, ScoreStatus
 from finetune_operator.manifests import evaluating
 from finetune_operator.manifests.training import evaluation_key
-from finetune_operator.reconcile import oneshot
+from finetune_operator.reconcile import costs, oneshot
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
+from finetune_operator.reconcile.measurable import METRIC_UNFIT, unmeasurable
 from finetune_operator.reconcile.outcome import Event
 from finetune_operator.reconcile.resources import seconds_until, with_plan
 
@@ -18,9 +19,9 @@ MAX_SCORES = 40
 """Entries that the list in status holds: a status that the API server refuses would be a wedge."""
 
 
-def keep(draft: Draft, scores: Iterable[Score], key: str | None) -> None:
+def keep(draft: Draft, run: Run, scores: Iterable[Score], key: str | None) -> None:
     """Take over what was measured, and for which wish; an older trainer does not say, and is believed."""
-    draft.evaluation_key = key or evaluation_key(draft.job)
+    draft.evaluation_key = key or evaluation_key(draft.job, run)
     draft.evaluation = [
         ScoreStatus(
             metric=score.metric.value,
@@ -29,6 +30,10 @@ def keep(draft: Draft, scores: Iterable[Score], key: str | None) -> None:
             low=score.low,
             high=score.high,
             rows=score.rows,
+            difference=score.difference,
+            difference_low=score.difference_low,
+            difference_high=score.difference_high,
+            p_value=score.p_value,
         )
         for score in list(scores)[:MAX_SCORES]
     ]
@@ -36,13 +41,17 @@ def keep(draft: Draft, scores: Iterable[Score], key: str | None) -> None:
 
 def bring_up_to_date(draft: Draft, job: FineTuneJob, run: Run, now: datetime) -> bool:
     """Whether what was measured is what the spec asks for; if not, see to it, with the conditions saying so."""
-    wanted = evaluation_key(job)
+    wanted = evaluation_key(job, run)
     if draft.evaluation_key in (wanted, None):
         draft.evaluation_key = wanted
         return True
     if not job.spec.evaluation.metrics:
-        keep(draft, (), wanted)
+        keep(draft, run, (), wanted)
         return True
+    if message := unmeasurable(job, draft.observed):
+        draft.conditions.set(EVALUATED, False, METRIC_UNFIT, message)
+        draft.conditions.stalled(METRIC_UNFIT, message)
+        return False
     if job.spec.suspend:
         message = "spec.suspend is true: the edited spec.evaluation is measured when it goes on"
         draft.conditions.set(EVALUATED, False, SUSPENDED, message)
@@ -54,14 +63,15 @@ def bring_up_to_date(draft: Draft, job: FineTuneJob, run: Run, now: datetime) ->
 
 def _measure(draft: Draft, job: FineTuneJob, run: Run, wanted: str, now: datetime) -> bool:
     """Whether the evaluation Job has answered."""
-    assert draft.artifact is not None
-    key = hashlib.sha256(f"{draft.artifact.digest}/{wanted}".encode()).hexdigest()[:32]
+    artifact = draft.made_by(run)
+    assert artifact is not None
+    key = hashlib.sha256(f"{artifact.digest}/{wanted}".encode()).hexdigest()[:32]
     draft.evaluation_run = key[:16]
     state = oneshot.state_of(
         draft.observed,
         evaluating.ROLE,
         key,
-        parse=EvaluationResult.model_validate_json,
+        parse=EvaluationResult.from_message,
         failure_in=lambda result: result.failure,
         latched=job.status.evaluation_failure,
         generation=job.metadata.generation,
@@ -69,7 +79,8 @@ def _measure(draft: Draft, job: FineTuneJob, run: Run, wanted: str, now: datetim
     )
     match state:
         case oneshot.Done(result):
-            keep(draft, result.evaluation, wanted)
+            keep(draft, run, result.evaluation, wanted)
+            draft.speed = costs.keep_speed(job, result.speed, draft.cost, draft.observed.settings) or draft.speed
             draft.evaluation_run = None
             draft.events.append(Event("Normal", "Evaluated", "measured as the edited spec.evaluation says"))
             return True
@@ -91,7 +102,7 @@ def _measure(draft: Draft, job: FineTuneJob, run: Run, wanted: str, now: datetim
             draft.wake(oneshot.wait_for(wish, now))
             _waits(draft, "Evaluating", "starting to measure as the edited spec.evaluation says")
             if oneshot.is_due(wish, now):
-                draft.make(evaluating.build(job, run, draft.artifact, key, wish.number, draft.observed.settings))
+                draft.make(evaluating.build(job, run, artifact, key, wish.number, draft.observed.settings))
     return False
 
 

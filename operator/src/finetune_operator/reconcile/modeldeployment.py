@@ -3,24 +3,26 @@
 An adapter that is not there yet does not keep the others from being served; one whose job was deleted stays served.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from finetune_contract.base import StoredReference
-from finetune_contract.results import ArtifactType
+from finetune_contract.proof import AdapterProof
 from finetune_contract.serving import ServedAdapter
 from finetune_operator.api.modeldeployment import (
     AdapterState,
     AdapterStatus,
     ModelDeployment,
     ModelDeploymentStatus,
-    ServedAdapterSpec,
     ServedBase,
 )
 from finetune_operator.manifests import serving
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import rollout
 from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.draft import GATE_FAILED
 from finetune_operator.reconcile.endings import name_of
+from finetune_operator.reconcile.enginefit import suits
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Outcome
 from finetune_operator.reconcile.resources import (
@@ -30,8 +32,9 @@ from finetune_operator.reconcile.resources import (
     read,
     stale_children,
 )
+from finetune_operator.reconcile.servedadapters import find_adapters, note_gates
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass, find_base, fits, pending_message
-from finetune_operator.reconcile.storage import note_one_node
+from finetune_operator.reconcile.storage import claim_of, in_another_store, note_one_node
 from finetune_operator.settings import Settings
 
 AVAILABLE = "Available"
@@ -41,11 +44,11 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     """The store's claim, the adapters' jobs, and what the base model comes from."""
     spec = raw.get("spec") or {}
     base = spec.get("baseModel") or {}
-    names = [adapter["fineTuneJob"]["name"] for adapter in spec.get("adapters") or ()]
+    names = [adapter["fineTuneJob"]["name"] for adapter in spec.get("adapters") or () if "fineTuneJob" in adapter]
     if "fineTuneJob" in base:
         names.append(base["fineTuneJob"]["name"])
     jobs_ = [Reference("FineTuneJob", name) for name in dict.fromkeys(names)]
-    return (Reference("PersistentVolumeClaim", settings.claim_name), *jobs_)
+    return (*claim_of(settings), *jobs_)
 
 
 def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
@@ -59,58 +62,27 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     conditions.set(ACCEPTED, True, "Accepted")
     this = Pass(deployment, observed, now, conditions, base=deployment.status.base)
     this.stage_failure = deployment.status.stage_failure
-    _find_adapters(this)
+    find_adapters(this)
     find_base(this)
-    if this.base and fits(this, this.base):
+    if this.base and fits(this, this.base) and suits(this) and not _is_elsewhere(this, this.base):
         _serve(this, this.base)
+    note_gates(this)
     return _outcome(this)
 
 
-def _find_adapters(this: Pass) -> None:
-    known = {(status.name, status.fine_tune_job): status for status in this.deployment.status.adapters}
-    for wanted in this.deployment.spec.adapters:
-        this.adapters.append(_find_adapter(this, wanted, known.get((wanted.name, wanted.fine_tune_job.name))))
-    missing = [adapter for adapter in this.adapters if adapter.digest is None]
-    if missing:
-        message = "; ".join(f"{adapter.name}: {adapter.message}" for adapter in missing)
-        this.conditions.set(ADAPTERS_VALID, False, "AdapterPending", message)
-    else:
-        this.conditions.set(ADAPTERS_VALID, True, "Valid", f"{len(this.adapters)} adapters")
-
-
-def _find_adapter(this: Pass, wanted: ServedAdapterSpec, known: AdapterStatus | None) -> AdapterStatus:
-    """The newest artifact of the adapter's job, or the one that is served already if the job is gone."""
-    name = wanted.fine_tune_job.name
-    job = this.observed.references.get(Reference("FineTuneJob", name))
-    artifact = ((job or {}).get("status") or {}).get("artifact")
-    if artifact and artifact["type"] == ArtifactType.ADAPTER.value:
-        found = AdapterStatus(
-            name=wanted.name,
-            state=AdapterState.LOADING,
-            fine_tune_job=name,
-            digest=artifact["digest"],
-            uri=artifact["uri"],
-            base=artifact["base"],
-        )
-    elif known and known.digest:
-        found = known
-    else:
-        message = _why_pending(name, job, artifact)
-        return AdapterStatus(name=wanted.name, state=AdapterState.PENDING, fine_tune_job=name, message=message)
-    if found.base:
-        this.bases[found.base.digest] = StoredReference(digest=found.base.digest, uri=found.base.uri)
-    return found
-
-
-def _why_pending(name: str, job: Manifest | None, artifact: Manifest | None) -> str:
-    if job is None:
-        return f"there is no FineTuneJob {name!r}; create it, or name another"
-    if artifact and artifact["type"] == ArtifactType.REWARD_MODEL.value:
-        return f"FineTuneJob {name!r} made a reward model, which scores answers and writes none; name another"
-    if artifact:
-        return f"FineTuneJob {name!r} made a whole model; serve it as spec.baseModel.fineTuneJob instead"
-    phase = (job.get("status") or {}).get("phase", "Pending")
-    return f"FineTuneJob {name!r} has no artifact yet ({phase})"
+def _is_elsewhere(this: Pass, base: ServedBase) -> bool:
+    """Whether something is in another store than the deployment's, with the conditions saying so."""
+    things = {
+        f"adapter {adapter.name!r}": StoredReference(digest=adapter.digest, uri=adapter.uri)
+        for adapter in this.adapters
+        if adapter.digest and adapter.uri
+    }
+    things["base model"] = StoredReference(digest=base.digest, uri=base.uri)
+    message = in_another_store(this.observed.settings, things)
+    if message:
+        this.conditions.set(ADAPTERS_VALID, False, "StorageMismatch", message)
+        this.conditions.stalled("StorageMismatch", message)
+    return message is not None
 
 
 def _serve(this: Pass, base: ServedBase) -> None:
@@ -121,13 +93,14 @@ def _serve(this: Pass, base: ServedBase) -> None:
         if adapter.digest and adapter.uri
     )
     reference = StoredReference(digest=base.digest, uri=base.uri)
-    plan = serving.plan_config_map(
-        this.deployment, serving.plan(this.deployment, reference, adapters, this.observed.settings)
-    )
+    settings = this.observed.settings
+    document = serving.plan(this.deployment, reference, adapters, settings)
+    plan = serving.plan_config_map(this.deployment, document)
     config_map = name_of(plan)
     if not any(name_of(item) == config_map for item in this.observed.of("ConfigMap")):
         this.create += (plan,)
-    this.apply = serving.build(this.deployment, config_map, this.observed.settings)
+    facts = {each.name: each.adapter.facts() for each in this.adapters if each.adapter}
+    this.apply = serving.build(this.deployment, config_map, document, facts, settings)
     _judge(this, config_map)
 
 
@@ -137,19 +110,34 @@ def _judge(this: Pass, config_map: str) -> None:
     done = child_deployment is not None and rollout.is_done(child_deployment, config_map, this.deployment)
     ready = rollout.ready_replicas(child_deployment)
     state = AdapterState.SERVING if done and ready else AdapterState.LOADING
-    this.adapters = [
-        adapter.model_copy(update={"state": state, "message": ""}) if adapter.digest else adapter
-        for adapter in this.adapters
-    ]
+    faults = {} if done else rollout.unproven(this.observed)
+    this.adapters = [_judged(adapter, state, faults) for adapter in this.adapters]
+    if faulty := [each for each in this.adapters if each.state in (AdapterState.INERT, AdapterState.INVALID)]:
+        words = "; ".join(f"adapter {each.name} is {each.state}: {each.message}" for each in faulty)
+        this.conditions.set(ADAPTERS_VALID, False, f"Adapter{faulty[0].state}", words)
     this.conditions.set(AVAILABLE, ready > 0, "PodsReady" if ready else "NoPodReady", f"{ready} pods are ready")
-    if not done:
+    if faulty:
+        this.conditions.stalled(f"Adapter{faulty[0].state}", words)
+    elif not done:
         hindrance = rollout.hindrance(this.observed)
         this.conditions.waiting(hindrance.reason, hindrance.advice)
-    elif all(adapter.digest for adapter in this.adapters):
+    elif not any(adapter.message for adapter in this.adapters):
         this.conditions.ready("Serving", f"{len(this.adapters)} adapters proven on {ready} pods")
         this.delete += rollout.old_plans(this.observed, config_map)
     else:
         this.conditions.waiting("AdapterPending", pending_message(this))
+
+
+def _judged(
+    adapter: AdapterStatus, state: AdapterState, faults: Mapping[tuple[str, str], AdapterProof]
+) -> AdapterStatus:
+    """An adapter's state: the roll-out's, or what a prober found wrong with just this artifact."""
+    if adapter.digest is None:
+        return adapter
+    fault = faults.get((adapter.name, adapter.digest))
+    if fault is None:
+        return adapter.model_copy(update={"state": state})
+    return adapter.model_copy(update={"state": AdapterState(fault.state.value), "message": fault.message[:1024]})
 
 
 def _outcome(this: Pass) -> Outcome:
@@ -185,5 +173,5 @@ def _phase(conditions: ConditionSet) -> str:
     if conditions.holds("Ready"):
         return "Serving"
     if conditions.holds("Stalled"):
-        return "Failed"
+        return GATE_FAILED if conditions.said("Ready")[0] == GATE_FAILED else "Failed"
     return "Updating" if conditions.holds(AVAILABLE) else "Starting"

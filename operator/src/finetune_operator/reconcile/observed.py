@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from finetune_contract.proof import ProofStatus
 from finetune_contract.results import Progress
 from finetune_operator.reconcile.admission import Admission
 from finetune_operator.reconcile.troubles import NO_REPORTS, Reports
@@ -32,6 +33,8 @@ class Observed:
     """What `references` asked for, and the jobs above a job (see `lineage`); None where there is no such object."""
     progress: Progress | None = None
     """What the newest running training pod said last."""
+    proofs: Mapping[str, ProofStatus] = field(default_factory=dict)
+    """Uid of a serving pod that is not ready -> what its prober says of the adapters."""
     admissions: Mapping[str, Admission] = field(default_factory=dict)
     """Uid of a Job that waits in a queue -> what Kueue says of it."""
     denials: Mapping[str, str] = field(default_factory=dict)

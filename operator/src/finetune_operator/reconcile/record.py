@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from finetune_contract.failure import Failure, FailureReason, policy_of
 from finetune_contract.results import TrainingResult
+from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import BaseStatus
 from finetune_operator.api.finetunejob import FineTuneJob, OnOutOfMemory
 from finetune_operator.api.finetunejobstatus import (
@@ -15,13 +16,16 @@ from finetune_operator.api.finetunejobstatus import (
     RunRecord,
     TimingStatus,
 )
-from finetune_operator.reconcile import evaluations, limits, queueing, telling, warnings
+from finetune_operator.api.gate import Verdict
+from finetune_operator.manifests import training
+from finetune_operator.reconcile import costs, evaluations, limits, queueing, telling, warnings
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.endings import (
     Ending,
     Numbered,
     finished_at,
     generation_of,
+    numbered,
 )
 from finetune_operator.reconcile.outcome import Event
 
@@ -93,7 +97,7 @@ def _checkpoint_step(draft: Draft, said: TrainingResult | None) -> int | None:
 def _result_of(ending: Ending, run: Run) -> TrainingResult | Failure:
     """The pod's own word where it left one, else Kubernetes'."""
     try:
-        result = TrainingResult.model_validate_json(ending.message)
+        result = TrainingResult.from_message(ending.message)
     except ValidationError as error:
         return ending.failure or Failure(
             reason=FailureReason.CONTRACT_VIOLATION,
@@ -144,7 +148,7 @@ def shrunk_micro_batch(draft: Draft, job: FineTuneJob) -> int | None:
 def fail(draft: Draft, run: Run, failure: Failure) -> None:
     """The verdict stands until somebody edits the spec."""
     draft.run = run
-    draft.runs = [*_others(draft, run), RunRecord(key=run.key, outcome="Failed")]
+    draft.runs = [*_others(draft, run), RunRecord(key=run.key, outcome="Failed", gpu_seconds=_gpu_seconds(draft.used))]
     message = f"{failure.message.rstrip('.')}. {policy_of(failure.reason).remedy}"
     draft.conditions.set("Running", False, failure.reason.value)
     draft.conditions.set("Complete", False, failure.reason.value)
@@ -152,23 +156,47 @@ def fail(draft: Draft, run: Run, failure: Failure) -> None:
     draft.conditions.stalled(failure.reason.value, message)
 
 
+def cancel(draft: Draft, run: Run, other: Run, now: datetime) -> None:
+    """A run that has not ended makes way for another one; what its last attempt has used until now is not lost."""
+    used = draft.used
+    for number, attempt in numbered(draft.observed.of("Job"), training.ROLE, run.key):
+        if number > draft.latched():
+            used = used.plus(queueing.usage_of(draft, number, attempt, now))
+    draft.runs.append(RunRecord(key=run.key, outcome="Cancelled", gpu_seconds=_gpu_seconds(used)))
+    draft.events.append(Event("Normal", "Cancelled", f"run {run.key[:12]} makes way for {other.key[:12]}"))
+
+
+def _gpu_seconds(used: limits.Usage) -> int:
+    return round(used.gpu_seconds)
+
+
 def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
-    """The run has succeeded: its artifact and scores are the job's."""
+    """The run has succeeded: its scores are the job's; the gate decides whether its artifact is."""
     artifact = result.artifact
     assert artifact is not None
     warnings.show(draft.conditions, result.warnings)
-    draft.artifact = ArtifactStatus(
+    made = ArtifactStatus(
         digest=artifact.digest,
         uri=artifact.uri,
         type=artifact.type,
         bytes=artifact.bytes,
         base=BaseStatus(digest=artifact.base.digest, uri=artifact.base.uri),
+        adapter=AdapterFactsStatus.of(artifact.adapter) if artifact.adapter else None,
         run=run.key,
+        verdict=Verdict.UNDECIDED if draft.job.spec.gate else None,
     )
-    evaluations.keep(draft, result.evaluation, result.evaluation_key)
+    evaluations.keep(draft, run, result.evaluation, result.evaluation_key)
+    draft.speed = costs.keep_speed(draft.job, result.speed, draft.cost, draft.observed.settings)
     timings = result.timings[:MAX_TIMINGS]
     draft.timings = [TimingStatus(stage=timing.stage, seconds=timing.seconds) for timing in timings]
-    draft.runs = [*_others(draft, run), RunRecord(key=run.key, outcome="Succeeded", artifact_digest=artifact.digest)]
+    succeeded = RunRecord(
+        key=run.key,
+        outcome="Succeeded",
+        artifact_digest=artifact.digest,
+        artifact=made,
+        gpu_seconds=_gpu_seconds(draft.used),
+    )
+    draft.runs = [*_others(draft, run), succeeded]
 
 
 def _others(draft: Draft, run: Run) -> list[RunRecord]:

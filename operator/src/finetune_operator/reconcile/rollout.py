@@ -1,5 +1,6 @@
 """How far the Deployment of a ModelDeployment is in serving the present plan."""
 
+from finetune_contract.proof import AdapterProof, ProofState
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import serving
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
@@ -48,6 +49,16 @@ def hindrance(observed: Observed) -> Trouble:
         if trouble and trouble.reason != POD_STARTING:
             return Trouble(trouble.reason, f"pod {name_of(pod)}: {trouble.message}")
     return Trouble("Proving", "pods are loading the model and proving the adapters")
+
+
+def unproven(observed: Observed) -> dict[tuple[str, str], AdapterProof]:
+    """Name and digest -> what a prober says of an adapter whose proof has failed."""
+    return {
+        (proof.name, proof.digest): proof
+        for status in observed.proofs.values()
+        for proof in status.adapters
+        if proof.state in (ProofState.INERT, ProofState.INVALID)
+    }
 
 
 def old_plans(observed: Observed, config_map: str) -> tuple[ChildName, ...]:

@@ -10,7 +10,7 @@ from finetune_contract.results import ArtifactType, StageResult
 from finetune_operator.api.modeldeployment import AdapterStatus, ModelDeployment, ServedBase
 from finetune_operator.manifests import jobs, staging
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import oneshot
+from finetune_operator.reconcile import oneshot, trusted
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event
@@ -30,6 +30,8 @@ class Pass:
     adapters: list[AdapterStatus] = field(default_factory=list)
     bases: dict[str, StoredReference] = field(default_factory=dict)
     """Base digest -> base, of the adapters that are there."""
+    refusals: list[str] = field(default_factory=list)
+    """What a gate keeps from being served, until somebody does something."""
     base: ServedBase | None = None
     stage_key: str = ""
     """Names the staging of spec.baseModel; empty where it is not needed or not known yet."""
@@ -73,38 +75,55 @@ def pending_message(this: Pass) -> str:
 def _stage_base(this: Pass) -> None:
     base_model = this.deployment.spec.base_model
     assert base_model is not None
-    stored = None
+    stored = ignored = None
     if base_model.fine_tune_job:
-        name = base_model.fine_tune_job.name
-        job = this.observed.references.get(Reference("FineTuneJob", name))
-        artifact = ((job or {}).get("status") or {}).get("artifact")
-        if artifact and artifact["type"] == ArtifactType.MODEL.value:
-            stored = StoredReference(digest=artifact["digest"], uri=artifact["uri"])
-        elif this.base is None:
-            is_reward = artifact and artifact["type"] == ArtifactType.REWARD_MODEL.value
-            has = "a reward model, which writes no answers" if is_reward else "no model artifact"
-            message = f"spec.baseModel.fineTuneJob.name: FineTuneJob {name!r} has {has}"
-            this.conditions.waiting("BaseNotReady", message)
+        found = _model_of(this, base_model.fine_tune_job.name)
+        if found is None:
             return
-        else:
-            return
+        stored, ignored = found
     document = [base_model.model_dump(mode="json", by_alias=True, exclude_defaults=True), stored and stored.digest]
     key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
     this.stage_key = key
     if this.base and this.base.stage == key:
         return
     this.base = None
-    _run_stage(this, key, stored)
+    _run_stage(this, key, stored, gate_ignored=bool(ignored))
 
 
-def _run_stage(this: Pass, key: str, stored: StoredReference | None) -> None:
+def _model_of(this: Pass, name: str) -> tuple[StoredReference, bool] | None:
+    """The whole model that a job made, and whether that is against its gate; None while there is none to serve."""
+    path = "spec.baseModel.fineTuneJob.name"
+    ignore = this.deployment.spec.ignore_gate
+    job = this.observed.references.get(Reference("FineTuneJob", name))
+    artifact = trusted.newest(job, ignore_gate=ignore)
+    if this.base and this.base.gate_ignored and not ignore:
+        this.base = None
+    if artifact is None or artifact["type"] != ArtifactType.MODEL.value:
+        if this.base is None:
+            is_reward = artifact and artifact["type"] == ArtifactType.REWARD_MODEL.value
+            has = "a reward model, which writes no answers" if is_reward else "no model artifact"
+            this.conditions.waiting("BaseNotReady", f"{path}: FineTuneJob {name!r} has {has}")
+        return None
+    refused = trusted.refusal(job, artifact)
+    is_served = this.base is not None and this.base.digest == artifact["digest"]
+    if refused and not ignore and not is_served:
+        if refused.is_final:
+            this.refusals.append(f"{path}: {refused.message}")
+        if this.base is None:
+            this.conditions.waiting("BaseNotReady", f"{path}: {refused.message}")
+        return None
+    stored = StoredReference(digest=artifact["digest"], uri=artifact["uri"])
+    return stored, refused is not None and not is_served
+
+
+def _run_stage(this: Pass, key: str, stored: StoredReference | None, *, gate_ignored: bool) -> None:
     deployment = this.deployment
     metadata = deployment.metadata
     state = oneshot.state_of(
         this.observed,
         staging.ROLE,
         key,
-        parse=StageResult.model_validate_json,
+        parse=StageResult.from_message,
         failure_in=lambda result: result.failure,
         latched=deployment.status.stage_failure,
         generation=metadata.generation,
@@ -113,7 +132,7 @@ def _run_stage(this: Pass, key: str, stored: StoredReference | None) -> None:
     match state:
         case oneshot.Done(result):
             assert result.base is not None
-            this.base = ServedBase(digest=result.base.digest, uri=result.base.uri, stage=key)
+            this.base = ServedBase(digest=result.base.digest, uri=result.base.uri, stage=key, gate_ignored=gate_ignored)
             this.stage_failure = None
         case oneshot.GivenUp(failure):
             if this.stage_failure != failure:

@@ -5,18 +5,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.staging import S3Model
 from finetune_store.files import make_directory
+from finetune_store.s3 import DENIED, NOT_FOUND, config_for, region_for, split_uri
 from finetune_store.sources.base import Listing, is_needed
-
-if TYPE_CHECKING:
-    from botocore.config import Config
-
-_NOT_FOUND = ("404", "NoSuchBucket", "NoSuchKey")
-_DENIED = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 
 
 class S3Source:
@@ -28,17 +22,16 @@ class S3Source:
         """Take the address; nothing is asked of the server yet."""
         import boto3
 
-        bucket, _, prefix = model.uri.removeprefix("s3://").partition("/")
+        bucket, prefix = split_uri(model.uri)
         if not model.uri.startswith("s3://") or not bucket:
             raise FineTuneError(
                 FailureReason.INVALID_PLAN, f"{self.field}.uri: {model.uri} is not an address; use s3://bucket/prefix"
             )
         self.address = model.uri
         self._bucket = bucket
-        self._prefix = prefix.rstrip("/") + "/" if prefix else ""
-        # Signing needs some region, which servers other than AWS's ignore.
-        region = model.region or ("us-east-1" if model.endpoint else None)
-        self._client = boto3.client("s3", endpoint_url=model.endpoint, region_name=region, config=_config(model))
+        self._prefix = prefix
+        region, config = region_for(model.region, model.endpoint), config_for(model.endpoint)
+        self._client = boto3.client("s3", endpoint_url=model.endpoint, region_name=region, config=config)
 
     def listing(self) -> Listing:
         """The files a model needs; the revision is over their names, sizes and ETags."""
@@ -86,17 +79,6 @@ class S3Source:
 
 
 def _reason_of(code: str) -> FailureReason:
-    if code in _NOT_FOUND:
+    if code in NOT_FOUND:
         return FailureReason.MODEL_NOT_FOUND
-    return FailureReason.MODEL_ACCESS_DENIED if code in _DENIED else FailureReason.SOURCE_UNAVAILABLE
-
-
-def _config(model: S3Model) -> "Config":
-    from botocore.config import Config
-
-    # Servers other than AWS's have no bucket subdomains and often none of its newer checksum trailers.
-    return Config(
-        s3={"addressing_style": "path"} if model.endpoint else {},
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "max_attempts": 5},
-    )
+    return FailureReason.MODEL_ACCESS_DENIED if code in DENIED else FailureReason.SOURCE_UNAVAILABLE

@@ -17,7 +17,7 @@ from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_store.edge import read_plan, run_command
-from finetune_store.retention import register
+from finetune_store.opening import open_store
 from finetune_store.store import Store
 from finetune_trainer.data.clean import Cleaned, clean, similarity_of
 from finetune_trainer.data.inspect import Orders, inspected, listed
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> DatasetResult:
         plan = read_plan(options.plan, DatasetPlan)
-        return prepare(plan, Store(options.store, plan.claim), options.source, options.scratch)
+        return prepare(plan, open_store(plan, options.store), options.source, options.scratch)
 
     return run_command(work, lambda failure: DatasetResult(failure=failure), options.termination_log)
 
@@ -78,7 +78,7 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
     Raises:
         FineTuneError: DatasetInvalid, BadRow, PersonalDataFound or SourceUnavailable, naming file and line.
     """
-    register(store.root, plan.namespace)
+    store.register(plan.namespace)
     account = Account()
     tokenizer = store.verify(plan.tokenizer) if plan.tokenizer else None
     intake, source_revision, lineages = _opened(plan, store, account, source_mount, scratch)

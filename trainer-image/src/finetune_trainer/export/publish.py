@@ -5,7 +5,6 @@ import logging
 from finetune_contract.paths import EVALUATION_FILE, RESULT_FILE
 from finetune_contract.results import TrainingResult
 from finetune_contract.training import TrainingPlan
-from finetune_store.files import make_directory, write_atomically
 from finetune_store.store import Store
 
 log = logging.getLogger(__name__)
@@ -22,6 +21,11 @@ def lineage_of(plan: TrainingPlan) -> dict[str, str]:
     }
 
 
+def attempt_folder(result: TrainingResult) -> str:
+    """Where an attempt leaves what it has to say, in its run's directory."""
+    return f"attempts/{result.attempt}"
+
+
 def publish_outcome(store: Store, result: TrainingResult, evaluation: str) -> TrainingResult:
     """Record the attempt, and say that the run has succeeded unless another pod said so first.
 
@@ -33,9 +37,9 @@ def publish_outcome(store: Store, result: TrainingResult, evaluation: str) -> Tr
     Returns:
         The result that holds: this one, or the other pod's, marked as reused.
     """
-    attempt = make_directory(store.run_directory(result.run_key) / "attempts" / str(result.attempt))
-    write_atomically(attempt / EVALUATION_FILE, evaluation)
-    write_atomically(attempt / RESULT_FILE, result.to_json())
+    attempt = attempt_folder(result)
+    store.record(result.run_key, f"{attempt}/{EVALUATION_FILE}", evaluation)
+    store.record(result.run_key, f"{attempt}/{RESULT_FILE}", result.to_json())
     winner = store.publish_outcome(result)
     if winner != result:
         log.info("another pod of this run was first: its artifact is used")

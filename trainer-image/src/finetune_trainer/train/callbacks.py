@@ -41,8 +41,8 @@ class Checkpointing(TrainerCallback):  # type: ignore[misc] # transformers has n
         self._interval_seconds = plan.interval_minutes * 60
         self._interval_steps = plan.interval_steps
         self._stop = stop
-        self._board = board
         self._saved_at = time.monotonic()
+        checkpoints.on_stored = lambda step: board.update(checkpoint_step=step)
 
     def on_train_begin(self, *_: object, **__: object) -> None:
         """Count the interval from the first step on."""
@@ -71,7 +71,6 @@ class Checkpointing(TrainerCallback):  # type: ignore[misc] # transformers has n
             self._checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
         together(self._ranks)  # saved means saved for all: nobody leaves while rank 0 seals
         self._saved_at = time.monotonic()
-        self._board.update(checkpoint_step=state.global_step)
         log.info("step %d: checkpoint saved", state.global_step)
 
 

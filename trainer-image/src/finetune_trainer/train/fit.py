@@ -109,7 +109,7 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
 
 def _is_done(plan: TrainingPlan, newest: tuple[int, Path], total: int) -> bool:
     step, checkpoint = newest
-    return step >= total or course.is_over(_history(checkpoint), plan.validation.early_stopping)
+    return step >= total or course.is_over(log_of(checkpoint), plan.validation.early_stopping)
 
 
 def _trained(
@@ -122,7 +122,7 @@ def _trained(
     resumed_from: int | None,
 ) -> Trained:
     """What is published of a run whose last checkpoint is `last`, and what its log says."""
-    history = _history(last)
+    history = log_of(last)
     chosen, published = course.step_to_publish(history, attempt.plan.validation), last
     if chosen is not None and attempt.ranks.is_first:
         log.info("the best of %d steps is %d, validation loss %.4f", step_of(last), chosen.step, chosen.loss)
@@ -305,7 +305,7 @@ def _batches(
     return from_first(attempt.ranks, plan_batches(attempt.plan.hyperparameters, attempt.ranks.count, most))
 
 
-def _history(checkpoint: Path) -> list[dict[str, Any]]:
+def log_of(checkpoint: Path) -> list[dict[str, Any]]:
     """What was logged up to a checkpoint, by whichever attempt: one that only resumed knows it too."""
     text = (checkpoint / "trainer_state.json").read_text(encoding="utf-8")
     return list(json.loads(text)["log_history"])
