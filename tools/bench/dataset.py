@@ -1,6 +1,6 @@
 """`make bench-dataset`: rows per second and memory of a dataset pod, beside text-dedup on the same rows.
 
-Rows of about 1 KB, a tenth of them planted near-duplicates of others at Jaccard similarities from 0.6 to 1. Ours is the
+Rows of about 1 KB, a tenth of them planted near-duplicates of others at Jaccard similarities from 0.6 to 0.97. Ours is the
 whole command, from JSON lines to a published revision with its report, as `python -m finetune_trainer prepare`; the
 peer's is `python -m text_dedup.minhash` with the same shingles, hashes and bands. Memory is the largest sum of the
 processes' proportional set sizes. ROWS="100000 300000" chooses sizes; the peer gets the smallest.
@@ -80,9 +80,9 @@ def make_corpus(file: Path, rows: int) -> Corpus:
 
 
 def mutated(words: list[str], vocabulary: list[str], chance: random.Random) -> list[str]:
-    """The words with some replaced: each takes up to five shingles with it."""
+    """The words with one to eight replaced: each takes up to five shingles with it, so that none is an exact copy."""
     changed = list(words)
-    for _ in range(chance.randint(0, 8)):
+    for _ in range(chance.randint(1, 8)):
         changed[chance.randrange(len(changed))] = chance.choice(vocabulary)
     return changed
 
@@ -194,7 +194,7 @@ def peer(corpus: Corpus, directory: Path) -> tuple[Run, float]:
         "--data_files", str(corpus.file), "--split", "train", "--cache_dir", str(directory / "peer-cache"),
         "--output", str(output), "--column", "text", "--batch_size", "10000", "--num_perm", str(near.PERMUTATIONS),
         "--threshold", str(SIMILARITY), "--ngram", "5", "--b", str(bands.bands), "--r", str(bands.rows),
-        "--num_proc", str(len(os.sched_getaffinity(0))), "--no-use_auth_token",
+        "--num_proc", str(len(os.sched_getaffinity(0))),
     ]  # fmt: skip
     run = measured(argv, directory / "peer.log", {"HF_HOME": str(directory / "hf"), "HF_HUB_OFFLINE": "1"})
     reader = "import json,sys,datasets; [print(json.dumps(t)) for t in datasets.load_from_disk(sys.argv[1])['text']]"
