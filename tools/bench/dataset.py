@@ -1,7 +1,7 @@
 """`make bench-dataset`: rows per second and memory of a dataset pod, beside text-dedup on the same rows.
 
-Rows of about 1 KB, a tenth of them planted near-duplicates of others at Jaccard similarities from 0.6 to 0.97. Ours is the
-whole command, from JSON lines to a published revision with its report, as `python -m finetune_trainer prepare`; the
+Rows of about 1 KB, a tenth of them planted near-duplicates of others at Jaccard similarities from 0.6 to 0.97. Ours is
+the whole command, from JSON lines to a published revision with its report, as `python -m finetune_trainer prepare`; the
 peer's is `python -m text_dedup.minhash` with the same shingles, hashes and bands. Memory is the largest sum of the
 processes' proportional set sizes. ROWS="100000 300000" chooses sizes; the peer gets the smallest.
 """
@@ -80,7 +80,7 @@ def make_corpus(file: Path, rows: int) -> Corpus:
 
 
 def mutated(words: list[str], vocabulary: list[str], chance: random.Random) -> list[str]:
-    """The words with one to eight replaced: each takes up to five shingles with it, so that none is an exact copy."""
+    """The words with one to eight replaced, each of which takes up to five shingles with it; never an exact copy."""
     changed = list(words)
     for _ in range(chance.randint(1, 8)):
         changed[chance.randrange(len(changed))] = chance.choice(vocabulary)
