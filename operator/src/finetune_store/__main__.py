@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return collect(plan, open_store(plan, options.store))
 
     def shown() -> None:
-        show(StoredReference(digest=options.digest, uri=options.uri), options.file, options.store)
+        show(StoredReference(digest=options.digest, uri=options.uri), options.file, options.plan, options.store)
 
     if options.command == "show":
         return run_command(shown, lambda failure: failure, options.termination_log)

@@ -2,13 +2,15 @@
 
 import base64
 import gzip
+import json
 import sys
 from pathlib import Path
 
 from finetune_contract.base import StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.paths import SHOWN_BEGIN, SHOWN_END
-from finetune_store.store import Store
+from finetune_contract.storage import StorePlan
+from finetune_store.opening import open_store
 
 LARGEST = 32 * 1024 * 1024
 """Bytes of a file; a kubelet keeps 10 MiB of a log unless told otherwise, and reports pack to a tenth."""
@@ -16,14 +18,21 @@ LARGEST = 32 * 1024 * 1024
 _LINE = 1024
 
 
-def show(ref: StoredReference, name: str, root: Path) -> None:
+def show(ref: StoredReference, name: str, plan: Path, root: Path) -> None:
     """Print one file of a stored directory.
+
+    Args:
+        ref: The directory.
+        name: Its file.
+        plan: Any plan of a pod that uses the same store.
+        root: Where the store's claim is mounted, or an empty directory.
 
     Raises:
         FineTuneError: InvalidPlan for a file that is not there or too large.
     """
-    claim = ref.uri.removeprefix("pvc://").partition("/")[0]
-    directory = Store(root, claim).verify(ref)
+    document = json.loads(plan.read_bytes())
+    where = StorePlan.model_validate({key: document[key] for key in ("claim", "s3") if key in document})
+    directory = open_store(where, root).verify(ref)
     path = directory / name
     if name not in {file.name for file in directory.iterdir()}:
         found = ", ".join(sorted(file.name for file in directory.iterdir()))
