@@ -78,9 +78,9 @@ def needed() -> dict[tuple[str, str], set[str]]:
 
 def test_prices_reach_the_operator() -> None:
     list_ = [{"resource": "nvidia.com/gpu", "nodeSelector": {"gpu": "h100"}, "perHour": 2.5}]
-    values = f'prices={{"currency": "EUR", "accelerators": {json.dumps(list_)}}}'
+    values = f'prices={{"currency": "EUR", "apiPerMillionTokens": 0.6, "accelerators": {json.dumps(list_)}}}'
     settings = Settings.from_environment(environment(deployment(values)))
-    assert settings.currency == "EUR"
+    assert (settings.currency, settings.api_price_per_million_tokens) == ("EUR", 0.6)
     assert settings.prices == (Price(resource="nvidia.com/gpu", node_selector={"gpu": "h100"}, per_hour=2.5),)
 
 
@@ -148,6 +148,25 @@ def test_every_variable_is_a_setting_with_a_valid_value() -> None:
         assert name.removeprefix(PREFIX).lower() in Settings.model_fields, name
     settings = Settings.from_environment(variables)
     assert (settings.workers, settings.resync_seconds) == (16, 5)
+
+
+def test_the_store_may_be_in_s3() -> None:
+    assert Settings.from_environment(environment(deployment())).s3_uri is None
+    store = {"uri": "s3://models/{namespace}", "endpoint": "https://minio:9000", "credentialsSecretName": "keys"}
+    settings = Settings.from_environment(environment(deployment(f"storage.s3={json.dumps(store)}")))
+    assert (settings.s3_uri, settings.s3_endpoint, settings.s3_region, settings.s3_secret) == (
+        "s3://models/{namespace}",
+        "https://minio:9000",
+        None,
+        "keys",
+    )
+
+
+@pytest.mark.parametrize("uri", ["models/x", "s3://models/", "s3://models//x", "s3://Models", "http://models"])
+def test_a_store_that_is_no_address_is_refused(uri: str) -> None:
+    done = helm("template", "x", str(CHART), "--kube-version", "1.34", "--set-string", f"storage.s3.uri={uri}")
+    assert done.returncode != 0
+    assert "uri" in done.stderr
 
 
 def test_nothing_is_deleted_unless_retention_is_on() -> None:

@@ -7,14 +7,16 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from finetune_cli import page, view, watch
+from finetune_cli import acts, fetch, page, report, view, watch
 from finetune_cli.cluster import connect
+from finetune_cli.compare import comparison
 from finetune_cli.errors import CliError, GateFailedError
 
 PIPE_WIDTH = 500
@@ -43,6 +45,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+reports = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fetch reports.")
+app.add_typer(reports, name="report")
 
 
 def _seconds(text: str) -> float:
@@ -112,6 +117,72 @@ def logs(
     for piece in watch.once_started(log, lambda: cluster.job(name)) if follow else log():
         sys.stdout.buffer.write(piece)
         sys.stdout.flush()
+
+
+@app.command()
+def suspend(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Pause a FineTuneJob: it saves a checkpoint and frees its GPU."""
+    _say(acts.suspend(connect(context, namespace), name, wanted=True))
+
+
+@app.command()
+def resume(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Let a paused FineTuneJob go on from its newest checkpoint."""
+    _say(acts.suspend(connect(context, namespace), name, wanted=False))
+
+
+@app.command()
+def rerun(
+    name: Name,
+    token: Annotated[
+        str | None, typer.Option(help="The word for spec.rerun. Default: the time.", metavar="WORD")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Look up a FineTuneJob's inputs again, and try a failed run again from its checkpoint."""
+    _say(acts.rerun(connect(context, namespace), name, token, datetime.now(UTC)))
+
+
+@reports.command(name="job")
+def report_job(
+    name: Name,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: NAME-report.html; - for the terminal.")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Fetch the HTML report of a FineTuneJob's newest run: a short pod reads it from the store."""
+    cluster = connect(context, namespace)
+    job = cluster.job(name)
+    page_of_run = report.with_gate(fetch.fetch(cluster, name, report.path_of(job)), job)
+    if output == Path("-"):
+        sys.stdout.buffer.write(page_of_run)
+        return
+    target = output or Path(f"{name}-report.html")
+    target.write_bytes(page_of_run)
+    typer.echo(str(target))
+
+
+@app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Two FineTuneJobs or more.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Compare FineTuneJobs: what they are made of, and what was measured."""
+    cluster = connect(context, namespace)
+    table = comparison([cluster.job(name) for name in names])
+    _console().print(table)
+    if html is not None:
+        html.write_text(report.page_of(table, " and ".join(names)), encoding="utf-8")
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=line.startswith("note: "))
 
 
 def _console() -> Console:

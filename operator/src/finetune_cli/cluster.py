@@ -1,6 +1,7 @@
 """The only module that talks to the API server: reads jobs and logs, and says in one line why it cannot."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,6 +52,21 @@ class Cluster:
             )
         return answer
 
+    def patch(self, name: str, spec: dict[str, Any]) -> Object:
+        """Change fields of a FineTuneJob's spec."""
+        with self._explained("patch", JOBS, name):
+            answer: Object = self._objects.patch_namespaced_custom_object(
+                GROUP,
+                VERSION,
+                self.namespace,
+                JOBS,
+                name,
+                {"spec": spec},
+                field_manager="kubectl-finetune",
+                _request_timeout=REQUEST_SECONDS,
+            )
+        return answer
+
     def training_pod(self, name: str, attempt: int | None = None) -> str:
         """Name of the job's newest training pod, or of the newest one of an attempt; of several nodes, of the first."""
         selector = f"{GROUP}/name={name},{GROUP}/role=train" + (f",{GROUP}/attempt={attempt}" if attempt else "")
@@ -83,6 +99,51 @@ class Cluster:
             )
         return self._pieces(pod, response)
 
+    def job_children(self, name: str) -> list[Object]:
+        """The Jobs that a FineTuneJob has."""
+        with self._explained("list", "jobs"):
+            answer = self._objects.list_namespaced_custom_object(
+                "batch",
+                "v1",
+                self.namespace,
+                "jobs",
+                label_selector=f"{GROUP}/name={name},{GROUP}/kind=FineTuneJob",
+                _request_timeout=REQUEST_SECONDS,
+            )
+        return list(answer["items"])
+
+    def run_pod(self, pod: Object, seconds: float) -> str:
+        """Run a pod to its end, delete it, and answer its log.
+
+        Raises:
+            CliError: it may not be created, or has not ended in time.
+        """
+        name = pod["metadata"]["name"]
+        with self._explained("create", "pods", name):
+            self._core.create_namespaced_pod(self.namespace, pod, _request_timeout=REQUEST_SECONDS)
+        try:
+            self._wait_for_end(name, seconds)
+            return b"".join(self.log(name)).decode(errors="replace")
+        finally:
+            with self._explained("delete", "pods", name):
+                self._core.delete_namespaced_pod(
+                    name, self.namespace, grace_period_seconds=0, _request_timeout=REQUEST_SECONDS
+                )
+
+    def _wait_for_end(self, name: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            with self._explained("get", "pods", name):
+                pod = self._core.read_namespaced_pod(name, self.namespace, _request_timeout=REQUEST_SECONDS)
+            if pod.status.phase in ("Succeeded", "Failed"):
+                return
+            if time.monotonic() > deadline:
+                raise CliError(
+                    f"pod {name} has not ended in {seconds:.0f} s (phase {pod.status.phase}); "
+                    "is there room for it on the node that holds the volume?"
+                )
+            time.sleep(0.5)
+
     def _pieces(self, pod: str, response: Any) -> Iterator[bytes]:  # noqa: ANN401 - urllib3's, version 1 or 2
         with self._explained("get", "pods/log", pod):
             # By chunk as the kubelet sends them: a line is seen when it is written.
@@ -108,9 +169,10 @@ class Cluster:
                 )
             case 403:
                 kind = resource if resource.startswith("pods") else f"{resource}.{GROUP}"
+                role = "edit" if verb == "patch" else "view"
                 return CliError(
                     f"you may not {verb} {kind} in namespace {self.namespace}; ask whoever runs the cluster for the "
-                    f"role `view` there (`kubectl auth can-i {verb} {kind} -n {self.namespace}`)"
+                    f"role `{role}` there (`kubectl auth can-i {verb} {kind} -n {self.namespace}`)"
                 )
             case 400 if resource == "pods/log":
                 return NotStartedError(f"no log yet: {said}; `--follow` waits for it")
@@ -122,6 +184,8 @@ class Cluster:
                     f"no {kind} {name!r} in namespace {self.namespace}; "
                     f"`kubectl finetune status -n {self.namespace}` lists the jobs that are there"
                 )
+            case 422:
+                return CliError(f"the cluster refuses this: {said}")
         return CliError(f"the cluster cannot {verb} {resource} {name}: {said or error.reason}; try again")
 
 

@@ -82,20 +82,59 @@ class HttpSource(Document):
     """One hexadecimal checksum per URL, or none at all."""
 
 
+class HubFiles(Document):
+    """One split of a dataset repository of the Hugging Face Hub; the token comes as HF_TOKEN."""
+
+    repo: str
+    config: str | None = None
+    """None: the repository's default, or only, configuration."""
+    split: str = "train"
+    revision: str = "main"
+
+
+class S3Files(Document):
+    """Objects under a prefix, or that match a glob; credentials come as AWS_* environment variables."""
+
+    uri: str
+    endpoint: str | None = None
+    region: str | None = None
+
+
+class MixturePart(Document):
+    """Another Dataset, at the revision that it had when the reading began."""
+
+    name: str
+    revision: StoredReference
+    weight: float | None = None
+    """The rows' share among all parts' weights; None in all parts: every row of each."""
+
+
 class DatasetSource(Document):
     """Where rows come from: exactly one is set."""
 
     inline: str | None = None
     """JSON lines in the plan itself."""
     http: HttpSource | None = None
+    hub: HubFiles | None = None
+    s3: S3Files | None = None
     files: str | None = None
     """A glob under the source mount (a claim or a ConfigMap), relative."""
+    mixture: tuple[MixturePart, ...] | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if sum(value is not None for value in (self.inline, self.http, self.files)) != 1:
-            raise ValueError("exactly one of inline, http, files must be set")
+        sources = (self.inline, self.http, self.hub, self.s3, self.files, self.mixture)
+        if sum(value is not None for value in sources) != 1:
+            raise ValueError("exactly one of inline, http, hub, s3, files, mixture must be set")
         return self
+
+
+class Teacher(Document):
+    """The model that wrote synthetic rows."""
+
+    model: str
+    terms: str | None = None
+    """Under which licence or terms its answers may be used."""
 
 
 class SplitPlan(Document):
@@ -127,6 +166,8 @@ class DatasetPlan(StorePlan):
     split: SplitPlan = SplitPlan()
     license: str | None = None
     """SPDX identifier, kept in the lineage."""
+    attribution: str | None = None
+    teacher: Teacher | None = None
 
 
 class DropReason(StrEnum):
@@ -161,6 +202,10 @@ class DatasetResult(Document):
     rows_kept: Count = 0
     dropped: tuple[Dropped, ...] = ()
     splits: tuple[Split, ...] = ()
+    source_revision: Label | None = None
+    """The Hub's commit, or `sha256:` over what was read."""
+    license: Label | None = None
+    """SPDX identifier or expression; a mixture's is the strictest of its parts'."""
     failure: Failure | None = None
 
     @model_validator(mode="after")

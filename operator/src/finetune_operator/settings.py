@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+
+from finetune_contract.storage import S3_URI
 
 PREFIX = "FINETUNE_"
 
@@ -46,6 +49,17 @@ class Settings(BaseModel):
     """None: the cluster's default."""
     claim_access_mode: str = "ReadWriteMany"
     claim_size: str = "100Gi"
+    s3_uri: str | None = None
+    """`s3://bucket/prefix` of the store, in which `{namespace}` stands for the namespace's name. None: a claim."""
+    s3_endpoint: str | None = None
+    """Address of an S3-compatible server. None: AWS."""
+    s3_region: str | None = None
+    s3_secret: str | None = None
+    """The Secret of each namespace with the keys. None: the identity of the pods' ServiceAccount."""
+    s3_service_account: str | None = None
+    """The ServiceAccount of pods that collect a store in S3. None: the namespace's default."""
+    store_label: str = ""
+    """Tells pods whose object says where its store is from those of the default one; set per object."""
     retention_minimum_age_seconds: float | None = Field(default=None, gt=0)
     """What nothing has referred to for this long is deleted from the store. None: nothing is ever deleted."""
     collection_interval_seconds: float = Field(default=86400.0, gt=0)
@@ -55,6 +69,8 @@ class Settings(BaseModel):
     """What accelerators cost, as JSON; the first that fits a job is its. None: no amounts in status."""
     currency: str = Field(default="", max_length=16)
     """Of the prices, such as EUR."""
+    api_price_per_million_tokens: float | None = Field(default=None, ge=0)
+    """What a million generated tokens of a hosted model cost that a tuned one would replace."""
 
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none: all."""
@@ -103,6 +119,12 @@ class Settings(BaseModel):
         age = self.retention_minimum_age_seconds
         if age is not None and 2 * self.collection_interval_seconds > age:
             raise ValueError("collection_interval_seconds must be at most half of retention_minimum_age_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _store_is_an_address(self) -> Self:
+        if self.s3_uri is not None and not re.fullmatch(S3_URI, self.s3_uri.replace("{namespace}", "team-a")):
+            raise ValueError(f"s3_uri: {self.s3_uri} is not an address; use s3://bucket/prefix/{{namespace}}")
         return self
 
     @classmethod

@@ -1,9 +1,10 @@
-"""`python -m finetune_store stage|resolve|deliver|collect`: what small CPU pods and init containers run.
+"""`python -m finetune_store stage|resolve|deliver|collect|show`: what small CPU pods and init containers run.
 
     python -m finetune_store stage --plan plan.json        leaves a StageResult in the termination log
     python -m finetune_store resolve --plan plan.json      leaves a ResolveResult there
     python -m finetune_store deliver --plan plan.json      leaves a Failure there, or nothing
     python -m finetune_store collect --plan plan.json      leaves a CollectionResult there
+    python -m finetune_store show --plan plan.json PATH    prints a small file of the store in base64, line by line
 
 The exit code is the failure reason's (finetune_contract.failure), 0 without one.
 """
@@ -23,6 +24,7 @@ from finetune_store.deliver import deliver
 from finetune_store.edge import read_plan, run_command
 from finetune_store.opening import open_store
 from finetune_store.resolve import resolve
+from finetune_store.show import show
 from finetune_store.stage import stage
 
 
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = read_plan(options.plan, CollectionPlan)
         return collect(plan, open_store(plan, options.store))
 
+    if options.command == "show":
+        return show(options.plan, options.store, options.path)
     if options.command == "collect":
         return run_command(collected, lambda failure: CollectionResult(failure=failure), options.termination_log)
     if options.command == "stage":
@@ -71,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     deliver_parser = commands.add_parser("deliver", parents=[common], help="copy adapters to a serving pod")
     deliver_parser.add_argument("--adapters", type=Path, default=Path("/adapters"))
     commands.add_parser("collect", parents=[common], help="delete what nothing has referred to for some time")
+    show_parser = commands.add_parser("show", parents=[common], help="print a small file in base64")
+    show_parser.add_argument("path", help="in the store, such as runs/<key>/report.html")
     return parser
 
 

@@ -58,6 +58,7 @@ CHANGES: dict[str, tuple[FieldClass, dict[str, Any]]] = {
     "podTemplate": (FieldClass.OPERATIONAL, {"podTemplate": {"serviceAccountName": "trainer"}}),
     "suspend": (FieldClass.OPERATIONAL, {"suspend": True}),
     "rerun": (FieldClass.INPUT, {"rerun": "again"}),
+    "storage": (FieldClass.OPERATIONAL, {"storage": {"s3": {"uri": "s3://bucket/x"}}}),
     "reuse": (FieldClass.INPUT, {"reuse": "Never"}),
     "ttlAfterFinished": (FieldClass.OPERATIONAL, {"ttlAfterFinished": "1h"}),
     **{

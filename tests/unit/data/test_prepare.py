@@ -31,6 +31,7 @@ def test_a_revision_is_published_with_its_lineage(pod: Pod) -> None:
         "name": "team-a/tickets",
         "format": "Text",
         "source": "inline",
+        "sourceRevision": result.source_revision,
         "license": "CC-BY-4.0",
     }
 

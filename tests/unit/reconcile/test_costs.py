@@ -6,13 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_contract.evaluating import Speed
 from finetune_contract.failure import FailureReason
 from finetune_operator.api.base import Resources, Scheduling
-from finetune_operator.api.finetunejobstatus import Attempt, ProgressStatus
+from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.api.finetunejobstatus import Attempt, CostStatus, ProgressStatus
 from finetune_operator.manifests.prices import price_of, price_on
-from finetune_operator.reconcile.costs import add, lost_share
+from finetune_operator.reconcile.costs import add, keep_speed, lost_share
 from finetune_operator.reconcile.limits import Usage
 from finetune_operator.settings import Price, Settings
+from tests import factories
 from tests.unit.reconcile.test_finetunejob import KEY, fail, staged, succeed, world
 from tests.unit.reconcile.world import World
 
@@ -69,6 +72,47 @@ def attempt(reason: str = "NodeLost", **fields: Any) -> Attempt:
 )
 def test_what_was_not_saved_is_lost(ended: Attempt, seen: ProgressStatus | None, share: float) -> None:
     assert lost_share(ended, seen) == pytest.approx(share)
+
+
+SPEED = Speed(
+    device="NVIDIA H100", batch_size=16, prompt_tokens_per_second=9000, generated_tokens_per_second=1000,
+    latency_p50=0.5, latency_p95=0.9,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("more", "amount", "million", "tokens"),
+    [
+        pytest.param({}, 10.0, None, None, id="no price"),
+        pytest.param({"prices": PRICES.prices}, 10.0, 0.416667, None, id="no API price"),
+        pytest.param(
+            {"prices": PRICES.prices, "api_price_per_million_tokens": 0.516666667},
+            10.0,
+            0.416667,
+            100_000_000,
+            id="pays",
+        ),
+        pytest.param(
+            {"prices": PRICES.prices, "api_price_per_million_tokens": 0.4}, 10.0, 0.416667, None, id="never pays"
+        ),
+        pytest.param(
+            {"prices": PRICES.prices, "api_price_per_million_tokens": 1.0}, None, 0.416667, None, id="cost not known"
+        ),
+    ],
+)
+def test_tokens_cost_what_their_time_costs(
+    more: dict[str, Any], amount: float | None, million: float | None, tokens: int | None
+) -> None:
+    job = FineTuneJob.model_validate(factories.make_job(resources={"limits": {GPU: 1}}))
+    cost = CostStatus(gpu_hours=1.0, lost_gpu_hours=0.0, amount=amount)
+    found = keep_speed(job, SPEED, cost, Settings(**more))
+    assert found is not None
+    assert (found.device, found.latency_p95) == ("NVIDIA H100", 0.9)
+    assert (found.cost_per_million_tokens, found.break_even_tokens) == (million, tokens)
+
+
+def test_a_speed_that_was_not_measured_is_not_told() -> None:
+    assert keep_speed(FineTuneJob.model_validate(factories.make_job()), None, None, PRICES) is None
 
 
 steps = st.integers(0, 10_000)

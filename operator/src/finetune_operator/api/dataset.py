@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.datasets import SourceFormat
+from finetune_contract.datasets import FileType, SourceFormat, TextRows
 from finetune_operator.api.base import (
     COMMON_AGE,
     COMMON_MESSAGE,
@@ -23,6 +23,7 @@ from finetune_operator.api.base import (
     Resources,
     ResourceStatus,
     Scheduling,
+    SecretKeyReference,
     Text,
     Token,
     Uri,
@@ -32,7 +33,9 @@ from finetune_operator.api.base import (
     rule,
     rules,
 )
+from finetune_operator.api.basemodel import S3Credentials
 from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
 
 INLINE_LIMIT = 128 * 1024
 
@@ -50,7 +53,7 @@ class ConfigMapSource(ApiModel):
     name: Name
     """The ConfigMap's name."""
     key: Key
-    """The key that holds JSON lines."""
+    """The key that holds the rows, named like a file: `rows.jsonl`."""
 
 
 class HttpSource(ApiModel):
@@ -60,7 +63,7 @@ class HttpSource(ApiModel):
         list[Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s]+$")]],
         Field(min_length=1, max_length=64),
     ]
-    """Addresses of JSON lines files."""
+    """Addresses of files."""
     sha256: Annotated[
         list[Annotated[str, StringConstraints(max_length=64, pattern=r"^[0-9a-f]{64}$")]], Field(max_length=64)
     ] = []
@@ -76,6 +79,45 @@ class HttpSource(ApiModel):
     )
 
 
+class HuggingFaceData(ApiModel):
+    """A dataset repository of the Hugging Face Hub; its code, where it has some, is never run."""
+
+    repo: Annotated[
+        str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")
+    ]
+    """The repository, such as `HuggingFaceH4/ultrachat_200k`."""
+    config: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    """One of the repository's configurations; unset: its default or only one."""
+    split: Annotated[str, StringConstraints(min_length=1, max_length=128)] = "train"
+    """The split whose files are read."""
+    revision: Annotated[str, StringConstraints(min_length=1, max_length=200)] = "main"
+    """A branch, tag or commit; status.revision.sourceRevision has the commit that it was."""
+    token_secret_ref: SecretKeyReference | None = None
+    """The Secret key that holds a Hub token, for gated or private repositories."""
+
+
+class S3Data(ApiModel):
+    """Objects of an S3-compatible store."""
+
+    uri: Annotated[str, StringConstraints(max_length=1024, pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/.*)?$")]
+    """An object, a prefix, or a glob such as `s3://bucket/tickets/**/*.jsonl.gz`."""
+    endpoint: Annotated[str, StringConstraints(max_length=1024, pattern=r"^https?://[^\s]+$")] | None = None
+    """Address of an S3-compatible server; unset: AWS."""
+    region: Annotated[str, StringConstraints(max_length=64)] | None = None
+    """The bucket's region."""
+    credentials_secret_ref: S3Credentials | None = None
+    """The Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; unset: the pod's own identity."""
+
+
+class MixturePart(ApiModel):
+    """A Dataset that is part of a mixture."""
+
+    dataset: Name
+    """The Dataset's name; its revision when the reading begins is what is mixed."""
+    weight: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """The part's share of the rows among all weights; unset everywhere: every row of each part."""
+
+
 class DatasetSource(ApiModel):
     """Where rows come from: exactly one."""
 
@@ -88,9 +130,50 @@ class DatasetSource(ApiModel):
     persistent_volume_claim: VolumePath | None = None
     """Files in a volume; path may be a glob such as `tickets/*.jsonl`."""
 
+    hugging_face: HuggingFaceData | None = None
+    """A split of a Hugging Face dataset."""
+    s3: S3Data | None = None
+    """Objects of an S3-compatible store."""
+    mixture: Annotated[list[MixturePart], Field(min_length=1, max_length=16)] | None = None
+    """Rows of other Datasets of this namespace; each keeps the side of the split that it is on."""
+
     model_config = ConfigDict(
-        json_schema_extra=rules(exactly_one_of("inline", "configMap", "http", "persistentVolumeClaim"))
+        json_schema_extra=rules(
+            exactly_one_of("inline", "configMap", "http", "persistentVolumeClaim", "huggingFace", "s3", "mixture"),
+            rule(
+                "!has(self.mixture) || self.mixture.all(part, has(part.weight)) || "
+                "!self.mixture.exists(part, has(part.weight))",
+                "give every part of the mixture a weight, or none",
+            ),
+            rule(
+                "!has(self.mixture) || self.mixture.all(part, self.mixture.exists_one(other, "
+                "other.dataset == part.dataset))",
+                "name each Dataset of the mixture once",
+            ),
+        )
     )
+
+
+class FilesType(StrEnum):
+    """What the source's files are."""
+
+    AUTO = "Auto"
+    JSON_LINES = FileType.JSON_LINES.value
+    JSON = FileType.JSON.value
+    CSV = FileType.CSV.value
+    PARQUET = FileType.PARQUET.value
+    TEXT = FileType.TEXT.value
+
+
+class Files(ApiModel):
+    """How the source's files are read; each may be packed by gzip or zstd."""
+
+    type: FilesType = FilesType.AUTO
+    """What the files are; Auto goes by their content and, for CSV and text, their suffix."""
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
+    """Between the cells of CSV files; unset: the one of `,` `;` `|` and tab that fits."""
+    text_rows: TextRows = TextRows.LINE
+    """Whether a row of a text file is a line, or the whole document."""
 
 
 class DatasetFormat(StrEnum):
@@ -153,36 +236,66 @@ class SplitSpec(ApiModel):
     )
 
 
+class Teacher(ApiModel):
+    """The model that wrote synthetic rows."""
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    """Its name, such as `meta-llama/Llama-3.3-70B-Instruct`."""
+    terms: Text | None = None
+    """Licence or terms that its answers are under, such as `Llama-3.3`: some forbid training other models."""
+
+
 class License(ApiModel):
     """Under which licence the rows may be used."""
 
     spdx: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9.+-]+$")]
-    """SPDX identifier, such as CC-BY-4.0."""
+    """SPDX identifier, such as CC-BY-4.0; `LicenseRef-NAME` for terms of your own."""
     attribution: Text | None = None
     """Whom to name."""
+    teacher: Teacher | None = None
+    """The model that wrote the rows, where they are synthetic."""
+
+
+class Refresh(ApiModel):
+    """When the source is read again by itself; a new revision appears only if the content changed."""
+
+    schedule: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    """Five fields as in cron, such as `0 3 * * 0`."""
+    time_zone: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "UTC"
+    """The schedule's time zone, such as `Europe/Berlin`."""
 
 
 class DatasetSpec(ApiModel):
     """What rows a model is to learn from."""
+
+    model_config = ConfigDict(json_schema_extra=rules(STORAGE_RULE))
 
     source: DatasetSource
     """Where rows come from: exactly one."""
     format: DatasetFormat = DatasetFormat.AUTO
     """The shape of the source's rows; Auto looks at the first one."""
     columns: Annotated[dict[Word, Word], Field(max_length=16)] = {}
-    """Our column name to the source's, such as `prompt: question`."""
+    """Our column name to the source's, such as `prompt: question`; `answers.text.0` goes into objects and lists."""
+    files: Files = Files()
+    """How the source's files are read."""
     prepare: Prepare = Prepare()
     """How rows are cleaned."""
     split: SplitSpec = SplitSpec()
     """How rows are divided into train, validation and test."""
     license: License | None = None
-    """Under which licence the rows may be used."""
+    """Under which licence the rows may be used; a mixture is under the strictest of its parts'."""
+    refresh: Refresh | None = None
+    """When the source is read again by itself."""
+    history: Annotated[int, Field(ge=0, le=20)] = 3
+    """How many older revisions are kept, beside those that runs use."""
     resources: Resources = Resources()
     """What the preparing pod asks for."""
     scheduling: Scheduling = Scheduling()
     """Where the preparing pod may run."""
     pod_template: PodTemplate = PodTemplate()
     """What the preparing pod gets beside what the operator gives it."""
+    storage: StorageSpec | None = None
+    """Where the revision is kept; unset: where the operator's settings say (chart values storage)."""
     rerun: Token | None = None
     """Any new word reads the source again; a new revision appears only if the content changed.
 
@@ -226,6 +339,12 @@ class Revision(ApiModel):
     """Names the source and settings that were read."""
     rerun: Token | None = None
     """The word in spec.rerun that it was read for."""
+    scheduled_for: datetime | None = None
+    """The time by spec.refresh that it was last read for."""
+    source_revision: Word | None = None
+    """What the source was: the Hub's commit, or a digest of the files."""
+    license: Word | None = None
+    """SPDX identifier or expression, a mixture's with what it inherits."""
     uri: Uri
     """Where it is stored."""
     created_at: datetime
@@ -240,11 +359,41 @@ class Revision(ApiModel):
     """Its parts."""
 
 
+class OlderRevision(ApiModel):
+    """A revision that a newer one has replaced."""
+
+    digest: Digest
+    """Names the content."""
+    uri: Uri
+    """Where it is stored."""
+    created_at: datetime
+    """When it became this Dataset's revision."""
+    rows: int
+    """How many rows it has."""
+
+
+class RefreshStatus(ApiModel):
+    """What became of spec.refresh."""
+
+    schedule: Annotated[str, StringConstraints(max_length=256)]
+    """The schedule and time zone that this is by."""
+    scheduled_for: datetime | None = None
+    """The time for which the source was, or is being, read."""
+    next_at: datetime | None = None
+    """When it is read next."""
+    failure: JobFailure | None = None
+    """Why the last reading failed; the revision before it stays."""
+
+
 class DatasetStatus(ResourceStatus):
     """What became of the rows."""
 
     revision: Revision | None = None
     """The newest revision; stays while a later reading fails."""
+    history: Annotated[list[OlderRevision], Field(max_length=20)] = []
+    """Older revisions that are kept, newest first."""
+    refresh: RefreshStatus | None = None
+    """What became of spec.refresh."""
     failure: JobFailure | None = None
     """Why the last reading failed."""
 

@@ -49,6 +49,7 @@ from finetune_operator.api.methods import (
 )
 from finetune_operator.api.podtemplate import PodTemplate
 from finetune_operator.api.queueing import JobScheduling
+from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
 
 
 class DatasetReference(ApiModel):
@@ -294,7 +295,7 @@ class Reuse(StrEnum):
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES, *METRIC_RULES, *GATE_RULES))
+    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES, *METRIC_RULES, *GATE_RULES, STORAGE_RULE))
 
     base_model: Annotated[BaseModelSource, FieldClass.INPUT]
     """Where the base model comes from: exactly one."""
@@ -345,6 +346,8 @@ class FineTuneJobSpec(ApiModel):
     """Where the training pod may run, and the queue that it waits in."""
     pod_template: Annotated[PodTemplate, FieldClass.OPERATIONAL] = PodTemplate()
     """What the job's pods get beside what the operator gives them."""
+    storage: Annotated[StorageSpec | None, FieldClass.OPERATIONAL] = None
+    """Where the base model, checkpoints and the result are kept; unset: where the operator's settings say."""
     suspend: Annotated[bool, FieldClass.OPERATIONAL] = False
     """True stops training with a checkpoint and frees the GPU; false goes on from there."""
     rerun: Annotated[Token | None, FieldClass.INPUT] = None
@@ -408,6 +411,7 @@ META = ResourceMeta(
         PrinterColumn("Dataset", ".spec.dataset.name", wide=True),
         PrinterColumn("Queue", ".spec.scheduling.queueName", wide=True),
         PrinterColumn("Position", ".status.queue.position", "integer", wide=True),
+        PrinterColumn("Gate", ".status.gate.verdict", wide=True),
         PrinterColumn("Artifact", ".status.artifact.digest", wide=True),
         COMMON_MESSAGE,
         COMMON_AGE,

@@ -219,6 +219,29 @@ class CostStatus(ApiModel):
     """Of the amount."""
 
 
+class SpeedStatus(ApiModel):
+    """How fast the tuned model answered held-out prompts in its evaluation, and what that comes to."""
+
+    device: Word
+    """`cpu`, or the GPU's name."""
+    batch_size: Annotated[int, Field(ge=0)]
+    """Prompts that were answered at once."""
+    prompt_tokens_per_second: float
+    """Tokens read per second."""
+    generated_tokens_per_second: float
+    """Tokens written per second."""
+    latency_p50: float
+    """Seconds to a whole answer, one prompt at a time: half of them were faster."""
+    latency_p95: float
+    """Seconds to a whole answer: all but one in twenty were faster."""
+    cost_per_million_tokens: float | None = None
+    """What a million generated tokens cost at this speed, by the price of the job's accelerators."""
+    break_even_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Generated tokens after which training has paid off against the platform's API price; unset: never, or unknown."""
+    currency: Annotated[str, StringConstraints(max_length=16)] | None = None
+    """Of the cost."""
+
+
 class FineTuneJobStatus(ResourceStatus):
     """What became of the run."""
 
@@ -254,6 +277,8 @@ class FineTuneJobStatus(ResourceStatus):
     """Names the spec.evaluation that it was measured for."""
     evaluation_failure: JobFailure | None = None
     """Why it could not be measured anew."""
+    speed: SpeedStatus | None = None
+    """How fast the tuned model answered when it was measured."""
     timings: Annotated[list[TimingStatus], Field(max_length=8)] = []
     """Where the time of the last attempt went."""
     gate: GateStatus | None = None

@@ -1,9 +1,20 @@
 """The Job that prepares a dataset revision."""
 
-from finetune_contract.datasets import DatasetPlan, SourceFormat, SplitPlan
+from finetune_contract.datasets import (
+    DatasetPlan,
+    FileSettings,
+    FileType,
+    HubFiles,
+    MixturePart,
+    S3Files,
+    SourceFormat,
+    SplitPlan,
+    Teacher,
+)
 from finetune_contract.datasets import DatasetSource as SourcePlan
 from finetune_contract.datasets import HttpSource as HttpPlan
-from finetune_operator.api.dataset import Dataset, DatasetFormat
+from finetune_contract.paths import ENV_HF_TOKEN
+from finetune_operator.api.dataset import Dataset, DatasetFormat, FilesType
 from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
@@ -11,22 +22,30 @@ from finetune_operator.settings import Settings
 ROLE = "prepare"
 
 
-def plan(dataset: Dataset, settings: Settings) -> DatasetPlan:
-    """What the pod is asked to do."""
+def plan(dataset: Dataset, settings: Settings, parts: tuple[MixturePart, ...] = ()) -> DatasetPlan:
+    """What the pod is asked to do; `parts` are the revisions that a mixture is made of."""
     spec = dataset.spec
+    teacher = spec.license.teacher if spec.license else None
     near = spec.prepare.deduplicate.near
     return DatasetPlan(
         name=dataset.metadata.name,
         namespace=dataset.metadata.namespace,
-        source=_source(dataset),
+        source=_source(dataset, parts),
         format=None if spec.format is DatasetFormat.AUTO else SourceFormat(spec.format.value),
         columns=spec.columns,
         exact_duplicates=spec.prepare.deduplicate.exact,
         near_duplicate_similarity=near.similarity if near else None,
         max_bad_rows=spec.prepare.max_bad_rows,
+        files=FileSettings(
+            type=None if spec.files.type is FilesType.AUTO else FileType(spec.files.type.value),
+            delimiter=spec.files.delimiter,
+            text_rows=spec.files.text_rows,
+        ),
         split=SplitPlan(validation=spec.split.validation, test=spec.split.test, seed=spec.split.seed),
         license=spec.license.spdx if spec.license else None,
-        claim=settings.claim_name,
+        attribution=spec.license.attribution if spec.license else None,
+        teacher=Teacher(model=teacher.model, terms=teacher.terms) if teacher else None,
+        **dict(storage.plan_of(settings)),
     )
 
 
@@ -35,12 +54,14 @@ def job_name(dataset: Dataset, key: str, number: int) -> str:
     return child_name(dataset.metadata.name, "prepare", key[:6], str(number))
 
 
-def build(dataset: Dataset, key: str, number: int, settings: Settings) -> tuple[Manifest, Manifest]:
+def build(
+    dataset: Dataset, key: str, number: int, settings: Settings, parts: tuple[MixturePart, ...] = ()
+) -> tuple[Manifest, Manifest]:
     """The plan's ConfigMap and the Job, in the order they are created."""
     metadata = dataset.metadata
     name = job_name(dataset, key, number)
     owner = jobs.owner_of("Dataset", metadata)
-    marks = labels("Dataset", metadata.name, ROLE, run=key[:16], attempt=str(number))
+    marks = labels("Dataset", metadata.name, ROLE, run=key[:16], attempt=str(number), **storage.mark(settings))
     volumes, mounts = _source_volume(dataset, settings)
     container = pods.container(
         "prepare",
@@ -49,19 +70,27 @@ def build(dataset: Dataset, key: str, number: int, settings: Settings) -> tuple[
         pull_policy=settings.image_pull_policy,
         resources=dataset.spec.resources,
         mounts=(pods.PLAN_MOUNT, pods.STORE, *mounts),
+        **_secrets(dataset, settings),
     )
     pod = pods.pod_spec(
         [container],
-        [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name), *volumes],
+        [pods.plan_volume(name), storage.volume(settings), *volumes],
         dataset.spec.scheduling,
         **storage.kept_together(settings),
     )
     wanted = jobs.job(name, pod, marks, owner, dataset.spec.pod_template)
-    return jobs.plan_config_map(name, plan(dataset, settings), marks, owner), wanted
+    return jobs.plan_config_map(name, plan(dataset, settings, parts), marks, owner), wanted
 
 
-def _source(dataset: Dataset) -> SourcePlan:
+def _source(dataset: Dataset, parts: tuple[MixturePart, ...]) -> SourcePlan:
     source = dataset.spec.source
+    if source.mixture:
+        return SourcePlan(mixture=parts)
+    if source.hugging_face:
+        hub = source.hugging_face
+        return SourcePlan(hub=HubFiles(repo=hub.repo, config=hub.config, split=hub.split, revision=hub.revision))
+    if source.s3:
+        return SourcePlan(s3=S3Files(uri=source.s3.uri, endpoint=source.s3.endpoint, region=source.s3.region))
     if source.inline:
         return SourcePlan(inline=source.inline.jsonl)
     if source.http:
@@ -77,6 +106,20 @@ def _source_volume(dataset: Dataset, settings: Settings) -> tuple[list[Manifest]
     if source.config_map:
         return [{"name": "source", "configMap": {"name": source.config_map.name}}], (pods.SOURCE,)
     if source.persistent_volume_claim:
-        volumes, mount = pods.source_claim(source.persistent_volume_claim.claim_name, settings.claim_name)
+        volumes, mount = pods.source_claim(source.persistent_volume_claim.claim_name, storage.claim_name(settings))
         return volumes, (mount,)
     return [], ()
+
+
+def _secrets(dataset: Dataset, settings: Settings) -> Manifest:
+    """Keys of the source and of the store."""
+    source = dataset.spec.source
+    access = storage.access(settings)
+    if source.hugging_face and source.hugging_face.token_secret_ref:
+        token = source.hugging_face.token_secret_ref
+        reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
+        return {"extra_env": ({"name": ENV_HF_TOKEN, "valueFrom": reference},), **access}
+    if source.s3 and source.s3.credentials_secret_ref:
+        keys = {"secretRef": {"name": source.s3.credentials_secret_ref.name}}
+        return {"envFrom": [keys, *storage.credentials(settings)]}
+    return access

@@ -19,6 +19,9 @@ LABEL_ROLE = f"{GROUP}/role"
 LABEL_RUN = f"{GROUP}/run"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 
+LABEL_STORE = f"{GROUP}/store"
+"""On pods, where the store is not the default one: which claim, or `s3`."""
+
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 """Kueue's labels on a Job: the LocalQueue, the WorkloadPriorityClass."""

@@ -85,7 +85,7 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
         evaluation=_evaluation(spec.evaluation, previous_of(job, run)),
         evaluation_key=evaluation_key(job, run),
         truncated_share=spec.limits.truncated_share,
-        claim=settings.claim_name,
+        **dict(storage.plan_of(settings)),
     )
 
 
@@ -113,7 +113,7 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Te
     metadata, nodes = job.metadata, job.spec.parallelism.nodes
     name = job_name(job, run.key, number)
     owner = jobs.owner_of("FineTuneJob", metadata)
-    marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number))
+    marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number), **storage.mark(settings))
     pod = training_pod(
         job,
         name,
@@ -152,11 +152,12 @@ def training_pod(
         resources=job.spec.resources,
         env=pods.OFFLINE,
         mounts=(pods.PLAN_MOUNT, pods.STORE, pods.SHARED_MEMORY),
+        **storage.access(settings),
         **more,
     )
     volumes = [
         pods.plan_volume(plan_name),
-        pods.claim_volume("store", settings.claim_name),
+        storage.volume(settings),
         # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
         pods.shared_memory(job.spec.pod_template.shared_memory),
     ]

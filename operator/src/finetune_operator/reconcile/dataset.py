@@ -2,17 +2,31 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 
-from finetune_contract.datasets import DatasetResult
-from finetune_operator.api.dataset import Dataset, DatasetStatus, DroppedRows, Revision, RowCounts, SplitCount
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+from finetune_contract.datasets import DatasetResult, MixturePart
+from finetune_operator.api.dataset import (
+    Dataset,
+    DatasetStatus,
+    DroppedRows,
+    OlderRevision,
+    RefreshStatus,
+    Revision,
+    RowCounts,
+    SplitCount,
+)
 from finetune_operator.manifests import dataset as manifests
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import oneshot
+from finetune_operator.reconcile import mixture, oneshot
+from finetune_operator.reconcile import refresh as refreshing
 from finetune_operator.reconcile.conditions import ConditionSet
+from finetune_operator.reconcile.lineage import mixed_in
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
+from finetune_operator.reconcile.refresh import REFRESHED
 from finetune_operator.reconcile.resources import (
     ACCEPTED,
     is_deleted,
@@ -25,7 +39,7 @@ from finetune_operator.reconcile.resources import (
     to_create,
     with_plan,
 )
-from finetune_operator.reconcile.storage import note_one_node
+from finetune_operator.reconcile.storage import claim_of, note_one_node
 from finetune_operator.settings import Settings
 
 SOURCE_POLL_SECONDS = 5.0
@@ -33,28 +47,31 @@ SOURCE_POLL_SECONDS = 5.0
 
 
 def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
-    """The store's claim, and the ConfigMap or claim that the rows come from."""
-    source = (raw.get("spec") or {}).get("source") or {}
-    found = [Reference("PersistentVolumeClaim", settings.claim_name)]
+    """The store's claim, and the ConfigMap, claim or Datasets that the rows come from."""
+    spec = raw.get("spec") or {}
+    source = spec.get("source") or {}
+    found = [*claim_of(settings)]
     if "configMap" in source:
         found.append(Reference("ConfigMap", source["configMap"]["name"]))
     if "persistentVolumeClaim" in source:
         found.append(Reference("PersistentVolumeClaim", source["persistentVolumeClaim"]["claimName"]))
-    return tuple(found)
+    return (*found, *(Reference("Dataset", name) for name in mixed_in(spec)))
 
 
-def preparation_key(dataset: Dataset) -> str:
-    """Names one reading: what decides the rows, and the token that asks to read again."""
+def preparation_key(dataset: Dataset, scheduled_for: datetime | None = None) -> str:
+    """Names one reading: what decides the rows, and the token or scheduled time that asks to read again."""
     # Defaults are left out: a field that a later release adds must not make every Dataset read its source again.
     spec = dataset.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     decisive = {name: spec[name] for name in _DECISIVE if name in spec}
     token = _token(dataset)
     if token:
         decisive["rerun"] = token
+    if scheduled_for:
+        decisive["scheduledFor"] = scheduled_for.isoformat()
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 
-_DECISIVE = ("source", "format", "columns", "prepare", "split", "license")
+_DECISIVE = ("source", "format", "columns", "files", "prepare", "split", "license")
 """Fields of the spec whose edit reads the source again; the others say where and with what the pod runs."""
 
 
@@ -64,6 +81,75 @@ def _token(dataset: Dataset) -> str | None:
     return dataset.spec.rerun or (revision.rerun if revision else None)
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """One look at a Dataset."""
+
+    dataset: Dataset
+    observed: Observed
+    conditions: ConditionSet
+    now: datetime
+    refresh: RefreshStatus | None
+    key: str
+    is_refresh: bool
+    """Whether the revision is what the spec asks for, and the source is only read again."""
+
+    # --- what is said ---
+
+    def waiting(self, reason: str, message: str) -> None:
+        """The source is being read, or will be."""
+        if self.is_refresh:
+            self.conditions.set(REFRESHED, None, reason, message)
+        else:
+            self.conditions.waiting(reason, message)
+
+    def stalled(self, reason: str, message: str) -> None:
+        """It will not be read unless somebody does something."""
+        if self.is_refresh:
+            self.conditions.set(REFRESHED, False, reason, message)
+        else:
+            self.conditions.stalled(reason, message)
+
+    def finish(
+        self,
+        *,
+        revision: Revision | None = None,
+        failure: object = None,
+        is_given_up: bool = False,
+        create: tuple[Manifest, ...] = (),
+        delete: tuple[ChildName, ...] = (),
+        events: tuple[Event, ...] = (),
+        wake_after: float | None = None,
+    ) -> Outcome:
+        """The pass's outcome; `revision` is a new one."""
+        dataset, refresh = self.dataset, self.refresh
+        note_denials(self.conditions, self.observed)
+        note_one_node(self.conditions, self.observed)
+        if refresh is not None:
+            said = failure if is_given_up and self.is_refresh else None
+            refresh = RefreshStatus.model_validate({**refresh.model_dump(), "failure": said})
+            waits = (wake_after, seconds_until([refresh.next_at], self.now))
+            wake_after = min((wait for wait in waits if wait is not None), default=None)
+        status = DatasetStatus.model_validate(
+            {
+                "observed_generation": dataset.metadata.generation,
+                "conditions": self.conditions.to_list(),
+                "phase": _phase(self.conditions),
+                "revision": revision or dataset.status.revision,
+                "history": _history(dataset, revision),
+                "refresh": refresh,
+                "failure": failure,
+            }
+        )
+        return Outcome(
+            create=create,
+            status=status_of(status),
+            delete=delete + stale_children(self.observed, lambda _role, run: run == self.key[:16]),
+            events=events,
+            wake_after=wake_after,
+        )
+
+
 def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     """Bring the Dataset one pass further."""
     dataset = read(Dataset, raw, now)
@@ -71,23 +157,80 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
         return dataset
     if is_deleted(raw):
         return Outcome()
-    key = preparation_key(dataset)
-    conditions = ConditionSet(dataset.status.conditions, dataset.metadata.generation, now)
-    conditions.set(ACCEPTED, True, "Accepted")
-    if dataset.status.revision and dataset.status.revision.key == key:
-        conditions.ready("RevisionReady", _summary(dataset.status.revision))
-        return _finish(dataset, observed, conditions, dataset.status.revision, key)
+    look = _look(dataset, observed, now)
+    if fault := _fault_in(dataset, observed):
+        reason, message = fault
+        look.conditions.set(ACCEPTED, False, reason, message)
+        look.conditions.stalled(reason, message)
+        return look.finish()
+    look.conditions.set(ACCEPTED, True, "Accepted")
+    revision = dataset.status.revision
+    if revision and (look.is_refresh or revision.key == look.key):
+        look.conditions.ready("RevisionReady", _summary(revision))
+    if revision and revision.key == look.key:
+        _note_schedule(look, revision)
+        return look.finish()
     missing = _missing_source(dataset, observed)
     if missing:
-        conditions.waiting("SourceNotFound", missing)
-        return _finish(dataset, observed, conditions, dataset.status.revision, key, wake_after=SOURCE_POLL_SECONDS)
-    return _prepare(dataset, observed, conditions, key, now)
+        look.waiting("SourceNotFound", missing)
+        return look.finish(wake_after=SOURCE_POLL_SECONDS)
+    parts = mixture.parts_of(dataset, observed)
+    if parts and isinstance(parts[0], str):
+        look.waiting(*parts)
+        return look.finish()
+    return _prepare(look, parts)
+
+
+def _look(dataset: Dataset, observed: Observed, now: datetime) -> _Pass:
+    revision = dataset.status.revision
+    is_valid = dataset.spec.refresh is None or refreshing.fault_in(dataset.spec.refresh) is None
+    refresh = refreshing.state_at(dataset, now) if is_valid else None
+    before = revision.scheduled_for if revision else None
+    key = preparation_key(dataset, (refresh.scheduled_for if refresh else None) or before)
+    is_refresh = revision is not None and revision.key == preparation_key(dataset, before) != key
+    conditions = ConditionSet(dataset.status.conditions, dataset.metadata.generation, now)
+    if dataset.spec.refresh is None:
+        conditions.remove(REFRESHED)
+    return _Pass(dataset, observed, conditions, now, refresh, key, is_refresh)
+
+
+def _fault_in(dataset: Dataset, observed: Observed) -> tuple[str, str] | None:
+    """What no reading could mend: a reason and a message."""
+    spec = dataset.spec
+    if spec.license:
+        try:
+            canonicalize_license_expression(spec.license.spdx)
+        except InvalidLicenseExpression:
+            return "InvalidSpec", (
+                f"spec.license.spdx: {spec.license.spdx!r} is no SPDX identifier (https://spdx.org/licenses); for "
+                "terms of your own write LicenseRef-NAME"
+            )
+    if spec.refresh and (fault := refreshing.fault_in(spec.refresh)):
+        return "InvalidSpec", fault
+    if spec.source.mixture and (spec.split.validation or spec.split.test):
+        return "InvalidSpec", (
+            "spec.split: the rows of a mixture keep the sides that they have in its Datasets; set fractions there"
+        )
+    around = mixture.circle_of(dataset, observed)
+    return ("ReferenceCycle", around) if around else None
+
+
+def _note_schedule(look: _Pass, revision: Revision) -> None:
+    """Say when the source was read by the schedule, and when it will be."""
+    if look.refresh is None or look.refresh.next_at is None:
+        return
+    following = f"read again at {look.refresh.next_at:%Y-%m-%d %H:%M} UTC"
+    if revision.scheduled_for is None:
+        look.conditions.set(REFRESHED, True, "NotYetDue", following)
+    else:
+        last = f"{revision.scheduled_for:%Y-%m-%d %H:%M} UTC"
+        look.conditions.set(REFRESHED, True, "SourceRead", f"read for {last}, {following}")
 
 
 def _missing_source(dataset: Dataset, observed: Observed) -> str | None:
-    store = Reference("PersistentVolumeClaim", observed.settings.claim_name)
+    store = claim_of(observed.settings)
     for reference, item in observed.references.items():
-        if item is not None or reference == store:
+        if item is not None or reference in store or reference.kind == "Dataset":
             continue
         field = "configMap.name" if reference.kind == "ConfigMap" else "persistentVolumeClaim.claimName"
         return (
@@ -97,79 +240,56 @@ def _missing_source(dataset: Dataset, observed: Observed) -> str | None:
     return None
 
 
-def _prepare(dataset: Dataset, observed: Observed, conditions: ConditionSet, key: str, now: datetime) -> Outcome:
+def _prepare(look: _Pass, parts: tuple[MixturePart, ...]) -> Outcome:
+    dataset, observed, now = look.dataset, look.observed, look.now
     state = oneshot.state_of(
         observed,
         manifests.ROLE,
-        key,
+        look.key,
         parse=DatasetResult.from_message,
         failure_in=lambda result: result.failure,
         latched=dataset.status.failure,
         generation=dataset.metadata.generation,
         now=now,
     )
-    finish = partial(_finish, dataset, observed, conditions, dataset.status.revision, key)
     match state:
         case oneshot.Done(result):
-            revision = _revision(dataset, result, key, now)
-            conditions.ready("RevisionReady", _summary(revision))
-            event = Event("Normal", "RevisionReady", _summary(revision))
-            return _finish(dataset, observed, conditions, revision, key, events=(event,))
+            return _done(look, result)
         case oneshot.GivenUp(failure):
-            conditions.stalled(failure.reason, oneshot.explain(failure))
+            look.stalled(failure.reason, oneshot.explain(failure))
             event = Event("Warning", failure.reason, failure.message)
-            return finish(failure=failure, events=() if dataset.status.failure == failure else (event,))
+            events = () if dataset.status.failure == failure else (event,)
+            return look.finish(failure=failure, is_given_up=True, events=events)
         case oneshot.Working() as working:
-            conditions.waiting(*working.condition("Preparing", "reading the source"))
-            return finish(failure=working.failure, wake_after=seconds_until([working.until], now))
+            look.waiting(*working.condition("Preparing", "reading the source"))
+            return look.finish(failure=working.failure, wake_after=seconds_until([working.until], now))
         case oneshot.Outdated(job):
-            conditions.waiting("Preparing", "starting again as the edited spec says")
-            return finish(failure=dataset.status.failure, delete=with_plan(observed, job))
+            look.waiting("Preparing", "starting again as the edited spec says")
+            return look.finish(failure=dataset.status.failure, delete=with_plan(observed, job))
         case oneshot.Wanted(number) as wanted:
             create: tuple[Manifest, ...] = ()
             delete: tuple[ChildName, ...] = ()
             if oneshot.is_due(wanted, now):
-                plan = manifests.build(dataset, key, number, observed.settings)
+                plan = manifests.build(dataset, look.key, number, observed.settings, parts)
                 wishes = (*missing_claim(observed, dataset.metadata.namespace), *plan)
                 create, delete = to_create(observed, wishes, dataset.metadata.generation)
-            message = f"trying again after {wanted.failure.reason}" if wanted.failure else "reading the source"
-            conditions.waiting("Preparing", message)
-            return finish(
+            look.waiting(
+                "Preparing", f"trying again after {wanted.failure.reason}" if wanted.failure else "reading the source"
+            )
+            return look.finish(
                 failure=wanted.failure, create=create, delete=delete, wake_after=oneshot.wait_for(wanted, now)
             )
 
 
-def _finish(
-    dataset: Dataset,
-    observed: Observed,
-    conditions: ConditionSet,
-    revision: Revision | None,
-    key: str,
-    *,
-    failure: object = None,
-    create: tuple[Manifest, ...] = (),
-    delete: tuple[ChildName, ...] = (),
-    events: tuple[Event, ...] = (),
-    wake_after: float | None = None,
-) -> Outcome:
-    note_denials(conditions, observed)
-    note_one_node(conditions, observed)
-    status = DatasetStatus.model_validate(
-        {
-            "observed_generation": dataset.metadata.generation,
-            "conditions": conditions.to_list(),
-            "phase": _phase(conditions),
-            "revision": revision,
-            "failure": failure,
-        }
-    )
-    return Outcome(
-        create=create,
-        status=status_of(status),
-        delete=delete + stale_children(observed, lambda _role, run: run == key[:16]),
-        events=events,
-        wake_after=wake_after,
-    )
+def _done(look: _Pass, result: DatasetResult) -> Outcome:
+    revision = _revision(look, result)
+    look.conditions.ready("RevisionReady", _summary(revision))
+    _note_schedule(look, revision)
+    before = look.dataset.status.revision
+    # A schedule that finds the same rows week after week is no news.
+    is_news = not look.is_refresh or before is None or before.digest != revision.digest
+    events = (Event("Normal", "RevisionReady", _summary(revision)),) if is_news else ()
+    return look.finish(revision=revision, events=events)
 
 
 def _phase(conditions: ConditionSet) -> str:
@@ -178,23 +298,37 @@ def _phase(conditions: ConditionSet) -> str:
     return "Failed" if conditions.holds("Stalled") else "Preparing"
 
 
-def _revision(dataset: Dataset, result: DatasetResult, key: str, now: datetime) -> Revision:
+def _revision(look: _Pass, result: DatasetResult) -> Revision:
     """The revision that a reading made; one that found the same rows again is as old as before."""
     assert result.revision is not None
     assert result.format is not None
-    before = dataset.status.revision
+    before = look.dataset.status.revision
     is_known = before is not None and before.digest == result.revision.digest
+    scheduled_for = (look.refresh.scheduled_for if look.refresh else None) or (before.scheduled_for if before else None)
     return Revision(
         digest=result.revision.digest,
         uri=result.revision.uri,
-        key=key,
-        rerun=_token(dataset),
-        created_at=before.created_at if before and is_known else now.replace(microsecond=0),
+        key=look.key,
+        rerun=_token(look.dataset),
+        scheduled_for=scheduled_for,
+        source_revision=result.source_revision,
+        license=result.license,
+        created_at=before.created_at if before and is_known else look.now.replace(microsecond=0),
         format=result.format.value,
         rows=RowCounts(read=result.rows_read, kept=result.rows_kept),
         dropped=[DroppedRows(reason=entry.reason.value, rows=entry.rows) for entry in result.dropped[:16]],
         splits=[SplitCount(name=entry.name, rows=entry.rows) for entry in result.splits[:4]],
     )
+
+
+def _history(dataset: Dataset, new: Revision | None) -> list[OlderRevision]:
+    """The revisions that are kept beside the present one: as long as a status names one, nothing deletes it."""
+    before, history = dataset.status.revision, list(dataset.status.history)
+    present = new or before
+    if new and before and before.digest != new.digest:
+        older = OlderRevision(digest=before.digest, uri=before.uri, created_at=before.created_at, rows=before.rows.kept)
+        history = [older, *(entry for entry in history if entry.digest != older.digest)]
+    return [entry for entry in history if present is None or entry.digest != present.digest][: dataset.spec.history]
 
 
 def _summary(revision: Revision) -> str:

@@ -16,6 +16,7 @@ from finetune_operator.api.finetunejobstatus import (
     Run,
     RunRecord,
     ScoreStatus,
+    SpeedStatus,
     TimingStatus,
 )
 from finetune_operator.api.gate import GATE_PASSED, GateStatus
@@ -59,6 +60,7 @@ class Draft:
     artifact: ArtifactStatus | None
     gate: GateStatus | None = None
     cost: CostStatus | None = None
+    speed: SpeedStatus | None = None
     evaluation_key: str | None = None
     evaluation_failure: JobFailure | None = None
     evaluation_run: str | None = None
@@ -90,6 +92,7 @@ class Draft:
             stalled_disruptions=status.stalled_disruptions,
             used=Usage(status.seconds_total, status.gpu_seconds_total, costs.amount_in(status.cost)),
             cost=status.cost,
+            speed=status.speed,
             progress=status.progress,
             evaluation=list(status.evaluation),
             evaluation_key=status.evaluation_key,
@@ -187,6 +190,7 @@ class Draft:
             evaluation=self.evaluation,
             evaluation_key=self.evaluation_key,
             evaluation_failure=self.evaluation_failure,
+            speed=self.speed,
             timings=self.timings,
             gate=self.gate,
             artifact=self.artifact,

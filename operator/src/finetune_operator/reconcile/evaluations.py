@@ -9,7 +9,7 @@ from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import Run, ScoreStatus
 from finetune_operator.manifests import evaluating
 from finetune_operator.manifests.training import evaluation_key
-from finetune_operator.reconcile import oneshot
+from finetune_operator.reconcile import costs, oneshot
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
 from finetune_operator.reconcile.measurable import METRIC_UNFIT, unmeasurable
 from finetune_operator.reconcile.outcome import Event
@@ -80,6 +80,7 @@ def _measure(draft: Draft, job: FineTuneJob, run: Run, wanted: str, now: datetim
     match state:
         case oneshot.Done(result):
             keep(draft, run, result.evaluation, wanted)
+            draft.speed = costs.keep_speed(job, result.speed, draft.cost, draft.observed.settings) or draft.speed
             draft.evaluation_run = None
             draft.events.append(Event("Normal", "Evaluated", "measured as the edited spec.evaluation says"))
             return True

@@ -30,6 +30,7 @@ from finetune_operator.reconcile.measurable import METRIC_UNFIT, unmeasurable
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Event, Outcome
 from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, read, ready_message, seconds_until, with_plan
+from finetune_operator.reconcile.storage import claim_of, in_another_store
 from finetune_operator.reconcile.upstream import Upstream
 from finetune_operator.settings import Settings
 
@@ -38,7 +39,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     """The store's claim, the Dataset, and what the base model comes from."""
     spec = raw.get("spec") or {}
     base = spec.get("baseModel") or {}
-    found = [Reference("PersistentVolumeClaim", settings.claim_name)]
+    found = [*claim_of(settings)]
     if "dataset" in spec:
         found.append(Reference("Dataset", spec["dataset"]["name"]))
     found += [Reference("FineTuneJob", name) for name in named_in(spec)]
@@ -119,12 +120,27 @@ def _resolve(job: FineTuneJob, observed: Observed, draft: Draft, now: datetime) 
     if dataset is None:
         return None
     found = upstream.find(job, observed, draft.conditions)
-    if found is None:
+    if found is None or _is_elsewhere(job, observed, draft.conditions, dataset, found):
         return None
     if _source_claim_missing(job, observed, draft):
         return None
     result = _stage(job, observed, draft, dataset, found, now)
     return Resolved(dataset, found, result) if result else None
+
+
+def _is_elsewhere(
+    job: FineTuneJob, observed: Observed, conditions: ConditionSet, dataset: StoredReference, found: Upstream
+) -> bool:
+    """Whether an input is in another store than the job's, with the conditions saying so."""
+    things = {f"revision of Dataset {job.spec.dataset.name!r}": dataset}
+    things |= {f"artifact for {part!r}": other for part, other in found.others.items()}
+    if found.base:
+        things["model of spec.baseModel.fineTuneJob"] = found.base
+    message = in_another_store(observed.settings, things)
+    if message:
+        conditions.set("Staged", False, "StorageMismatch", message)
+        conditions.stalled("StorageMismatch", message)
+    return message is not None
 
 
 def _stage(

@@ -1,4 +1,4 @@
-"""Jobs that learn from the results of other jobs: those above one, and that some wait for each other in a circle."""
+"""What is made from what: jobs from other jobs, mixtures from other Datasets; and circles of those that wait."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.observed import Reference
 
-LONGEST_CHAIN = 32
-"""Jobs that are followed; whoever chains more waits for the one above like for any other."""
+LONGEST_CHAIN = 64
+"""Jobs or Datasets that are followed; whoever chains more waits for the one above like for any other."""
 
 
 def named_in(spec: dict[str, Any]) -> Iterator[str]:
@@ -19,8 +19,15 @@ def named_in(spec: dict[str, Any]) -> Iterator[str]:
             yield name
 
 
+def mixed_in(spec: dict[str, Any]) -> Iterator[str]:
+    """The Datasets that a Dataset's spec mixes."""
+    for part in (spec.get("source") or {}).get("mixture") or ():
+        if name := part.get("dataset"):
+            yield name
+
+
 def ancestors(raw: Manifest, look: Callable[[Reference], Manifest | None]) -> dict[Reference, Manifest | None]:
-    """The jobs above a resource, nearest first, as far as they exist; each once."""
+    """The jobs or Datasets above a resource, nearest first, as far as they exist; each once."""
     found: dict[Reference, Manifest | None] = {}
     waiting = list(_above(raw))
     while waiting and len(found) < LONGEST_CHAIN:
@@ -31,8 +38,10 @@ def ancestors(raw: Manifest, look: Callable[[Reference], Manifest | None]) -> di
     return found
 
 
-def circle(name: str, upstream: str, references: Mapping[Reference, Manifest | None]) -> list[str]:
-    """Names of jobs that wait for each other in a circle, from this one through `upstream` round to itself; else none.
+def circle(
+    name: str, upstream: str, references: Mapping[Reference, Manifest | None], kind: str = "FineTuneJob"
+) -> list[str]:
+    """Names of objects that wait for each other in a circle, from this one through `upstream` round to itself.
 
     A job that has an artifact waits for nobody: a circle with one of those ends there.
     """
@@ -40,15 +49,17 @@ def circle(name: str, upstream: str, references: Mapping[Reference, Manifest | N
     seen: set[str] = set()
     while paths:
         path = paths.pop()
-        job = references.get(Reference("FineTuneJob", path[-1]))
+        above = references.get(Reference(kind, path[-1]))
         if path[-1] == name:
             return path
-        if path[-1] in seen or job is None or (job.get("status") or {}).get("artifact"):
+        if path[-1] in seen or above is None or (above.get("status") or {}).get("artifact"):
             continue
         seen.add(path[-1])
-        paths += [[*path, above.name] for above in _above(job)]
+        paths += [[*path, reference.name] for reference in _above(above)]
     return []
 
 
 def _above(raw: Manifest | None) -> Iterator[Reference]:
-    return (Reference("FineTuneJob", name) for name in named_in((raw or {}).get("spec") or {}))
+    spec = (raw or {}).get("spec") or {}
+    yield from (Reference("FineTuneJob", name) for name in named_in(spec))
+    yield from (Reference("Dataset", name) for name in mixed_in(spec))

@@ -18,7 +18,7 @@ from finetune_operator.api.finetunejobstatus import (
 )
 from finetune_operator.api.gate import Verdict
 from finetune_operator.manifests import training
-from finetune_operator.reconcile import evaluations, limits, queueing, telling, warnings
+from finetune_operator.reconcile import costs, evaluations, limits, queueing, telling, warnings
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.endings import (
     Ending,
@@ -186,6 +186,7 @@ def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
         verdict=Verdict.UNDECIDED if draft.job.spec.gate else None,
     )
     evaluations.keep(draft, run, result.evaluation, result.evaluation_key)
+    draft.speed = costs.keep_speed(draft.job, result.speed, draft.cost, draft.observed.settings)
     timings = result.timings[:MAX_TIMINGS]
     draft.timings = [TimingStatus(stage=timing.stage, seconds=timing.seconds) for timing in timings]
     succeeded = RunRecord(

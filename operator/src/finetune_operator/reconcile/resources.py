@@ -55,6 +55,8 @@ def is_deleted(raw: Manifest) -> bool:
 
 def missing_claim(observed: Observed, namespace: str) -> tuple[Manifest, ...]:
     """The namespace's store claim, if it has to be created."""
+    if observed.settings.s3_uri is not None:
+        return ()
     claim = Reference("PersistentVolumeClaim", observed.settings.claim_name)
     return () if observed.references.get(claim) else (storage.claim(namespace, observed.settings),)
 

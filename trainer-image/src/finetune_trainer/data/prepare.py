@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from finetune_contract.datasets import DatasetPlan, DatasetResult, DropReason, Split
+from finetune_contract.datasets import DatasetPlan, DatasetResult, DropReason, RowFormat, Split
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
@@ -18,6 +18,8 @@ from finetune_store.opening import open_store
 from finetune_store.store import Store
 from finetune_trainer.data.clean import near_groups, without_exact_duplicates, without_near_duplicates
 from finetune_trainer.data.formats import Normaliser
+from finetune_trainer.data.licences import inherited
+from finetune_trainer.data.mixture import Mixture, by_side
 from finetune_trainer.data.read import read
 from finetune_trainer.data.revision import digest_of, write_revision
 from finetune_trainer.data.rows import Account, BadRow, RawRow, Row, RowFaultError
@@ -55,29 +57,37 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
     """
     store.register(plan.namespace)
     account = Account()
-    files = fetch(plan.source, source_mount, scratch)
-    normaliser, rows = _normalised(plan, files, account)
-    log.info("read %d rows of %s", account.read, normaliser.format)
+    mixture: Mixture | None = None
+    if plan.source.mixture is not None:
+        mixture = Mixture(plan.source.mixture, plan.split.seed, store)
+        row_format, revision = mixture.format, None
+        rows = sorted(mixture.rows(account), key=lambda row: row.digest)
+    else:
+        files, revision = fetch(plan.source, source_mount, scratch)
+        row_format, rows = _normalised(plan, files, account)
+    log.info("read %d rows of %s", account.read, row_format)
     groups = _cleaned(plan, rows, account)
     if not groups:
         raise FineTuneError(FailureReason.DATASET_INVALID, f"no row is left of {account.read}{_counted(account)}")
-    splits = divide(groups, plan.split)
-    lineage = _lineage(plan, normaliser)
+    splits = divide(groups, plan.split) if mixture is None else by_side(row for group in groups for row in group)
+    lineage = _lineage(plan, row_format, revision, mixture.lineages if mixture else None)
     with store.workspace(StoredKind.DATASET) as work:
         write_revision(work, splits, account.drops)
-        revision = store.publish(StoredKind.DATASET, work, lineage, digest_of(normaliser.format, splits))
-    log.info("revision %s: %s", revision.digest, {name: len(rows) for name, rows in splits.items()})
+        stored = store.publish(StoredKind.DATASET, work, lineage, digest_of(row_format, splits))
+    log.info("revision %s: %s", stored.digest, {name: len(rows) for name, rows in splits.items()})
     return DatasetResult(
-        revision=revision,
-        format=normaliser.format,
+        revision=stored,
+        format=row_format,
         rows_read=account.read,
         rows_kept=account.read - len(account.drops),
         dropped=account.by_reason(),
         splits=tuple(Split(name=name, rows=len(rows)) for name, rows in splits.items()),
+        source_revision=revision,
+        license=lineage.get("license"),
     )
 
 
-def _normalised(plan: DatasetPlan, files: list[SourceFile], account: Account) -> tuple[Normaliser, list[Row]]:
+def _normalised(plan: DatasetPlan, files: list[SourceFile], account: Account) -> tuple[RowFormat, list[Row]]:
     """Every row of the sources in one format, sorted by digest, which makes all that follows independent of order."""
     normaliser: Normaliser | None = None
     kept: list[Row] = []
@@ -99,7 +109,7 @@ def _normalised(plan: DatasetPlan, files: list[SourceFile], account: Account) ->
         names = ", ".join(file.name for file in files[:5])
         raise FineTuneError(FailureReason.DATASET_INVALID, f"{names}: holds no rows{_counted(account)}")
     kept.sort(key=lambda row: row.digest)
-    return normaliser, kept
+    return normaliser.format, kept
 
 
 def _tolerated(plan: DatasetPlan, files: Iterable[SourceFile], account: Account) -> Iterator[RawRow]:
@@ -131,13 +141,24 @@ def _cleaned(plan: DatasetPlan, rows: list[Row], account: Account) -> list[list[
     return near_groups(rows, SPLIT_SIMILARITY) if plan.split.validation or plan.split.test else [[row] for row in rows]
 
 
-def _lineage(plan: DatasetPlan, normaliser: Normaliser) -> dict[str, str]:
-    lineage = {
+def _lineage(
+    plan: DatasetPlan, row_format: RowFormat, revision: str | None, parts: dict[str, dict[str, str]] | None
+) -> dict[str, str]:
+    """Where the rows come from and what they may be used for."""
+    facts = {
         "name": f"{plan.namespace}/{plan.name}",
-        "format": normaliser.format.value,
+        "format": row_format.value,
         "source": address_of(plan.source),
+        "sourceRevision": revision,
     }
-    return lineage | ({"license": plan.license} if plan.license else {})
+    terms = {
+        "license": plan.license,
+        "attribution": plan.attribution,
+        "teacher": plan.teacher.model if plan.teacher else None,
+        "teacherTerms": plan.teacher.terms if plan.teacher else None,
+    }
+    own = {name: value for name, value in terms.items() if value}
+    return {name: value for name, value in facts.items() if value} | (own if parts is None else inherited(parts, own))
 
 
 def _counted(account: Account) -> str:

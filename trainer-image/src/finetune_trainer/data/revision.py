@@ -18,6 +18,9 @@ DROPPED_FILE = "dropped.jsonl.gz"
 _ROW_GROUP = 10_000
 """Rows that are parsed at a time, and that a reader loads at a time."""
 
+_SHARD_BYTES = 256 * 1024 * 1024
+"""Canonical rows in one Parquet file; what compresses them makes it a third or so of that."""
+
 
 def digest_of(row_format: RowFormat, splits: dict[str, list[Row]]) -> Sha256:
     """The revision's name: sha256 over the format and each row's split and digest, in order.
@@ -33,7 +36,9 @@ def digest_of(row_format: RowFormat, splits: dict[str, list[Row]]) -> Sha256:
 def write_revision(directory: Path, splits: dict[str, list[Row]], drops: list[Drop]) -> None:
     """Write a revision's files."""
     for split, rows in splits.items():
-        _write_parquet(directory / f"{split}.parquet", rows)
+        shards = _shards(rows)
+        for number, shard in enumerate(shards):
+            _write_parquet(directory / shard_name(split, number, len(shards)), rows, shard)
     # No time in the header: the same rows give the same bytes.
     with gzip.GzipFile(directory / DROPPED_FILE, "wb", mtime=0) as file:
         for drop in sorted(drops, key=lambda drop: (drop.origin.file, drop.origin.line)):
@@ -41,7 +46,32 @@ def write_revision(directory: Path, splits: dict[str, list[Row]], drops: list[Dr
             file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
 
 
-def _write_parquet(path: Path, rows: list[Row]) -> None:
+def shard_name(split: str, number: int, count: int) -> str:
+    """A Parquet file's name: `train.parquet`, or where there are several `train-00000-of-00003.parquet`."""
+    return f"{split}.parquet" if count == 1 else f"{split}-{number:05d}-of-{count:05d}.parquet"
+
+
+def shards_of(directory: Path, split: str) -> list[Path]:
+    """The Parquet files of a split, in order; none where there is no such split."""
+    single = directory / f"{split}.parquet"
+    return [single] if single.is_file() else sorted(directory.glob(f"{split}-*-of-*.parquet"))
+
+
+def _shards(rows: list[Row]) -> list[list[Row]]:
+    """Rows in their order, cut so that no file is too large for a reader."""
+    shards: list[list[Row]] = [[]]
+    size = 0
+    for row in rows:
+        if size > _SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(row)
+        size += len(row.canonical)
+    return shards
+
+
+def _write_parquet(path: Path, rows: list[Row], shard: list[Row]) -> None:
+    """Write one file; all of a split's have the columns that any of its `rows` needs."""
     import pyarrow
     from pyarrow import parquet
 
@@ -54,7 +84,7 @@ def _write_parquet(path: Path, rows: list[Row]) -> None:
         columns["tools"] = text
     schema = pyarrow.schema(list(columns.items()))
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in _batches(rows):
+        for batch in _batches(shard):
             writer.write_table(pyarrow.Table.from_pylist([row.value() for row in batch], schema=schema))
 
 

@@ -9,6 +9,7 @@ from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.methods import Method, unfit_rows
 from finetune_store.manifests import read_manifest
+from finetune_trainer.data.revision import shards_of
 
 _PROMPTED = (RowFormat.PREFERENCE, RowFormat.UNPAIRED_PREFERENCE, RowFormat.PROMPTS)
 """Formats whose rows have a prompt of their own: text, or turns."""
@@ -30,8 +31,8 @@ class Revision:
         """The rows of a split in their stored order; none where the revision has no such split."""
         import pyarrow.parquet as parquet
 
-        path = self.directory / f"{split}.parquet"
-        return [_answered(row) for row in parquet.read_table(path).to_pylist()] if path.is_file() else []
+        paths = shards_of(self.directory, split)
+        return [_answered(row) for path in paths for row in parquet.read_table(path).to_pylist()]
 
 
 def with_answer(row: Mapping[str, Any], answer: str) -> dict[str, Any]:
