@@ -94,7 +94,8 @@ def speeds(store: Store, plan: TrainingPlan, artifact: StoredReference) -> tuple
 
     bench = open_workbench(plan, store)
     prompts = [bench.renderer.prompt_ids(each) for each in held_out(plan, bench).examples[:PROMPTS]]
-    stops, found = bench.renderer.stop_ids(), {BATCH: [], 1: []}  # type: dict[int, list[float]]
+    stops = bench.renderer.stop_ids()
+    found: dict[int, list[float]] = {BATCH: [], 1: []}
     with Systems(plan, bench, store.path(artifact)).model("Tuned") as model:
         for _ in range(ROUNDS):
             for size, values in found.items():

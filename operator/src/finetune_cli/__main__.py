@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from finetune_cli import acts, fetch, page, report, view, watch
+from finetune_cli import acts, page, report_page, stored, view, watch
 from finetune_cli.cluster import connect
 from finetune_cli.compare import comparison
 from finetune_cli.errors import CliError, GateFailedError
@@ -45,9 +46,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-reports = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Fetch reports.")
-app.add_typer(reports, name="report")
 
 
 def _seconds(text: str) -> float:
@@ -119,6 +117,57 @@ def logs(
         sys.stdout.flush()
 
 
+class ReportKind(StrEnum):
+    """What has a report."""
+
+    DATASET = "dataset"
+    JOB = "job"
+
+
+@app.command()
+def report(
+    kind: Annotated[ReportKind, typer.Argument(help="dataset, or job for a FineTuneJob.")],
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    file: Annotated[str, typer.Option(help="Another file beside it, such as statistics.json.")] = stored.REPORT,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to save it; `-` prints it.")] = None,
+    opened: Annotated[bool, typer.Option("--open/--no-open", help="Show it in the browser.")] = True,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Fetch the report of a Dataset or FineTuneJob, save it and show it.
+
+    A pod that lives for seconds reads it from the store: it needs the right to create and delete pods.
+    """
+    cluster = connect(context, namespace)
+    resource = cluster.dataset(name) if kind is ReportKind.DATASET else cluster.job(name)
+    content = stored.fetch(cluster, resource, file)
+    if kind is ReportKind.JOB and file == stored.REPORT:
+        content = report_page.with_gate(content, resource)
+    if output == Path("-"):
+        sys.stdout.buffer.write(content)
+        return
+    path = output or Path(f"{name}-{file}")
+    path.write_bytes(content)
+    typer.echo(f"saved as {path}")
+    if opened and file == stored.REPORT and sys.stdout.isatty():
+        typer.launch(str(path))
+
+
+@app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Two FineTuneJobs or more.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Compare FineTuneJobs: what they are made of, and what was measured."""
+    cluster = connect(context, namespace)
+    table = comparison([cluster.job(name) for name in names])
+    _console().print(table)
+    if html is not None:
+        html.write_text(report_page.page_of(table, " and ".join(names)), encoding="utf-8")
+
+
 @app.command()
 def suspend(name: Name, namespace: Namespace = None, context: Context = None) -> None:
     """Pause a FineTuneJob: it saves a checkpoint and frees its GPU."""
@@ -142,42 +191,6 @@ def rerun(
 ) -> None:
     """Look up a FineTuneJob's inputs again, and try a failed run again from its checkpoint."""
     _say(acts.rerun(connect(context, namespace), name, token, datetime.now(UTC)))
-
-
-@reports.command(name="job")
-def report_job(
-    name: Name,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: NAME-report.html; - for the terminal.")
-    ] = None,
-    namespace: Namespace = None,
-    context: Context = None,
-) -> None:
-    """Fetch the HTML report of a FineTuneJob's newest run: a short pod reads it from the store."""
-    cluster = connect(context, namespace)
-    job = cluster.job(name)
-    page_of_run = report.with_gate(fetch.fetch(cluster, name, report.path_of(job)), job)
-    if output == Path("-"):
-        sys.stdout.buffer.write(page_of_run)
-        return
-    target = output or Path(f"{name}-report.html")
-    target.write_bytes(page_of_run)
-    typer.echo(str(target))
-
-
-@app.command()
-def compare(
-    names: Annotated[list[str], typer.Argument(help="Two FineTuneJobs or more.")],
-    html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too.")] = None,
-    namespace: Namespace = None,
-    context: Context = None,
-) -> None:
-    """Compare FineTuneJobs: what they are made of, and what was measured."""
-    cluster = connect(context, namespace)
-    table = comparison([cluster.job(name) for name in names])
-    _console().print(table)
-    if html is not None:
-        html.write_text(report.page_of(table, " and ".join(names)), encoding="utf-8")
 
 
 def _say(lines: list[str]) -> None:

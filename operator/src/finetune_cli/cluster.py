@@ -1,7 +1,6 @@
 """The only module that talks to the API server: reads jobs and logs, and says in one line why it cannot."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from finetune_cli.facts import Object, part
 
 GROUP, VERSION = "finetune.dev", "v1alpha1"
 JOBS = "finetunejobs"
+DATASETS = "datasets"
 POD_INDEX = "batch.kubernetes.io/job-completion-index"
 """Label of the pods of a job with several nodes; 0 knows how far all are."""
 
@@ -35,6 +35,9 @@ class Cluster:
         # Any: the generated signatures promise models where these calls return dictionaries and a raw response.
         self._objects: Any = client.CustomObjectsApi(api)
         self._core: Any = client.CoreV1Api(api)
+        self._batch: Any = client.BatchV1Api(api)
+        # Any: this method has no types.
+        self._plain: Any = api.sanitize_for_serialization  # type: ignore[no-untyped-call,unused-ignore]
 
     def jobs(self) -> list[Object]:
         """Every FineTuneJob of the namespace."""
@@ -66,6 +69,45 @@ class Cluster:
                 _request_timeout=REQUEST_SECONDS,
             )
         return answer
+
+    def dataset(self, name: str) -> Object:
+        """The Dataset of that name."""
+        with self._explained("get", DATASETS, name):
+            answer: Object = self._objects.get_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, DATASETS, name, _request_timeout=REQUEST_SECONDS
+            )
+        return answer
+
+    def jobs_of_operator(self) -> list[Object]:
+        """The Jobs that the operator made in this namespace, the oldest first."""
+        with self._explained("list", "jobs.batch"):
+            found = self._batch.list_namespaced_job(
+                self.namespace,
+                label_selector="app.kubernetes.io/managed-by=finetune-operator",
+                _request_timeout=REQUEST_SECONDS,
+            ).items
+        found.sort(key=lambda job: (job.metadata.creation_timestamp, job.metadata.name))
+        return [self._plain(job) for job in found]
+
+    def create_pod(self, manifest: Object) -> str:
+        """Create a pod; its name."""
+        with self._explained("create", "pods", manifest["metadata"].get("generateName", "")):
+            pod = self._core.create_namespaced_pod(self.namespace, manifest, _request_timeout=REQUEST_SECONDS)
+        return str(pod.metadata.name)
+
+    def pod(self, name: str) -> Object:
+        """A pod."""
+        with self._explained("get", "pods", name):
+            pod = self._core.read_namespaced_pod(name, self.namespace, _request_timeout=REQUEST_SECONDS)
+        answer: Object = self._plain(pod)
+        return answer
+
+    def delete_pod(self, name: str) -> None:
+        """Delete a pod."""
+        with self._explained("delete", "pods", name):
+            self._core.delete_namespaced_pod(
+                name, self.namespace, grace_period_seconds=0, _request_timeout=REQUEST_SECONDS
+            )
 
     def training_pod(self, name: str, attempt: int | None = None) -> str:
         """Name of the job's newest training pod, or of the newest one of an attempt; of several nodes, of the first."""
@@ -99,51 +141,6 @@ class Cluster:
             )
         return self._pieces(pod, response)
 
-    def job_children(self, name: str) -> list[Object]:
-        """The Jobs that a FineTuneJob has."""
-        with self._explained("list", "jobs"):
-            answer = self._objects.list_namespaced_custom_object(
-                "batch",
-                "v1",
-                self.namespace,
-                "jobs",
-                label_selector=f"{GROUP}/name={name},{GROUP}/kind=FineTuneJob",
-                _request_timeout=REQUEST_SECONDS,
-            )
-        return list(answer["items"])
-
-    def run_pod(self, pod: Object, seconds: float) -> str:
-        """Run a pod to its end, delete it, and answer its log.
-
-        Raises:
-            CliError: it may not be created, or has not ended in time.
-        """
-        name = pod["metadata"]["name"]
-        with self._explained("create", "pods", name):
-            self._core.create_namespaced_pod(self.namespace, pod, _request_timeout=REQUEST_SECONDS)
-        try:
-            self._wait_for_end(name, seconds)
-            return b"".join(self.log(name)).decode(errors="replace")
-        finally:
-            with self._explained("delete", "pods", name):
-                self._core.delete_namespaced_pod(
-                    name, self.namespace, grace_period_seconds=0, _request_timeout=REQUEST_SECONDS
-                )
-
-    def _wait_for_end(self, name: str, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while True:
-            with self._explained("get", "pods", name):
-                pod = self._core.read_namespaced_pod(name, self.namespace, _request_timeout=REQUEST_SECONDS)
-            if pod.status.phase in ("Succeeded", "Failed"):
-                return
-            if time.monotonic() > deadline:
-                raise CliError(
-                    f"pod {name} has not ended in {seconds:.0f} s (phase {pod.status.phase}); "
-                    "is there room for it on the node that holds the volume?"
-                )
-            time.sleep(0.5)
-
     def _pieces(self, pod: str, response: Any) -> Iterator[bytes]:  # noqa: ANN401 - urllib3's, version 1 or 2
         with self._explained("get", "pods/log", pod):
             # By chunk as the kubelet sends them: a line is seen when it is written.
@@ -168,8 +165,8 @@ class Cluster:
                     "the cluster does not accept your credentials; log in again, then `kubectl auth whoami`"
                 )
             case 403:
-                kind = resource if resource.startswith("pods") else f"{resource}.{GROUP}"
-                role = "edit" if verb == "patch" else "view"
+                kind = f"{resource}.{GROUP}" if resource in (JOBS, DATASETS) else resource
+                role = "view" if verb in ("get", "list") else "edit"
                 return CliError(
                     f"you may not {verb} {kind} in namespace {self.namespace}; ask whoever runs the cluster for the "
                     f"role `{role}` there (`kubectl auth can-i {verb} {kind} -n {self.namespace}`)"
@@ -179,7 +176,12 @@ class Cluster:
             case 404 if not said:
                 return CliError(f"this cluster has no {resource}.{GROUP}; {INSTALL}")
             case 404:
-                kind = "FineTuneJob" if resource == JOBS else "pod"
+                kind = {JOBS: "FineTuneJob", DATASETS: "Dataset"}.get(resource, "pod")
+                if resource == DATASETS:
+                    return CliError(
+                        f"no Dataset {name!r} in namespace {self.namespace}; "
+                        f"`kubectl get datasets -n {self.namespace}` lists those that are there"
+                    )
                 return CliError(
                     f"no {kind} {name!r} in namespace {self.namespace}; "
                     f"`kubectl finetune status -n {self.namespace}` lists the jobs that are there"

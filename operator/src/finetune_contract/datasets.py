@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from finetune_contract.base import Count, Document, Label, StoredReference
+from finetune_contract.cleaning import Changed, CleaningPlan, Found, TokenCounts, Truncation
 from finetune_contract.failure import Failure
 from finetune_contract.storage import StorePlan
 
@@ -100,6 +101,14 @@ class S3Files(Document):
     region: str | None = None
 
 
+class Teacher(Document):
+    """The model that wrote synthetic rows."""
+
+    model: str
+    terms: str | None = None
+    """Under which licence or terms its answers may be used."""
+
+
 class MixturePart(Document):
     """Another Dataset, at the revision that it had when the reading began."""
 
@@ -107,6 +116,10 @@ class MixturePart(Document):
     revision: StoredReference
     weight: float | None = None
     """The rows' share among all parts' weights; None in all parts: every row of each."""
+    license: str | None = None
+    """As its Dataset says now: equal rows of another Dataset may have brought their own licence into the store."""
+    attribution: str | None = None
+    teacher: Teacher | None = None
 
 
 class DatasetSource(Document):
@@ -129,21 +142,18 @@ class DatasetSource(Document):
         return self
 
 
-class Teacher(Document):
-    """The model that wrote synthetic rows."""
-
-    model: str
-    terms: str | None = None
-    """Under which licence or terms its answers may be used."""
-
-
 class SplitPlan(Document):
     """How rows are divided; near-duplicates stay on one side."""
 
     validation: float = 0.0
     """Fraction of the kept rows."""
     test: float = 0.0
+    validation_rows: int | None = None
+    """Instead of a fraction: how many rows; the pod answers the fraction that this is."""
+    test_rows: int | None = None
     seed: int = 0
+    stratify_by: str | None = None
+    """A column whose values each have their share of every split, as far as no row has to leave its side for it."""
 
 
 class DatasetPlan(StorePlan):
@@ -163,6 +173,9 @@ class DatasetPlan(StorePlan):
     """Jaccard similarity of word shingles from which a row counts as a near-duplicate and is removed."""
     max_bad_rows: int = 0
     files: FileSettings = FileSettings()
+    cleaning: CleaningPlan = CleaningPlan()
+    tokenizer: StoredReference | None = None
+    """The base model whose tokenizer and chat template tokens are counted with."""
     split: SplitPlan = SplitPlan()
     license: str | None = None
     """SPDX identifier, kept in the lineage."""
@@ -177,6 +190,11 @@ class DropReason(StrEnum):
     NEAR_DUPLICATE = "NearDuplicate"
     BAD_ROW = "BadRow"
     EMPTY = "Empty"
+    TOO_SHORT = "TooShort"
+    TOO_LONG = "TooLong"
+    LOW_QUALITY = "LowQuality"
+    PERSONAL_DATA = "PersonalData"
+    CONTAMINATED = "Contaminated"
 
 
 class Dropped(Document):
@@ -191,6 +209,9 @@ class Split(Document):
 
     name: Label
     rows: Count
+    fraction: float | None = None
+    """Where a number of rows was asked for: the fraction that keeps every row on its side from now on."""
+    tokens: TokenCounts | None = None
 
 
 class DatasetResult(Document):
@@ -202,6 +223,11 @@ class DatasetResult(Document):
     rows_kept: Count = 0
     dropped: tuple[Dropped, ...] = ()
     splits: tuple[Split, ...] = ()
+    report: StoredReference | None = None
+    """Holds `report.html`, `statistics.json` and `dropped.jsonl.zst` of this reading."""
+    changed: tuple[Changed, ...] = ()
+    personal_data: tuple[Found, ...] = ()
+    truncation: tuple[Truncation, ...] = ()
     source_revision: Label | None = None
     """The Hub's commit, or `sha256:` over what was read."""
     license: Label | None = None

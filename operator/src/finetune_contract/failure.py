@@ -16,6 +16,7 @@ class FailureReason(StrEnum):
     CONTRACT_VIOLATION = "ContractViolation"
     DATASET_INVALID = "DatasetInvalid"
     BAD_ROW = "BadRow"
+    PERSONAL_DATA_FOUND = "PersonalDataFound"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     SOURCE_NOT_FOUND = "SourceNotFound"
     SOURCE_ACCESS_DENIED = "SourceAccessDenied"
@@ -24,6 +25,7 @@ class FailureReason(StrEnum):
     MODEL_ACCESS_DENIED = "ModelAccessDenied"
     TOKENIZER_MISMATCH = "TokenizerMismatch"
     GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
+    INSUFFICIENT_GPU_MEMORY = "InsufficientGpuMemory"
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
     EPHEMERAL_STORAGE_FULL = "EphemeralStorageFull"
     STORAGE_FULL = "StorageFull"
@@ -90,6 +92,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         "More rows than spec.prepare.maxBadRows allows cannot be read; the message has the first one's file and line.",
         "Mend the line the message names, or allow some with spec.prepare.maxBadRows.",
     ),
+    FailureReason.PERSONAL_DATA_FOUND: Policy(
+        93, False, True,
+        "Rows have personal data and spec.prepare.personalData is Fail; the message has kinds, numbers and a line.",
+        "Remove it from the source, or choose Redact or DropRow.",
+    ),
     FailureReason.SOURCE_UNAVAILABLE: Policy(
         68, True, True,
         "The Hub, object store, address or volume that data or a model comes from does not answer.",
@@ -129,6 +136,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         72, False, True,
         "The training process catches CUDA's out-of-memory error.",
         "Lower hyperparameters.microBatchSize or maxLength, or use a smaller adapter or a larger GPU.",
+    ),
+    FailureReason.INSUFFICIENT_GPU_MEMORY: Policy(
+        None, False, False,
+        "Before a GPU is asked for: the preflight predicts a peak of memory above 92 % of what the GPU has.",
+        "Make one of the changes that the message names, or go on regardless with spec.preflight: Warn.",
     ),
     FailureReason.HOST_OUT_OF_MEMORY: Policy(
         137, False, True,

@@ -19,6 +19,8 @@ class StoredKind(StrEnum):
     MODEL = "models"
     ARTIFACT = "artifacts"
     CHECKPOINT = "checkpoints"
+    REPORT = "reports"
+    """What one reading of a dataset's source found; the revision that it made may be an older one."""
 
 
 class FileEntry(Document):

@@ -4,7 +4,7 @@
     python -m finetune_store resolve --plan plan.json      leaves a ResolveResult there
     python -m finetune_store deliver --plan plan.json      leaves a Failure there, or nothing
     python -m finetune_store collect --plan plan.json      leaves a CollectionResult there
-    python -m finetune_store show --plan plan.json PATH    prints a small file of the store in base64, line by line
+    python -m finetune_store show --uri URI --digest DIGEST --file NAME    prints a file, leaves a Failure or nothing
 
 The exit code is the failure reason's (finetune_contract.failure), 0 without one.
 """
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune_contract.base import StoredReference
 from finetune_contract.collection import CollectionPlan, CollectionResult
 from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_contract.results import ResolveResult, StageResult
@@ -24,7 +25,7 @@ from finetune_store.deliver import deliver
 from finetune_store.edge import read_plan, run_command
 from finetune_store.opening import open_store
 from finetune_store.resolve import resolve
-from finetune_store.show import show
+from finetune_store.show import show, show_of_run
 from finetune_store.stage import stage
 
 
@@ -48,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = read_plan(options.plan, CollectionPlan)
         return collect(plan, open_store(plan, options.store))
 
+    def shown() -> None:
+        _show(options)
+
     if options.command == "show":
-        return show(options.plan, options.store, options.path)
+        return run_command(shown, lambda failure: failure, options.termination_log)
     if options.command == "collect":
         return run_command(collected, lambda failure: CollectionResult(failure=failure), options.termination_log)
     if options.command == "stage":
@@ -57,6 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "resolve":
         return run_command(resolved, lambda failure: ResolveResult(failure=failure), options.termination_log)
     return run_command(delivered, lambda failure: failure, options.termination_log)
+
+
+def _show(options: argparse.Namespace) -> None:
+    if options.run:
+        show_of_run(options.uri, options.run, options.file, options.store)
+    else:
+        show(StoredReference(digest=options.digest, uri=options.uri), options.file, options.store)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,8 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     deliver_parser = commands.add_parser("deliver", parents=[common], help="copy adapters to a serving pod")
     deliver_parser.add_argument("--adapters", type=Path, default=Path("/adapters"))
     commands.add_parser("collect", parents=[common], help="delete what nothing has referred to for some time")
-    show_parser = commands.add_parser("show", parents=[common], help="print a small file in base64")
-    show_parser.add_argument("path", help="in the store, such as runs/<key>/report.html")
+    show_parser = commands.add_parser("show", parents=[common], help="print a file of a stored directory")
+    for option in ("--uri", "--file"):
+        show_parser.add_argument(option, required=True)
+    which = show_parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--digest", help="of the stored directory at --uri")
+    which.add_argument("--run", help="a run's key: the file is in its directory, and --uri says in which store")
     return parser
 
 

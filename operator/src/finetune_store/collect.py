@@ -36,7 +36,14 @@ from finetune_store.store import BASELINES, RUNS, SOURCES, WORK, Store, sweep
 log = logging.getLogger(__name__)
 
 _LEDGER = "collection.json"
-_KINDS = (RUNS, StoredKind.ARTIFACT.value, StoredKind.MODEL.value, StoredKind.DATASET.value, BASELINES)
+_KINDS = (
+    RUNS,
+    StoredKind.ARTIFACT.value,
+    StoredKind.MODEL.value,
+    StoredKind.DATASET.value,
+    StoredKind.REPORT.value,
+    BASELINES,
+)
 _HEX = frozenset("0123456789abcdef")
 _NAME_LENGTH = 64
 

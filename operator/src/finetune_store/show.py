@@ -1,41 +1,62 @@
-"""Print a file of the store into a pod's log, for somebody who cannot mount the volume."""
+"""Print a file of the store, for `kubectl finetune report`: packed, between marks, so that a log keeps it whole."""
 
 import base64
-import json
+import gzip
 import sys
 from pathlib import Path
-from typing import Any
 
-from finetune_contract.failure import FineTuneError, policy_of
-from finetune_contract.paths import FILE_BEGIN, FILE_END
-from finetune_contract.storage import StorePlan
-from finetune_store.edge import failure_of
-from finetune_store.opening import open_store
+from finetune_contract.base import StoredReference
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.paths import SHOWN_BEGIN, SHOWN_END
+from finetune_store.store import Store
+
+LARGEST = 32 * 1024 * 1024
+"""Bytes of a file; a kubelet keeps 10 MiB of a log unless told otherwise, and reports pack to a tenth."""
+
+_LINE = 1024
 
 
-def show(plan: Path, root: Path, path: str) -> int:
-    """Print a file between FILE_BEGIN and FILE_END; answers the exit code.
+def show(ref: StoredReference, name: str, root: Path) -> None:
+    """Print one file of a stored directory.
+
+    Raises:
+        FineTuneError: InvalidPlan for a file that is not there or too large.
+    """
+    claim = ref.uri.removeprefix("pvc://").partition("/")[0]
+    directory = Store(root, claim).verify(ref)
+    path = directory / name
+    if name not in {file.name for file in directory.iterdir()}:
+        found = ", ".join(sorted(file.name for file in directory.iterdir()))
+        raise FineTuneError(FailureReason.INVALID_PLAN, f"--file: there is no {name!r}; there are {found}")
+    if path.stat().st_size > LARGEST:
+        raise FineTuneError(FailureReason.INVALID_PLAN, f"--file: {name} is larger than {LARGEST // 2**20} MiB")
+    _print(path.read_bytes())
+
+
+def show_of_run(uri: str, run_key: str, name: str, root: Path) -> None:
+    """Print one file of a run's directory.
 
     Args:
-        plan: Any pod's plan: it says where the store is.
-        root: Where its claim is mounted.
-        path: Of the file, in the store.
+        uri: Of anything in the same store.
+        run_key: The run.
+        name: The file, by its path in the run's directory.
+        root: Where the store is mounted.
+
+    Raises:
+        FineTuneError: InvalidPlan for a file that is not there.
     """
-    try:
-        found = open_store(_store_of(json.loads(plan.read_bytes())), root).read(path)
-    except (FineTuneError, OSError, ValueError) as error:
-        failure = failure_of(error)
-        sys.stderr.write(f"{failure.reason}: {failure.message}\n")
-        return policy_of(failure.reason).exit_code or 1
+    if not uri.startswith("pvc://"):
+        raise FineTuneError(
+            FailureReason.INVALID_PLAN, f"--uri: {uri} is not on a claim; read runs/{run_key}/{name} there"
+        )
+    found = Store(root, uri.removeprefix("pvc://").partition("/")[0]).recorded(run_key, name)
     if found is None:
-        sys.stderr.write(f"{path}: there is no such file in the store\n")
-        return 1
-    sys.stdout.write(f"{FILE_BEGIN}\n{base64.encodebytes(found).decode()}{FILE_END}\n")
-    return 0
+        raise FineTuneError(FailureReason.INVALID_PLAN, f"--file: there is no {name!r} in run {run_key[:12]}")
+    _print(found.encode())
 
 
-def _store_of(plan: dict[str, Any]) -> StorePlan:
-    """The part of a plan that says where the store is; that of an evaluation holds it one level deeper."""
-    training = plan.get("training")
-    inner = training if isinstance(training, dict) else plan
-    return StorePlan.model_validate({name: inner[name] for name in ("claim", "s3") if inner.get(name)})
+def _print(content: bytes) -> None:
+    text = base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    lines = (text[start : start + _LINE] for start in range(0, len(text), _LINE))
+    sys.stdout.write("\n".join((SHOWN_BEGIN, *lines, SHOWN_END)) + "\n")
+    sys.stdout.flush()

@@ -1,11 +1,11 @@
 """A dataset pod on directories of this machine."""
 
-import gzip
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 from hypothesis import settings
@@ -68,7 +68,8 @@ class Pod:
         return rows
 
     def dropped(self, result: DatasetResult) -> list[dict[str, Any]]:
-        text = gzip.decompress((self.path(result) / "dropped.jsonl.gz").read_bytes()).decode()
+        path = self.path(result) / "dropped.jsonl.zst"
+        text = pyarrow.CompressedInputStream(str(path), "zstd").read().decode()
         return [json.loads(line) for line in text.splitlines()]
 
     def fails(self, result: DatasetResult, reason: FailureReason, *said: str) -> None:

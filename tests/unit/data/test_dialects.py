@@ -13,7 +13,7 @@ from finetune_contract.datasets import RowFormat, SourceFormat
 from finetune_contract.failure import FineTuneError
 from finetune_trainer.data.formats import Normaliser
 from finetune_trainer.data.revision import write_revision
-from finetune_trainer.data.rows import Origin, RawRow, RowFaultError
+from finetune_trainer.data.rows import Account, Origin, RawRow, RowFaultError
 
 
 def raw(value: dict[str, Any]) -> RawRow:
@@ -238,7 +238,7 @@ def test_a_weight_is_kept_in_the_revision(tmp_path: Path) -> None:
     normaliser = Normaliser(raw(value), None, {})
     row = normaliser.normalise(raw(value))
     assert row is not None
-    write_revision(tmp_path, {"train": [row]}, [])
+    write_revision(tmp_path, {"train": [row]}, Account())
     (stored,) = parquet.read_table(tmp_path / "train.parquet").to_pylist()
     assert [turn["weight"] for turn in stored["messages"]] == [None, None, 0, None, None]
 

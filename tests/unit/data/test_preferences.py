@@ -11,7 +11,7 @@ from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FineTuneError
 from finetune_trainer.data.formats import Normaliser
 from finetune_trainer.data.revision import write_revision
-from finetune_trainer.data.rows import Origin, RawRow, Row, RowFaultError
+from finetune_trainer.data.rows import Account, Origin, RawRow, Row, RowFaultError
 
 ASKED = [{"role": "user", "content": "2+2?"}]
 FOUR, FIVE = ({"role": "assistant", "content": text} for text in ("4", "5"))
@@ -120,7 +120,7 @@ def test_the_files_keep_turns_and_marks(tmp_path: Path) -> None:
         return found
 
     marked = row(prompt=ASKED, completion="5", label=False)
-    write_revision(tmp_path, {"train": [marked]}, [])
+    write_revision(tmp_path, {"train": [marked]}, Account())
     assert parquet.read_table(tmp_path / "train.parquet").to_pylist() == [marked.value()]
     assert marked.text() == "5\n2+2?"
 
@@ -143,7 +143,7 @@ def test_calls_of_tools_are_kept(tmp_path: Path) -> None:
         rows.append(row)
     turn = rows[1].value()["messages"][1]
     assert json.loads(turn["tool_calls"])[0]["function"] == {"name": "add", "arguments": {"a": 2, "b": 2}}
-    write_revision(tmp_path, {"train": rows}, [])
+    write_revision(tmp_path, {"train": rows}, Account())
     first, second = parquet.read_table(tmp_path / "train.parquet").to_pylist()
     assert first["tools"] is None
     assert json.loads(second["tools"]) == [{"name": "add"}]

@@ -276,6 +276,10 @@ def test_a_mixture_inherits_licence_attribution_and_teacher(pod: Pod) -> None:
     assert lineage["licenses"] == "a: MIT; b: CC-BY-NC-4.0"
     assert (lineage["attribution"], lineage["teacher"], lineage["teacherTerms"]) == ("A; B", "m", "t")
     assert all(part.revision.digest in lineage["source"] for part in parts)
+    # Equal rows were stored before under another licence: the Dataset's word counts.
+    said = parts[0].model_copy(update={"license": "CC-BY-ND-4.0", "teacher": Teacher(model="n")})
+    again = mix(pod, said, parts[1])
+    assert again.license == "CC-BY-ND-4.0"
 
 
 @pytest.mark.parametrize(

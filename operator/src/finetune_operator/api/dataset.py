@@ -33,7 +33,18 @@ from finetune_operator.api.base import (
     rule,
     rules,
 )
-from finetune_operator.api.basemodel import S3Credentials
+from finetune_operator.api.basemodel import BaseModelSource, S3Credentials
+from finetune_operator.api.cleaning import (
+    TOKENS_NEED_TOKENIZER,
+    ChangedRows,
+    Cut,
+    FoundData,
+    Prepare,
+    ReportReference,
+    SplitSpec,
+    StagedTokenizer,
+    TokenStatistics,
+)
 from finetune_operator.api.podtemplate import PodTemplate
 from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
 
@@ -191,51 +202,6 @@ class DatasetFormat(StrEnum):
     PROMPTS = SourceFormat.PROMPTS.value
 
 
-class NearDuplicates(ApiModel):
-    """Removal of rows that nearly repeat another."""
-
-    similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.85
-    """Jaccard similarity of word sequences from which a row counts as a repetition."""
-
-
-class Deduplicate(ApiModel):
-    """Which repetitions are removed."""
-
-    exact: bool = True
-    """Remove rows that repeat another exactly."""
-    near: NearDuplicates | None = None
-    """Remove rows that nearly repeat another; unset: kept."""
-
-
-class Prepare(ApiModel):
-    """How rows are cleaned."""
-
-    deduplicate: Deduplicate = Deduplicate()
-    """Which repetitions are removed."""
-    max_bad_rows: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """How many lines may be unreadable; they are counted and left out. One more fails the Dataset."""
-
-
-class SplitSpec(ApiModel):
-    """How rows are divided; a row keeps its side when others are added."""
-
-    validation: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    """Fraction of rows that tune nothing but tell when to stop."""
-    test: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    """Fraction of rows that only the evaluation sees."""
-    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
-    """Another seed divides differently."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "(has(self.validation) ? self.validation : 0.0) + (has(self.test) ? self.test : 0.0) <= 0.9",
-                "validation and test together may take at most 0.9: rows to train on must remain",
-            )
-        )
-    )
-
-
 class Teacher(ApiModel):
     """The model that wrote synthetic rows."""
 
@@ -268,7 +234,7 @@ class Refresh(ApiModel):
 class DatasetSpec(ApiModel):
     """What rows a model is to learn from."""
 
-    model_config = ConfigDict(json_schema_extra=rules(STORAGE_RULE))
+    model_config = ConfigDict(json_schema_extra=rules(STORAGE_RULE, TOKENS_NEED_TOKENIZER))
 
     source: DatasetSource
     """Where rows come from: exactly one."""
@@ -282,6 +248,8 @@ class DatasetSpec(ApiModel):
     """How rows are cleaned."""
     split: SplitSpec = SplitSpec()
     """How rows are divided into train, validation and test."""
+    tokenizer: BaseModelSource | None = None
+    """The base model whose tokenizer and chat template count tokens, for statistics and for filters."""
     license: License | None = None
     """Under which licence the rows may be used; a mixture is under the strictest of its parts'."""
     refresh: Refresh | None = None
@@ -328,6 +296,12 @@ class SplitCount(ApiModel):
     """train, validation or test."""
     rows: int
     """How many rows it has."""
+    requested: int | None = None
+    """The number of rows that spec.split asked for."""
+    fraction: float | None = None
+    """The fraction that this number became with the first revision."""
+    tokens: TokenStatistics | None = None
+    """Its tokens, where spec.tokenizer is set."""
 
 
 class Revision(ApiModel):
@@ -355,8 +329,18 @@ class Revision(ApiModel):
     """How many rows there were and are."""
     dropped: Annotated[list[DroppedRows], Field(max_length=16)] = []
     """What was left out, by reason."""
+    changed: Annotated[list[ChangedRows], Field(max_length=8)] = []
+    """What was changed in rows that stayed, by reason."""
+    personal_data: Annotated[list[FoundData], Field(max_length=16)] = []
+    """What personal data the source has, by kind."""
     splits: Annotated[list[SplitCount], Field(max_length=4)] = []
     """Its parts."""
+    tokenizer: Digest | None = None
+    """The base model whose tokenizer counted."""
+    truncation: Annotated[list[Cut], Field(max_length=8)] = []
+    """What usual values of maxLength would cut."""
+    report: ReportReference | None = None
+    """What people read about it."""
 
 
 class OlderRevision(ApiModel):
@@ -388,6 +372,8 @@ class RefreshStatus(ApiModel):
 class DatasetStatus(ResourceStatus):
     """What became of the rows."""
 
+    tokenizer: StagedTokenizer | None = None
+    """The base model of spec.tokenizer, in the store."""
     revision: Revision | None = None
     """The newest revision; stays while a later reading fails."""
     history: Annotated[list[OlderRevision], Field(max_length=20)] = []

@@ -22,8 +22,9 @@ _LONGEST_PATTERN = 60
 
 _EDITS = {
     "Dataset": (
-        "An edit of `source`, `format`, `columns`, `files`, `prepare`, `split`, `license` or `rerun` reads the source "
-        "again and makes a new revision if the content changed; `resources` and `scheduling` are for the next pod."
+        "An edit of `source`, `format`, `columns`, `files`, `prepare`, `split`, `license`, `tokenizer` or `rerun` "
+        "reads the source again and makes a new revision if the content changed; `resources` and `scheduling` are for "
+        "the next pod."
     ),
     "FineTuneJob": (
         "What an edit does is the field's class. **Train** and **Input** decide the weights: an edit starts a new run, "

@@ -1,5 +1,7 @@
 """The Job that prepares a dataset revision."""
 
+from finetune_contract.base import StoredReference
+from finetune_contract.cleaning import CleaningPlan, Filters
 from finetune_contract.datasets import (
     DatasetPlan,
     FileSettings,
@@ -14,6 +16,7 @@ from finetune_contract.datasets import (
 from finetune_contract.datasets import DatasetSource as SourcePlan
 from finetune_contract.datasets import HttpSource as HttpPlan
 from finetune_contract.paths import ENV_HF_TOKEN
+from finetune_operator.api.cleaning import Prepare
 from finetune_operator.api.dataset import Dataset, DatasetFormat, FilesType
 from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
@@ -22,7 +25,12 @@ from finetune_operator.settings import Settings
 ROLE = "prepare"
 
 
-def plan(dataset: Dataset, settings: Settings, parts: tuple[MixturePart, ...] = ()) -> DatasetPlan:
+def plan(
+    dataset: Dataset,
+    settings: Settings,
+    parts: tuple[MixturePart, ...] = (),
+    tokenizer: StoredReference | None = None,
+) -> DatasetPlan:
     """What the pod is asked to do; `parts` are the revisions that a mixture is made of."""
     spec = dataset.spec
     teacher = spec.license.teacher if spec.license else None
@@ -41,11 +49,53 @@ def plan(dataset: Dataset, settings: Settings, parts: tuple[MixturePart, ...] = 
             delimiter=spec.files.delimiter,
             text_rows=spec.files.text_rows,
         ),
-        split=SplitPlan(validation=spec.split.validation, test=spec.split.test, seed=spec.split.seed),
+        cleaning=_cleaning(spec.prepare),
+        tokenizer=tokenizer,
+        split=_split(dataset),
         license=spec.license.spdx if spec.license else None,
         attribution=spec.license.attribution if spec.license else None,
         teacher=Teacher(model=teacher.model, terms=teacher.terms) if teacher else None,
         **dict(storage.plan_of(settings)),
+    )
+
+
+def _cleaning(prepare: Prepare) -> CleaningPlan:
+    wanted = prepare.filters
+    return CleaningPlan(
+        strip_instructions=prepare.strip_instructions,
+        filters=Filters(
+            min_tokens=wanted.min_tokens, max_tokens=wanted.max_tokens,
+            min_characters=wanted.min_characters, max_characters=wanted.max_characters,
+            min_words=wanted.min_words, max_words=wanted.max_words, quality=wanted.quality,
+        ),
+        personal_data=prepare.personal_data,
+        regions=tuple(prepare.personal_data_regions),
+        decontaminate_ngram=prepare.decontaminate.ngram if prepare.decontaminate else None,
+    )  # fmt: skip
+
+
+def _split(dataset: Dataset) -> SplitPlan:
+    """Fractions; a number of rows is one from the first revision on, or rows would change sides as others come."""
+    spec = dataset.spec.split
+    revision = dataset.status.revision
+    known = {split.name: split for split in revision.splits} if revision else {}
+    fractions: dict[str, float] = {}
+    rows: dict[str, int] = {}
+    for name, wanted in (("validation", spec.validation), ("test", spec.test)):
+        before = known.get(name)
+        if wanted < 1:
+            fractions[name] = wanted
+        elif before and before.requested == wanted and before.fraction is not None:
+            fractions[name] = before.fraction
+        else:
+            rows[name] = int(wanted)
+    return SplitPlan(
+        validation=fractions.get("validation", 0.0),
+        test=fractions.get("test", 0.0),
+        validation_rows=rows.get("validation"),
+        test_rows=rows.get("test"),
+        seed=spec.seed,
+        stratify_by=spec.stratify_by,
     )
 
 
@@ -55,7 +105,12 @@ def job_name(dataset: Dataset, key: str, number: int) -> str:
 
 
 def build(
-    dataset: Dataset, key: str, number: int, settings: Settings, parts: tuple[MixturePart, ...] = ()
+    dataset: Dataset,
+    key: str,
+    number: int,
+    settings: Settings,
+    parts: tuple[MixturePart, ...] = (),
+    tokenizer: StoredReference | None = None,
 ) -> tuple[Manifest, Manifest]:
     """The plan's ConfigMap and the Job, in the order they are created."""
     metadata = dataset.metadata
@@ -79,7 +134,7 @@ def build(
         **storage.kept_together(settings),
     )
     wanted = jobs.job(name, pod, marks, owner, dataset.spec.pod_template)
-    return jobs.plan_config_map(name, plan(dataset, settings, parts), marks, owner), wanted
+    return jobs.plan_config_map(name, plan(dataset, settings, parts, tokenizer), marks, owner), wanted
 
 
 def _source(dataset: Dataset, parts: tuple[MixturePart, ...]) -> SourcePlan:

@@ -7,7 +7,16 @@ from datetime import datetime
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-from finetune_contract.datasets import DatasetResult, MixturePart
+from finetune_contract.base import StoredReference
+from finetune_contract.datasets import DatasetResult, MixturePart, Split
+from finetune_operator.api.cleaning import (
+    ChangedRows,
+    Cut,
+    FoundData,
+    ReportReference,
+    StagedTokenizer,
+    TokenStatistics,
+)
 from finetune_operator.api.dataset import (
     Dataset,
     DatasetStatus,
@@ -19,8 +28,9 @@ from finetune_operator.api.dataset import (
     SplitCount,
 )
 from finetune_operator.manifests import dataset as manifests
+from finetune_operator.manifests import staging
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import mixture, oneshot
+from finetune_operator.reconcile import mixture, oneshot, tokenizer
 from finetune_operator.reconcile import refresh as refreshing
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.lineage import mixed_in
@@ -55,7 +65,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
         found.append(Reference("ConfigMap", source["configMap"]["name"]))
     if "persistentVolumeClaim" in source:
         found.append(Reference("PersistentVolumeClaim", source["persistentVolumeClaim"]["claimName"]))
-    return (*found, *(Reference("Dataset", name) for name in mixed_in(spec)))
+    return (*found, *(Reference("Dataset", name) for name in mixed_in(spec)), *tokenizer.upstream_of(spec))
 
 
 def preparation_key(dataset: Dataset, scheduled_for: datetime | None = None) -> str:
@@ -71,7 +81,7 @@ def preparation_key(dataset: Dataset, scheduled_for: datetime | None = None) -> 
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 
-_DECISIVE = ("source", "format", "columns", "files", "prepare", "split", "license")
+_DECISIVE = ("source", "format", "columns", "files", "prepare", "split", "license", "tokenizer")
 """Fields of the spec whose edit reads the source again; the others say where and with what the pod runs."""
 
 
@@ -94,6 +104,11 @@ class _Pass:
     is_refresh: bool
     """Whether the revision is what the spec asks for, and the source is only read again."""
 
+    def _is_present(self, role: str, run: str) -> bool:
+        """Whether a child belongs to what is wanted now."""
+        key = tokenizer.key_of(self.dataset, self.observed) if role == staging.ROLE else self.key
+        return run == key[:16]
+
     # --- what is said ---
 
     def waiting(self, reason: str, message: str) -> None:
@@ -114,6 +129,7 @@ class _Pass:
         self,
         *,
         revision: Revision | None = None,
+        staged: StagedTokenizer | None = None,
         failure: object = None,
         is_given_up: bool = False,
         create: tuple[Manifest, ...] = (),
@@ -121,7 +137,7 @@ class _Pass:
         events: tuple[Event, ...] = (),
         wake_after: float | None = None,
     ) -> Outcome:
-        """The pass's outcome; `revision` is a new one."""
+        """The pass's outcome; `revision` and `staged` are new ones."""
         dataset, refresh = self.dataset, self.refresh
         note_denials(self.conditions, self.observed)
         note_one_node(self.conditions, self.observed)
@@ -138,13 +154,14 @@ class _Pass:
                 "revision": revision or dataset.status.revision,
                 "history": _history(dataset, revision),
                 "refresh": refresh,
+                "tokenizer": staged or (dataset.status.tokenizer if dataset.spec.tokenizer else None),
                 "failure": failure,
             }
         )
         return Outcome(
             create=create,
             status=status_of(status),
-            delete=delete + stale_children(self.observed, lambda _role, run: run == self.key[:16]),
+            delete=delete + stale_children(self.observed, self._is_present),
             events=events,
             wake_after=wake_after,
         )
@@ -178,7 +195,31 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     if parts and isinstance(parts[0], str):
         look.waiting(*parts)
         return look.finish()
-    return _prepare(look, parts)
+    if dataset.spec.tokenizer is None:
+        return _prepare(look, parts, None)
+    found = tokenizer.find(dataset, observed, now)
+    if found.staged is None:
+        return _staging(look, found)
+    return _prepare(look, parts, found.staged)
+
+
+def _staging(look: _Pass, found: tokenizer.Found) -> Outcome:
+    """The tokenizer is on its way, or cannot be had."""
+    events: tuple[Event, ...] = ()
+    if found.is_given_up and found.failure:
+        look.stalled(found.reason, found.message)
+        if look.dataset.status.failure != found.failure:
+            events = (Event("Warning", found.failure.reason, found.failure.message),)
+    else:
+        look.waiting(found.reason, found.message)
+    return look.finish(
+        failure=found.failure,
+        is_given_up=found.is_given_up,
+        create=found.create,
+        delete=found.delete,
+        events=events,
+        wake_after=found.wake_after,
+    )
 
 
 def _look(dataset: Dataset, observed: Observed, now: datetime) -> _Pass:
@@ -230,7 +271,7 @@ def _note_schedule(look: _Pass, revision: Revision) -> None:
 def _missing_source(dataset: Dataset, observed: Observed) -> str | None:
     store = claim_of(observed.settings)
     for reference, item in observed.references.items():
-        if item is not None or reference in store or reference.kind == "Dataset":
+        if item is not None or reference in store or reference.kind in ("Dataset", "FineTuneJob"):
             continue
         field = "configMap.name" if reference.kind == "ConfigMap" else "persistentVolumeClaim.claimName"
         return (
@@ -240,7 +281,7 @@ def _missing_source(dataset: Dataset, observed: Observed) -> str | None:
     return None
 
 
-def _prepare(look: _Pass, parts: tuple[MixturePart, ...]) -> Outcome:
+def _prepare(look: _Pass, parts: tuple[MixturePart, ...], staged: StagedTokenizer | None) -> Outcome:
     dataset, observed, now = look.dataset, look.observed, look.now
     state = oneshot.state_of(
         observed,
@@ -254,42 +295,47 @@ def _prepare(look: _Pass, parts: tuple[MixturePart, ...]) -> Outcome:
     )
     match state:
         case oneshot.Done(result):
-            return _done(look, result)
+            return _done(look, result, staged)
         case oneshot.GivenUp(failure):
             look.stalled(failure.reason, oneshot.explain(failure))
             event = Event("Warning", failure.reason, failure.message)
             events = () if dataset.status.failure == failure else (event,)
-            return look.finish(failure=failure, is_given_up=True, events=events)
+            return look.finish(staged=staged, failure=failure, is_given_up=True, events=events)
         case oneshot.Working() as working:
             look.waiting(*working.condition("Preparing", "reading the source"))
-            return look.finish(failure=working.failure, wake_after=seconds_until([working.until], now))
+            return look.finish(staged=staged, failure=working.failure, wake_after=seconds_until([working.until], now))
         case oneshot.Outdated(job):
             look.waiting("Preparing", "starting again as the edited spec says")
-            return look.finish(failure=dataset.status.failure, delete=with_plan(observed, job))
+            return look.finish(staged=staged, failure=dataset.status.failure, delete=with_plan(observed, job))
         case oneshot.Wanted(number) as wanted:
             create: tuple[Manifest, ...] = ()
             delete: tuple[ChildName, ...] = ()
             if oneshot.is_due(wanted, now):
-                plan = manifests.build(dataset, look.key, number, observed.settings, parts)
+                counting = StoredReference(digest=staged.digest, uri=staged.uri) if staged else None
+                plan = manifests.build(dataset, look.key, number, observed.settings, parts, counting)
                 wishes = (*missing_claim(observed, dataset.metadata.namespace), *plan)
                 create, delete = to_create(observed, wishes, dataset.metadata.generation)
             look.waiting(
                 "Preparing", f"trying again after {wanted.failure.reason}" if wanted.failure else "reading the source"
             )
             return look.finish(
-                failure=wanted.failure, create=create, delete=delete, wake_after=oneshot.wait_for(wanted, now)
+                staged=staged,
+                failure=wanted.failure,
+                create=create,
+                delete=delete,
+                wake_after=oneshot.wait_for(wanted, now),
             )
 
 
-def _done(look: _Pass, result: DatasetResult) -> Outcome:
-    revision = _revision(look, result)
+def _done(look: _Pass, result: DatasetResult, staged: StagedTokenizer | None) -> Outcome:
+    revision = _revision(look, result, staged)
     look.conditions.ready("RevisionReady", _summary(revision))
     _note_schedule(look, revision)
     before = look.dataset.status.revision
     # A schedule that finds the same rows week after week is no news.
     is_news = not look.is_refresh or before is None or before.digest != revision.digest
     events = (Event("Normal", "RevisionReady", _summary(revision)),) if is_news else ()
-    return look.finish(revision=revision, events=events)
+    return look.finish(revision=revision, staged=staged, events=events)
 
 
 def _phase(conditions: ConditionSet) -> str:
@@ -298,7 +344,7 @@ def _phase(conditions: ConditionSet) -> str:
     return "Failed" if conditions.holds("Stalled") else "Preparing"
 
 
-def _revision(look: _Pass, result: DatasetResult) -> Revision:
+def _revision(look: _Pass, result: DatasetResult, staged: StagedTokenizer | None) -> Revision:
     """The revision that a reading made; one that found the same rows again is as old as before."""
     assert result.revision is not None
     assert result.format is not None
@@ -317,8 +363,26 @@ def _revision(look: _Pass, result: DatasetResult) -> Revision:
         format=result.format.value,
         rows=RowCounts(read=result.rows_read, kept=result.rows_kept),
         dropped=[DroppedRows(reason=entry.reason.value, rows=entry.rows) for entry in result.dropped[:16]],
-        splits=[SplitCount(name=entry.name, rows=entry.rows) for entry in result.splits[:4]],
+        changed=[ChangedRows(reason=entry.reason.value, rows=entry.rows) for entry in result.changed[:8]],
+        personal_data=[FoundData.model_validate(entry.model_dump()) for entry in result.personal_data[:16]],
+        splits=[_split_count(look, entry) for entry in result.splits[:4]],
+        tokenizer=staged.digest if staged else None,
+        truncation=[Cut.model_validate(entry.model_dump()) for entry in result.truncation[:8]],
+        report=ReportReference.model_validate(result.report.model_dump()) if result.report else None,
     )
+
+
+def _split_count(look: _Pass, split: Split) -> SplitCount:
+    """A split with the fraction that a number of rows became, this time or before."""
+    spec, before = look.dataset.spec.split, look.dataset.status.revision
+    wanted = {"validation": spec.validation, "test": spec.test}.get(split.name, 0.0)
+    requested = int(wanted) if wanted >= 1 else None
+    fraction = split.fraction
+    if requested is not None and fraction is None and before:
+        known = (part.fraction for part in before.splits if part.name == split.name and part.requested == requested)
+        fraction = next(known, None)
+    tokens = TokenStatistics.model_validate(split.tokens.model_dump()) if split.tokens else None
+    return SplitCount(name=split.name, rows=split.rows, requested=requested, fraction=fraction, tokens=tokens)
 
 
 def _history(dataset: Dataset, new: Revision | None) -> list[OlderRevision]:

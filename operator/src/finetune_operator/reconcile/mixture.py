@@ -1,7 +1,9 @@
 """The Datasets that a mixture is made of."""
 
+from typing import Any
+
 from finetune_contract.base import StoredReference
-from finetune_contract.datasets import MixturePart
+from finetune_contract.datasets import MixturePart, Teacher
 from finetune_operator.api.dataset import Dataset
 from finetune_operator.reconcile.lineage import circle
 from finetune_operator.reconcile.observed import Observed, Reference
@@ -35,5 +37,22 @@ def parts_of(dataset: Dataset, observed: Observed) -> tuple[MixturePart, ...] | 
             message = f"{PATH}[{number}].dataset: Dataset {part.dataset!r} has no revision yet: {ready_message(raw)}"
             return "DatasetNotReady", message
         reference = StoredReference(digest=revision["digest"], uri=revision["uri"])
-        found.append(MixturePart(name=part.dataset, revision=reference, weight=part.weight))
+        found.append(
+            MixturePart(
+                name=part.dataset,
+                revision=reference,
+                weight=part.weight,
+                license=revision.get("license"),
+                **_own_terms((raw.get("spec") or {}).get("license") or {}),
+            )
+        )
     return tuple(found)
+
+
+def _own_terms(license_: dict[str, Any]) -> dict[str, Any]:
+    """What a Dataset says beside its licence; of a mixture that says nothing, its revision knows what it inherited."""
+    teacher = license_.get("teacher")
+    return {
+        "attribution": license_.get("attribution"),
+        "teacher": Teacher(model=teacher["model"], terms=teacher.get("terms")) if teacher else None,
+    }

@@ -1,124 +1,184 @@
-"""Removing duplicates, whatever the order in which rows were read."""
+"""Which rows stay, and where: duplicates, splits, contamination. All of it over row numbers of a sorted shelf."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from finetune_contract.datasets import DropReason
-from finetune_trainer.data.rows import Account, Row
+import numpy as np
 
-_SHINGLE_WORDS = 5
-_PERMUTATIONS = 128
-_PROPOSED_SHARE = 0.9
-"""The index proposes from this share of the similarity on: at its own threshold it would miss one pair in eight."""
-_MISSED_WEIGHT = 0.9
-"""How much worse a missed candidate is than a needless one, which an exact comparison sorts out at once."""
+from finetune_contract.cleaning import ChangeReason
+from finetune_contract.datasets import DatasetPlan, DropReason
+from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_trainer.data import near
+from finetune_trainer.data.contamination import contaminated
+from finetune_trainer.data.mixture import side_of
+from finetune_trainer.data.near import Array
+from finetune_trainer.data.rows import Account, Change, Row
+from finetune_trainer.data.shelf import Shelf
+from finetune_trainer.data.split import SIDES, TEST, TRAIN, divide
 
-# Scripts without spaces between words: each character counts as a word.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+log = logging.getLogger(__name__)
 
+SPLIT_SIMILARITY = 0.85
+"""From here on rows that are all kept are still too alike to be trained on and tested on."""
 
-def without_exact_duplicates(rows: Iterable[Row], account: Account) -> Iterator[Row]:
-    """Rows with a content of their own; `rows` are sorted by digest."""
-    kept: Row | None = None
-    for row in rows:
-        if kept is not None and row.digest == kept.digest:
-            account.drop(row.origin, DropReason.EXACT_DUPLICATE, str(kept.origin))
-        else:
-            kept = row
-            yield row
+_NOBODY = -1
 
 
-def without_near_duplicates(rows: list[Row], similarity: float, account: Account) -> list[Row]:
-    """Rows of which no two are nearly the same; `rows` are sorted by digest, and the first of a group stays."""
-    kept: list[Row] = []
-    index = NearIndex(similarity)
-    for row, signature in zip(rows, index.signatures(rows), strict=True):
-        match = next(index.matches(row, signature), None)
-        if match is None:
-            index.add(row, signature)
-            kept.append(row)
-        else:
-            account.drop(row.origin, DropReason.NEAR_DUPLICATE, str(match.origin))
-    return kept
+@dataclass(frozen=True)
+class Part:
+    """Rows of one split, sorted by digest, read from the shelf whenever they are asked for."""
+
+    shelf: Shelf
+    numbers: Array
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows, one at a time."""
+        return self.shelf.rows(self.numbers)
+
+    def digests(self) -> Iterator[str]:
+        """Their digests, sorted."""
+        return (self.shelf.digest(int(number)) for number in self.numbers)
+
+    def texts(self) -> Iterator[str]:
+        """What a person would read of each."""
+        return (row.text() for row in self)
 
 
-def near_groups(rows: list[Row], similarity: float) -> list[list[Row]]:
-    """Rows with all that are nearly the same, directly or by way of others; `rows` are sorted by digest."""
-    index = NearIndex(similarity)
-    group_of: dict[str, list[Row]] = {}
-    for row, signature in zip(rows, index.signatures(rows), strict=True):
-        if row.digest in group_of:
-            group_of[row.digest].append(row)
-            continue
-        group_of[row.digest] = [row]
-        # A row of the same group would say nothing new; large groups would be compared for nothing.
-        for match in index.matches(
-            row, signature, unless=lambda row, other: group_of[row.digest] is group_of[other.digest]
-        ):
-            _join(group_of, match, row)
-        index.add(row, signature)
-    return list({id(group): group for group in group_of.values()}.values())
+@dataclass
+class Cleaned:
+    """What is left."""
+
+    parts: dict[str, Part]
+    fractions: dict[str, float] = field(default_factory=dict)
+    """Fractions that numbers of rows asked for have become."""
 
 
-def _join(group_of: dict[str, list[Row]], match: Row, row: Row) -> None:
-    """Move all of one row's group into the other's."""
-    group = group_of[match.digest]
-    for member in group_of[row.digest]:
-        group.append(member)
-        group_of[member.digest] = group
+def similarity_of(plan: DatasetPlan) -> float | None:
+    """The similarity from which rows are removed or, with a split, kept on one side; None: nobody asks."""
+    if plan.near_duplicate_similarity is not None:
+        return plan.near_duplicate_similarity
+    return SPLIT_SIMILARITY if _is_divided(plan) else None
 
 
-def shingles(text: str) -> frozenset[str]:
-    """The overlapping runs of five words in a text; its words where it has fewer, itself where it has none."""
-    words = _WORD.findall(text.lower())
-    if len(words) < _SHINGLE_WORDS:
-        return frozenset(words or [text])
-    return frozenset(
-        " ".join(words[start : start + _SHINGLE_WORDS]) for start in range(len(words) - _SHINGLE_WORDS + 1)
-    )
+def clean(plan: DatasetPlan, shelf: Shelf, account: Account) -> Cleaned:
+    """Remove duplicates, divide, remove what train rows share with the others.
+
+    Raises:
+        FineTuneError: DatasetInvalid when nothing is left, or too little to divide.
+    """
+    group_of = _groups(plan, shelf, account)
+    if not (group_of != _NOBODY).any():
+        raise FineTuneError(FailureReason.DATASET_INVALID, f"no row is left of {account.read}{account.counted()}")
+    cleaned = _divided(plan, shelf, group_of, account)
+    if plan.cleaning.decontaminate_ngram is not None and len(cleaned.parts) > 1:
+        _decontaminate(cleaned, plan.cleaning.decontaminate_ngram, account)
+    return cleaned
 
 
-def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
-    """The share of shingles that two texts have in common."""
-    return len(left & right) / len(left | right)
+def _is_divided(plan: DatasetPlan) -> bool:
+    split = plan.split
+    if plan.source.mixture is not None:
+        return False
+    return bool(split.validation or split.test or split.validation_rows or split.test_rows)
 
 
-class NearIndex:
-    """Finds rows that are nearly the same: MinHash LSH proposes, exact Jaccard decides."""
+def _groups(plan: DatasetPlan, shelf: Shelf, account: Account) -> Array:
+    """For each row the first row of its group, which a split must not part; _NOBODY for a row that goes."""
+    first_of = shelf.first_of_equals()
+    group_of = first_of.copy()
+    numbers = np.arange(len(shelf))
+    if plan.exact_duplicates:
+        for number in np.flatnonzero(first_of != numbers):
+            account.drop(
+                shelf.origin(int(number)), DropReason.EXACT_DUPLICATE, str(shelf.origin(int(first_of[number])))
+            )
+            group_of[number] = _NOBODY
+    similarity = similarity_of(plan)
+    if similarity is None:
+        return group_of
+    different = np.flatnonzero(first_of == numbers)
+    started = time.monotonic()
+    buckets = near.Buckets(shelf.band_keys(different), len(different))
+    comparer = near.Comparer(lambda place: shelf.text(int(different[place])), similarity)
+    log.info("%d of %d rows are compared with others", len(buckets.rows), len(different))
+    if plan.near_duplicate_similarity is None:
+        firsts = different.copy()
+        for place, first in near.near_groups(buckets, comparer).items():
+            firsts[place] = different[first]
+        place_of = np.cumsum(first_of == numbers) - 1
+        group_of = np.where(group_of == _NOBODY, _NOBODY, firsts[place_of[first_of]])
+    else:
+        _drop_near(shelf, different, near.near_duplicates(buckets, comparer), first_of, group_of, account)
+    log.info("compared them in %.1f s", time.monotonic() - started)
+    return group_of
 
-    def __init__(self, similarity: float) -> None:
-        """Take the Jaccard similarity from which two rows are nearly the same."""
-        from datasketch import MinHashLSH
 
-        self._similarity = similarity
-        weights = (1 - _MISSED_WEIGHT, _MISSED_WEIGHT)
-        self._lsh = MinHashLSH(threshold=similarity * _PROPOSED_SHARE, num_perm=_PERMUTATIONS, weights=weights)
-        self._rows: dict[int, Row] = {}
+def _drop_near(
+    shelf: Shelf, different: Array, found: dict[int, int], first_of: Array, group_of: Array, account: Account
+) -> None:
+    """Leave out rows that nearly repeat others; copies that were to be kept repeat their first one, too."""
+    match_of = {int(different[place]): int(different[match]) for place, match in found.items()}
+    for number in np.flatnonzero(group_of != _NOBODY):
+        first = int(first_of[number])
+        match = match_of.get(first, first)
+        if match != number:
+            account.drop(shelf.origin(int(number)), DropReason.NEAR_DUPLICATE, str(shelf.origin(match)))
+            group_of[number] = _NOBODY
 
-    def signatures(self, rows: list[Row]) -> Iterator[object]:
-        """A MinHash of each row, one at a time."""
-        from datasketch import MinHash
 
-        texts = ([shingle.encode() for shingle in shingles(row.text())] for row in rows)
-        signatures: Iterator[object] = MinHash.generator(texts, num_perm=_PERMUTATIONS, seed=1)
-        return signatures
+def _divided(plan: DatasetPlan, shelf: Shelf, group_of: Array, account: Account) -> Cleaned:
+    kept = np.flatnonzero(group_of != _NOBODY)
+    if plan.source.mixture is not None:
+        side = np.array([SIDES.index(side_of(shelf.origin(int(number)))) for number in kept])
+        return Cleaned(_parts(shelf, kept, side))
+    if not _is_divided(plan):
+        return Cleaned({TRAIN: Part(shelf, kept)})
+    firsts, group, sizes = np.unique(group_of[kept], return_inverse=True, return_counts=True)
+    labels = _labels(plan, shelf, firsts)
+    division = divide([shelf.digest(int(first)) for first in firsts], plan.split, sizes=sizes, labels=labels)
+    side = division.sides[group]
+    moved = set(division.moved)
+    for number, own in zip(kept[np.isin(group, list(moved))], group[np.isin(group, list(moved))], strict=True):
+        detail = f"to {SIDES[int(division.sides[own])]}"
+        account.change(Change(shelf.origin(int(number)), ChangeReason.MOVED_TO_FILL_SPLIT, detail))
+    return Cleaned(_parts(shelf, kept, side), division.fractions)
 
-    def matches(
-        self, row: Row, signature: object, unless: Callable[[Row, Row], bool] = lambda *_: False
-    ) -> Iterator[Row]:
-        """Rows of the index that are nearly the same, in the order of their digests.
 
-        `unless` spares the comparison of two rows about which the caller knows enough, as of the moment it is asked.
-        """
-        candidates = sorted((self._rows[key] for key in self._lsh.query(signature)), key=lambda other: other.digest)
-        # Shingles are made again for the few candidates rather than kept for all rows.
-        own = shingles(row.text()) if candidates else frozenset()
-        for other in candidates:
-            if not unless(row, other) and jaccard(own, shingles(other.text())) >= self._similarity:
-                yield other
+def _parts(shelf: Shelf, kept: Array, side: Array) -> dict[str, Part]:
+    parts = {name: Part(shelf, kept[side == place]) for place, name in enumerate(SIDES)}
+    return {name: part for name, part in parts.items() if len(part.numbers)}
 
-    def add(self, row: Row, signature: object) -> None:
-        """Put a row into the index."""
-        key = len(self._rows)
-        self._rows[key] = row
-        self._lsh.insert(key, signature, check_duplication=False)
+
+def _labels(plan: DatasetPlan, shelf: Shelf, firsts: Array) -> Array | None:
+    """Each group's label as a number, where the split is stratified."""
+    if plan.split.stratify_by is None:
+        return None
+    columns = shelf.row(0).value()
+    if plan.split.stratify_by != "label" or "label" not in columns:
+        raise FineTuneError(
+            FailureReason.DATASET_INVALID,
+            f"spec.split.stratifyBy: {plan.split.stratify_by!r} is not a column with labels; the rows have "
+            f"{', '.join(columns)}; name your labels' column in spec.columns.label and use stratifyBy: label",
+        )
+    return shelf.measure("label")[firsts]
+
+
+def _decontaminate(cleaned: Cleaned, ngram: int, account: Account) -> None:
+    """Take train rows away that share a run of words with a held-out row."""
+    train = cleaned.parts[TRAIN]
+    names = [name for name in (TEST, *SIDES) if name in cleaned.parts and name != TRAIN]
+    held = np.concatenate([cleaned.parts[name].numbers for name in dict.fromkeys(names)])
+    dirty, owners = contaminated(train.texts(), Part(train.shelf, held).texts(), ngram)
+    for place, owner in zip(dirty, owners, strict=True):
+        detail = f"shares {ngram} words with {train.shelf.origin(int(held[owner]))}"
+        account.drop(train.shelf.origin(int(train.numbers[place])), DropReason.CONTAMINATED, detail)
+    rest = np.delete(train.numbers, dirty)
+    if not rest.size:
+        raise FineTuneError(
+            FailureReason.DATASET_INVALID,
+            f"spec.prepare.decontaminate.ngram: every train row shares {ngram} words with a held-out row; "
+            "use a larger number, or spec.prepare.stripInstructions",
+        )
+    cleaned.parts[TRAIN] = Part(train.shelf, rest)

@@ -34,7 +34,7 @@ class Mixture:
         self._parts = parts
         self._seed = seed
         self._directories = {part.name: store.verify(part.revision) for part in parts}
-        self.lineages = {name: read_manifest(directory).lineage for name, directory in self._directories.items()}
+        self.lineages = {part.name: _lineage_of(part, self._directories[part.name]) for part in parts}
         formats = {name: lineage.get("format", "") for name, lineage in self.lineages.items()}
         if len(set(formats.values())) != 1:
             listed = ", ".join(f"{name} has {row_format}" for name, row_format in formats.items())
@@ -50,7 +50,7 @@ class Mixture:
         for side in _SIDES:
             here: set[bytes] = set()
             for part, limit in zip(self._parts, self._limits(side), strict=True):
-                for row in _rows(part.name, self._directories[part.name], side):
+                for row in self._rows(part, side):
                     digest = bytes.fromhex(row.digest)
                     if limit is not None and self._place(row) > limit:
                         continue
@@ -69,10 +69,7 @@ class Mixture:
         """
         if any(part.weight is None for part in self._parts):
             return [None] * len(self._parts)
-        places = [
-            sorted(self._place(row) for row in _rows(part.name, self._directories[part.name], side))
-            for part in self._parts
-        ]
+        places = [sorted(self._place(row) for row in self._rows(part, side)) for part in self._parts]
         weighted = [(len(found), part.weight or 0.0) for found, part in zip(places, self._parts, strict=True) if found]
         scale = min((count / weight for count, weight in weighted), default=0.0)
         limits: list[bytes | None] = []
@@ -82,24 +79,36 @@ class Mixture:
             log.info("%s of %s: %d of %d rows", side, part.name, drawn if found else 0, len(found))
         return limits
 
+    def _rows(self, part: MixturePart, side: str) -> Iterator[Row]:
+        return rows_in(part.name, shards_of(self._directories[part.name], side), side)
+
     def _place(self, row: Row) -> bytes:
         """Where a row is in the order of drawing: its own, so that a part that grows keeps most of what was drawn."""
         return hashlib.sha256(f"{self._seed}:{row.digest}".encode()).digest()
 
 
-def by_side(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows of a mixture in the splits that they were in, sorted by digest."""
-    sides: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.digest):
-        sides.setdefault(row.origin.file.rpartition("/")[2], []).append(row)
-    return {side: sides[side] for side in (TRAIN, VALIDATION, TEST) if side in sides}
+def _lineage_of(part: MixturePart, directory: Path) -> dict[str, str]:
+    """What is known of a part; its Dataset's word of licence and teacher goes before the revision's."""
+    said = {
+        "license": part.license,
+        "attribution": part.attribution,
+        "teacher": part.teacher.model if part.teacher else None,
+        "teacherTerms": part.teacher.terms if part.teacher else None,
+    }
+    return read_manifest(directory).lineage | {name: value for name, value in said.items() if value}
 
 
-def _rows(name: str, directory: Path, side: str) -> Iterator[Row]:
+def side_of(origin: Origin) -> str:
+    """The split that a mixture's row is in."""
+    return origin.file.rpartition("/")[2]
+
+
+def rows_in(name: str, shards: Iterable[Path], side: str) -> Iterator[Row]:
+    """The rows of a split's files, as they were when they were written."""
     from pyarrow import parquet
 
     number = 0
-    for shard in shards_of(directory, side):
+    for shard in shards:
         for batch in parquet.ParquetFile(shard).iter_batches(_BATCH, use_threads=False):
             for value in batch.to_pylist():
                 number += 1

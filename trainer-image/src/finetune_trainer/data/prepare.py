@@ -6,30 +6,38 @@ partial directory.
 
 import argparse
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune_contract.datasets import DatasetPlan, DatasetResult, DropReason, RowFormat, Split
+from finetune_contract.cleaning import ChangeReason, Found, PersonalDataPolicy
+from finetune_contract.datasets import DatasetPlan, DatasetResult, RowFormat, Split
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_store.edge import read_plan, run_command
 from finetune_store.opening import open_store
 from finetune_store.store import Store
-from finetune_trainer.data.clean import near_groups, without_exact_duplicates, without_near_duplicates
-from finetune_trainer.data.formats import Normaliser
+from finetune_trainer.data.clean import Cleaned, clean, similarity_of
+from finetune_trainer.data.inspect import Orders, inspected, listed
+from finetune_trainer.data.instructions import Instruction
+from finetune_trainer.data.intake import Intake, MixtureIntake
 from finetune_trainer.data.licences import inherited
-from finetune_trainer.data.mixture import Mixture, by_side
-from finetune_trainer.data.read import read
+from finetune_trainer.data.mixture import Mixture
+from finetune_trainer.data.pace import Pace
+from finetune_trainer.data.personal import Findings
+from finetune_trainer.data.report import write_report
 from finetune_trainer.data.revision import digest_of, write_revision
-from finetune_trainer.data.rows import Account, BadRow, RawRow, Row, RowFaultError
-from finetune_trainer.data.sources import SourceFile, address_of, fetch
-from finetune_trainer.data.split import divide
+from finetune_trainer.data.rows import Account, Row
+from finetune_trainer.data.shelf import Measures, Shelf
+from finetune_trainer.data.sources import address_of, fetch
+from finetune_trainer.data.split import TRAIN
+from finetune_trainer.data.statistics import Statistics, split_statistics, truncation
 
 log = logging.getLogger(__name__)
 
-SPLIT_SIMILARITY = 0.85
-"""From here on rows that are all kept are still too alike to be trained on and tested on."""
+AnyIntake = Intake | MixtureIntake
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,96 +57,149 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(work, lambda failure: DatasetResult(failure=failure), options.termination_log)
 
 
+@dataclass
+class Intook:
+    """What was found while rows were put on the shelf."""
+
+    findings: Findings = field(default_factory=Counter)
+    rows_with: Findings = field(default_factory=Counter)
+    instruction: str = ""
+
+    def personal_data(self) -> tuple[Found, ...]:
+        """By kind, most rows first."""
+        return tuple(
+            Found(kind=kind, rows=rows, count=self.findings[kind]) for kind, rows in self.rows_with.most_common()
+        )
+
+
 def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) -> DatasetResult:
     """Make a plan's revision.
 
     Raises:
-        FineTuneError: DatasetInvalid, BadRow or SourceUnavailable, naming file and line.
+        FineTuneError: DatasetInvalid, BadRow, PersonalDataFound or SourceUnavailable, naming file and line.
     """
     store.register(plan.namespace)
     account = Account()
-    mixture: Mixture | None = None
-    if plan.source.mixture is not None:
-        mixture = Mixture(plan.source.mixture, plan.split.seed, store)
-        row_format, revision = mixture.format, None
-        rows = sorted(mixture.rows(account), key=lambda row: row.digest)
-    else:
-        files, revision = fetch(plan.source, source_mount, scratch)
-        row_format, rows = _normalised(plan, files, account)
-    log.info("read %d rows of %s", account.read, row_format)
-    groups = _cleaned(plan, rows, account)
-    if not groups:
-        raise FineTuneError(FailureReason.DATASET_INVALID, f"no row is left of {account.read}{_counted(account)}")
-    splits = divide(groups, plan.split) if mixture is None else by_side(row for group in groups for row in group)
-    lineage = _lineage(plan, row_format, revision, mixture.lineages if mixture else None)
-    with store.workspace(StoredKind.DATASET) as work:
-        write_revision(work, splits, account.drops)
-        stored = store.publish(StoredKind.DATASET, work, lineage, digest_of(row_format, splits))
-    log.info("revision %s: %s", stored.digest, {name: len(rows) for name, rows in splits.items()})
+    tokenizer = store.verify(plan.tokenizer) if plan.tokenizer else None
+    intake, source_revision, lineages = _opened(plan, store, account, source_mount, scratch)
+    with Shelf(scratch / "shelf") as shelf:
+        found = _fill(shelf, plan, intake, account, tokenizer, scratch)
+        log.info("read %d rows of %s, %d stay%s", account.read, intake.format, len(shelf), account.counted())
+        shelf.sort()
+        cleaned = clean(plan, shelf, account)
+        statistics = _statistics(plan, intake.format, cleaned, shelf, account, found)
+        lineage = _lineage(plan, intake.format, source_revision, lineages)
+        with store.workspace(StoredKind.DATASET) as work:
+            write_revision(work, cleaned.parts, account)
+            revision = store.publish(StoredKind.DATASET, work, lineage, statistics.digest)
+        with store.workspace(StoredKind.REPORT) as work:
+            write_report(work, statistics, cleaned.parts, account, tokenizer)
+            report = store.publish(StoredKind.REPORT, work, lineage | {"dataset": revision.digest})
+    log.info("revision %s: %s", revision.digest, {name: split.rows for name, split in statistics.splits.items()})
     return DatasetResult(
-        revision=stored,
-        format=row_format,
+        revision=revision,
+        report=report,
+        format=intake.format,
         rows_read=account.read,
-        rows_kept=account.read - len(account.drops),
-        dropped=account.by_reason(),
-        splits=tuple(Split(name=name, rows=len(rows)) for name, rows in splits.items()),
-        source_revision=revision,
+        rows_kept=statistics.rows_kept,
+        dropped=statistics.dropped,
+        changed=statistics.changed,
+        personal_data=statistics.personal_data,
+        truncation=statistics.truncation,
+        splits=tuple(
+            Split(name=name, rows=split.rows, fraction=cleaned.fractions.get(name), tokens=split.tokens)
+            for name, split in statistics.splits.items()
+        ),
+        source_revision=source_revision,
         license=lineage.get("license"),
     )
 
 
-def _normalised(plan: DatasetPlan, files: list[SourceFile], account: Account) -> tuple[RowFormat, list[Row]]:
-    """Every row of the sources in one format, sorted by digest, which makes all that follows independent of order."""
-    normaliser: Normaliser | None = None
-    kept: list[Row] = []
-    for raw in _tolerated(plan, files, account):
-        if normaliser is None:
-            normaliser = Normaliser(raw, plan.format, plan.columns)
-            if unused := normaliser.unused_columns(raw):
-                log.info("columns that are not used: %s", ", ".join(unused))
-        try:
-            row = normaliser.normalise(raw)
-        except RowFaultError as error:
-            _tolerate(BadRow(raw.origin, str(error)), plan.max_bad_rows, account)
-        else:
-            if row is None:
-                account.drop(raw.origin, DropReason.EMPTY)
-            else:
-                kept.append(row)
-    if normaliser is None:
-        names = ", ".join(file.name for file in files[:5])
-        raise FineTuneError(FailureReason.DATASET_INVALID, f"{names}: holds no rows{_counted(account)}")
-    kept.sort(key=lambda row: row.digest)
-    return normaliser.format, kept
+def _opened(
+    plan: DatasetPlan, store: Store, account: Account, source_mount: Path, scratch: Path
+) -> tuple[AnyIntake, str | None, dict[str, dict[str, str]] | None]:
+    """The rows, what the source's content is called, and the lineages of a mixture's parts."""
+    if plan.source.mixture is not None:
+        mixture = Mixture(plan.source.mixture, plan.split.seed, store)
+        return MixtureIntake(mixture, account), None, mixture.lineages
+    files, revision = fetch(plan.source, source_mount, scratch)
+    return Intake(plan, files, account), revision, None
 
 
-def _tolerated(plan: DatasetPlan, files: Iterable[SourceFile], account: Account) -> Iterator[RawRow]:
-    """The rows that can be read; the others are counted against the limit."""
-    for file in files:
-        for row in read(file, plan.files):
-            account.read += 1
-            if isinstance(row, BadRow):
-                _tolerate(row, plan.max_bad_rows, account)
-            else:
-                yield row
+def _fill(
+    shelf: Shelf,
+    plan: DatasetPlan,
+    intake: AnyIntake,
+    account: Account,
+    tokenizer: Path | None,
+    scratch: Path,
+) -> Intook:
+    """Inspect every row, and put those that stay on the shelf."""
+    if not plan.cleaning.strip_instructions:
+        return _inspect(
+            shelf, plan, intake, account, Orders(plan.cleaning, intake.format, similarity_of(plan), tokenizer)
+        )
+    instruction = Instruction()
+    with Shelf(scratch / "raw") as raw:
+        # Only the last row says what all of them have in common, so they are read twice.
+        for row in intake:
+            instruction.see(row)
+            raw.put([row], [Measures()], None)
+        instruction.settle()
+        raw.sort()
+        orders = Orders(plan.cleaning, intake.format, similarity_of(plan), tokenizer, instruction)
+        found = _inspect(shelf, plan, raw.rows(range(len(raw))), account, orders)
+    account.changed[ChangeReason.INSTRUCTION_STRIPPED] = len(shelf)
+    found.instruction = instruction.text()
+    return found
 
 
-def _tolerate(row: BadRow, limit: int, account: Account) -> None:
-    account.drop(row.origin, DropReason.BAD_ROW, row.fault)
-    bad = account.counts[DropReason.BAD_ROW]
-    if bad > limit:
-        allowed = f" (bad row number {bad}; spec.prepare.maxBadRows allows {limit})" if limit else ""
-        raise FineTuneError(FailureReason.BAD_ROW, f"{row.origin}: {row.fault}{allowed}")
+def _inspect(shelf: Shelf, plan: DatasetPlan, rows: Iterable[Row], account: Account, orders: Orders) -> Intook:
+    found, first, pace = Intook(), "", Pace("inspected")
+    for block in inspected(rows, orders):
+        shelf.put(block.rows, block.measures, block.bands)
+        for drop in block.drops:
+            account.drop(drop.origin, drop.reason, drop.detail)
+        for change in block.changes:
+            account.change(change)
+        found.findings.update(block.findings)
+        found.rows_with.update(block.rows_with)
+        first = first or block.first_found
+        pace.add(len(block.rows) + len(block.drops))
+    log.info("%s", pace)
+    if found.findings and plan.cleaning.personal_data is PersonalDataPolicy.FAIL:
+        raise FineTuneError(
+            FailureReason.PERSONAL_DATA_FOUND,
+            f"spec.prepare.personalData: Fail, and there is {listed(found.findings)}; the first is in {first}",
+        )
+    return found
 
 
-def _cleaned(plan: DatasetPlan, rows: list[Row], account: Account) -> list[list[Row]]:
-    """The rows that stay, in the groups that a split must not part."""
-    if plan.exact_duplicates:
-        rows = list(without_exact_duplicates(rows, account))
-    if plan.near_duplicate_similarity is not None:
-        rows = without_near_duplicates(rows, plan.near_duplicate_similarity, account)
-        return [[row] for row in rows]
-    return near_groups(rows, SPLIT_SIMILARITY) if plan.split.validation or plan.split.test else [[row] for row in rows]
+def _statistics(
+    plan: DatasetPlan, row_format: RowFormat, cleaned: Cleaned, shelf: Shelf, account: Account, found: Intook
+) -> Statistics:
+    train = cleaned.parts[TRAIN].numbers
+    lengths = shelf.measure("tokens")[train]
+    split_long = row_format is RowFormat.TEXT
+    cut = truncation(lengths, shelf.measure("first")[train], split_long=split_long) if plan.tokenizer else ()
+    splits = {
+        name: split_statistics(shelf, part.numbers, with_tokens=plan.tokenizer is not None)
+        for name, part in cleaned.parts.items()
+    }
+    return Statistics(
+        name=f"{plan.namespace}/{plan.name}",
+        digest=digest_of(row_format, {name: part.digests() for name, part in cleaned.parts.items()}),
+        format=row_format,
+        rows_read=account.read,
+        rows_kept=sum(split.rows for split in splits.values()),
+        dropped=account.by_reason(),
+        changed=account.changed_by_reason(),
+        personal_data=found.personal_data(),
+        tokenizer=plan.tokenizer.digest if plan.tokenizer else None,
+        splits=splits,
+        truncation=cut,
+        instruction=found.instruction,
+    )
 
 
 def _lineage(
@@ -159,8 +220,3 @@ def _lineage(
     }
     own = {name: value for name, value in terms.items() if value}
     return {name: value for name, value in facts.items() if value} | (own if parts is None else inherited(parts, own))
-
-
-def _counted(account: Account) -> str:
-    counts = ", ".join(f"{dropped.rows} {dropped.reason}" for dropped in account.by_reason())
-    return f" ({counts})" if counts else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune_contract.cleaning import Changed, ChangeReason
 from finetune_contract.datasets import Dropped, DropReason
 
 
@@ -95,6 +96,15 @@ class Drop:
     """The fault, or the row that it duplicates; never the row's content, which may be personal."""
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row that is in the revision, but not as it was read, or not where it would have been."""
+
+    origin: Origin
+    reason: ChangeReason
+    detail: str = ""
+
+
 @dataclass
 class Account:
     """What became of the rows that were read: nothing is dropped without being listed here."""
@@ -102,11 +112,28 @@ class Account:
     read: int = 0
     drops: list[Drop] = field(default_factory=list)
     counts: Counter[DropReason] = field(default_factory=Counter)
+    changes: list[Change] = field(default_factory=list)
+    changed: Counter[ChangeReason] = field(default_factory=Counter)
+    """Rows by reason; where all rows are changed alike, none is listed."""
 
     def drop(self, origin: Origin, reason: DropReason, detail: str = "") -> None:
         """List a row as left out."""
         self.drops.append(Drop(origin, reason, detail))
         self.counts[reason] += 1
+
+    def change(self, change: Change) -> None:
+        """List a row as changed."""
+        self.changes.append(change)
+        self.changed[change.reason] += 1
+
+    def changed_by_reason(self) -> tuple[Changed, ...]:
+        """How many rows were changed, by reason, most first."""
+        return tuple(Changed(reason=reason, rows=rows) for reason, rows in self.changed.most_common())
+
+    def counted(self) -> str:
+        """The rows left out by reason, in brackets, for a message; empty where none is."""
+        counts = ", ".join(f"{dropped.rows} {dropped.reason}" for dropped in self.by_reason())
+        return f" ({counts})" if counts else ""
 
     def by_reason(self) -> tuple[Dropped, ...]:
         """How many rows were left out, by reason, most first."""

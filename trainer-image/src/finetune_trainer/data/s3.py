@@ -8,21 +8,17 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from finetune_contract.datasets import S3Files
 from finetune_contract.failure import FailureReason, FineTuneError
-
-if TYPE_CHECKING:
-    from botocore.config import Config
+from finetune_store.s3 import DENIED, NOT_FOUND, config_for, region_for
 
 log = logging.getLogger(__name__)
 
 _FIELD = "spec.source.s3"
 _CHUNK = 1024 * 1024
 _TRIES = 4
-_NOT_FOUND = ("404", "NoSuchBucket", "NoSuchKey")
-_DENIED = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 _CHANGED = ("412", "PreconditionFailed")
 
 
@@ -51,9 +47,12 @@ class _Bucket:
             raise FineTuneError(
                 FailureReason.INVALID_PLAN, f"{_FIELD}.uri: {source.uri} is not an address; use s3://bucket/prefix"
             )
-        # Signing needs some region, which servers other than AWS's ignore.
-        region = source.region or ("us-east-1" if source.endpoint else None)
-        self._client = boto3.client("s3", endpoint_url=source.endpoint, region_name=region, config=_config(source))
+        self._client = boto3.client(
+            "s3",
+            endpoint_url=source.endpoint,
+            region_name=region_for(source.region, source.endpoint),
+            config=config_for(source.endpoint),
+        )
 
     def download(self, directory: Path) -> dict[str, Path]:
         with self._named_errors(self._source.uri):
@@ -142,17 +141,6 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
 
 def _reason_of(code: str) -> FailureReason:
-    if code in _NOT_FOUND:
+    if code in NOT_FOUND:
         return FailureReason.SOURCE_NOT_FOUND
-    return FailureReason.SOURCE_ACCESS_DENIED if code in _DENIED else FailureReason.SOURCE_UNAVAILABLE
-
-
-def _config(source: S3Files) -> "Config":
-    from botocore.config import Config
-
-    # Servers other than AWS's have no bucket subdomains and often none of its newer checksum trailers.
-    return Config(
-        s3={"addressing_style": "path"} if source.endpoint else {},
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "max_attempts": 5},
-    )
+    return FailureReason.SOURCE_ACCESS_DENIED if code in DENIED else FailureReason.SOURCE_UNAVAILABLE

@@ -142,7 +142,7 @@ def _calls(place: str, value: object) -> str:
         if isinstance(arguments, str):  # OpenAI's form
             try:
                 arguments = json.loads(arguments)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise RowFaultError(f"{place}[{number}]: its arguments are no JSON: {error}") from error
         if not isinstance(arguments, dict):
             raise RowFaultError(f"{place}[{number}]: its arguments are {kind_of(arguments)}, not an object")
@@ -159,7 +159,7 @@ def tools_of(value: object) -> str:
     """
     try:
         tools = json.loads(value) if isinstance(value, str) else value
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RowFaultError(f"tools is no JSON: {error}") from error
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise RowFaultError(f"tools is {kind_of(tools)}, not a list of objects")

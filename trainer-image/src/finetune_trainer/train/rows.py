@@ -32,7 +32,7 @@ class Revision:
         import pyarrow.parquet as parquet
 
         paths = shards_of(self.directory, split)
-        return [_answered(row) for path in paths for row in parquet.read_table(path).to_pylist()]
+        return [answered(row) for path in paths for row in parquet.read_table(path).to_pylist()]
 
 
 def with_answer(row: Mapping[str, Any], answer: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def with_answer(row: Mapping[str, Any], answer: str) -> dict[str, Any]:
     return {**row, "completion": answer}
 
 
-def _answered(row: dict[str, Any]) -> dict[str, Any]:
+def answered(row: dict[str, Any]) -> dict[str, Any]:
     """A row with a prompt of its own as a row with the answer that is wanted."""
     if "chosen" in row:
         answer = row.pop("chosen")

@@ -6,26 +6,12 @@ from html import escape
 from rich.console import Console, RenderableType
 
 from finetune_cli import facts
-from finetune_cli.errors import CliError
-from finetune_cli.facts import Object, items, part
+from finetune_cli.facts import Object, items
 
 MARK = b"<!--finetune:gate-->"
 """Where the trainer's page has room for the verdict, which only the operator knows."""
 
 WIDTH = 140
-
-
-def path_of(job: Object) -> str:
-    """Where the report of the job's artifact is in the store.
-
-    Raises:
-        CliError: there is none yet.
-    """
-    run = part(job, "status", "artifact").get("run")
-    if run is None:
-        name = facts.name_of(job)
-        raise CliError(f"{name} has no artifact yet, and so no report; `kubectl finetune status {name}` tells why")
-    return f"runs/{run}/report.html"
 
 
 def with_gate(page: bytes, job: Object) -> bytes:
