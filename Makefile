@@ -59,7 +59,7 @@ bench-dataset: venv ## a dataset pod on up to a million rows, beside text-dedup:
 bench-trainer: venv ## our trainer against TRL on CPU; with a GPU an 8 B model, with the demo up the time to the first step
 	@$(ON_CLUSTER) $(VENV)/python -W ignore -m tools.bench.trainer
 
-test: prepare test-unit test-trainer test-cluster ## all tests: what CI runs, with `make check`
+test: prepare test-unit test-faults-subset test-trainer test-cluster ## all tests: what CI runs, with `make check`
 
 test-unit: venv ## tests without a cluster, under a minute
 	$(VENV)/python -m pytest tests/unit

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from finetune_operator.cluster import RESOURCES
-from finetune_operator.settings import PREFIX, Settings
+from finetune_operator.settings import PREFIX, Price, Settings
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "finetune-operator"
@@ -74,6 +74,14 @@ def needed() -> dict[tuple[str, str], set[str]]:
     for resource, verb in used():
         rights[resource].add(verb)
     return dict(rights)
+
+
+def test_prices_reach_the_operator() -> None:
+    list_ = [{"resource": "nvidia.com/gpu", "nodeSelector": {"gpu": "h100"}, "perHour": 2.5}]
+    values = f'prices={{"currency": "EUR", "apiPerMillionTokens": 0.6, "accelerators": {json.dumps(list_)}}}'
+    settings = Settings.from_environment(environment(deployment(values)))
+    assert (settings.currency, settings.api_price_per_million_tokens) == ("EUR", 0.6)
+    assert settings.prices == (Price(resource="nvidia.com/gpu", node_selector={"gpu": "h100"}, per_hour=2.5),)
 
 
 def test_the_chart_passes_lint() -> None:
@@ -142,11 +150,37 @@ def test_every_variable_is_a_setting_with_a_valid_value() -> None:
     assert (settings.workers, settings.resync_seconds) == (16, 5)
 
 
+def test_the_store_may_be_in_s3() -> None:
+    assert Settings.from_environment(environment(deployment())).s3_uri is None
+    store = {"uri": "s3://models/{namespace}", "endpoint": "https://minio:9000", "credentialsSecretName": "keys"}
+    settings = Settings.from_environment(environment(deployment(f"storage.s3={json.dumps(store)}")))
+    assert (settings.s3_uri, settings.s3_endpoint, settings.s3_region, settings.s3_secret) == (
+        "s3://models/{namespace}",
+        "https://minio:9000",
+        None,
+        "keys",
+    )
+
+
+@pytest.mark.parametrize("uri", ["models/x", "s3://models/", "s3://models//x", "s3://Models", "http://models"])
+def test_a_store_that_is_no_address_is_refused(uri: str) -> None:
+    done = helm("template", "x", str(CHART), "--kube-version", "1.34", "--set-string", f"storage.s3.uri={uri}")
+    assert done.returncode != 0
+    assert "uri" in done.stderr
+
+
 def test_nothing_is_deleted_unless_retention_is_on() -> None:
     assert Settings.from_environment(environment(deployment())).retention_minimum_age_seconds is None
     hours = '{"enabled": true, "minimumAgeHours": 48, "intervalHours": 24}'
     settings = Settings.from_environment(environment(deployment(f"storage.retention={hours}")))
     assert (settings.retention_minimum_age_seconds, settings.collection_interval_seconds) == (172800, 86400)
+
+
+def test_the_kinds_of_gpu_are_handed_on() -> None:
+    assert Settings.from_environment(environment(deployment())).accelerators == ()
+    kinds = [{"name": "H100", "product": "NVIDIA-H100-80GB-HBM3", "memoryGib": 79.6, "teraflops": 400}]
+    (found,) = Settings.from_environment(environment(deployment(f"accelerators={json.dumps(kinds)}"))).accelerators
+    assert (found.name, found.resource, found.memory_gib, found.teraflops) == ("H100", "nvidia.com/gpu", 79.6, 400)
 
 
 def test_looks_that_are_too_far_apart_are_refused() -> None:

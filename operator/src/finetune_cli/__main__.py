@@ -116,36 +116,6 @@ def logs(
         sys.stdout.flush()
 
 
-@app.command()
-def suspend(name: Name, namespace: Namespace = None, context: Context = None) -> None:
-    """Pause a FineTuneJob: it saves a checkpoint and frees its GPU."""
-    _say(acts.suspend(connect(context, namespace), name, wanted=True))
-
-
-@app.command()
-def resume(name: Name, namespace: Namespace = None, context: Context = None) -> None:
-    """Let a paused FineTuneJob go on from its newest checkpoint."""
-    _say(acts.suspend(connect(context, namespace), name, wanted=False))
-
-
-@app.command()
-def rerun(
-    name: Name,
-    token: Annotated[
-        str | None, typer.Option(help="The word for spec.rerun. Default: the time.", metavar="WORD")
-    ] = None,
-    namespace: Namespace = None,
-    context: Context = None,
-) -> None:
-    """Look up a FineTuneJob's inputs again, and try a failed run again from its checkpoint."""
-    _say(acts.rerun(connect(context, namespace), name, token, datetime.now(UTC)))
-
-
-def _say(lines: list[str]) -> None:
-    for line in lines:
-        typer.echo(line, err=line.startswith("note: "))
-
-
 class ReportKind(StrEnum):
     """What has a report."""
 
@@ -178,6 +148,36 @@ def report(
     typer.echo(f"saved as {path}")
     if opened and file == stored.REPORT and sys.stdout.isatty():
         typer.launch(str(path))
+
+
+@app.command()
+def suspend(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Pause a FineTuneJob: it saves a checkpoint and frees its GPU."""
+    _say(acts.suspend(connect(context, namespace), name, wanted=True))
+
+
+@app.command()
+def resume(name: Name, namespace: Namespace = None, context: Context = None) -> None:
+    """Let a paused FineTuneJob go on from its newest checkpoint."""
+    _say(acts.suspend(connect(context, namespace), name, wanted=False))
+
+
+@app.command()
+def rerun(
+    name: Name,
+    token: Annotated[
+        str | None, typer.Option(help="The word for spec.rerun. Default: the time.", metavar="WORD")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Look up a FineTuneJob's inputs again, and try a failed run again from its checkpoint."""
+    _say(acts.rerun(connect(context, namespace), name, token, datetime.now(UTC)))
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=line.startswith("note: "))
 
 
 def _console() -> Console:

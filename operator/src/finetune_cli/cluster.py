@@ -165,8 +165,6 @@ class Cluster:
                     "the cluster does not accept your credentials; log in again, then `kubectl auth whoami`"
                 )
             case 403:
-                kind = resource if resource.startswith("pods") else f"{resource}.{GROUP}"
-                role = "edit" if verb == "patch" else "view"
                 kind = f"{resource}.{GROUP}" if resource in (JOBS, DATASETS) else resource
                 role = "view" if verb in ("get", "list") else "edit"
                 return CliError(

@@ -81,10 +81,23 @@ def _summary(job: Object, now: datetime) -> Table:
         table.add_row("Progress", text(line))
     else:
         table.add_row("Because", text(waiting_for(job)))
+    if cost := part(status, "cost"):
+        table.add_row("Cost", text(_cost(cost)))
     if used := status.get("retriesUsed"):
         limit = part(spec, "retries").get("limit", used)
         table.add_row("Retries", text(f"{min(used, limit)} of {limit} used"))
     return table
+
+
+def _cost(cost: Object) -> str:
+    hours, lost = (facts.finite(cost.get(name)) or 0.0 for name in ("gpuHours", "lostGpuHours"))
+    words = f"{_hours(hours)} GPU-hours" + (f", {_hours(lost)} of them lost" if lost else "")
+    amount = facts.finite(cost.get("amount"))
+    return words if amount is None else f"{words}: {amount:,.2f} {cost.get('currency') or ''}".rstrip()
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 1 else f"{hours:.2g}"
 
 
 def _fields() -> Table:

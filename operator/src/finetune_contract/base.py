@@ -1,9 +1,19 @@
 """The base of every document that crosses the pod boundary."""
 
-from typing import Annotated
+import base64
+import zlib
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
+
+from finetune_contract.paths import TERMINATION_LIMIT
+
+_PACKED = b"zlib:"
+"""Begins a message that is compressed; no JSON begins so."""
+
+_MOST_UNPACKED = 256 * 1024
+"""Bytes of a compressed message that are read: whatever a pod leaves, the operator's memory stays small."""
 
 
 class Document(BaseModel):
@@ -27,8 +37,31 @@ class Document(BaseModel):
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
     def to_message(self) -> bytes:
-        """The document as it goes into a termination message, where bytes are dear: without what is a default."""
-        return self.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+        """The document as it goes into a termination message, where bytes are dear.
+
+        JSON without what is a default; where that is more than the kubelet keeps, compressed behind a mark.
+        """
+        text = self.model_dump_json(by_alias=True, exclude_defaults=True).encode()
+        return text if len(text) <= TERMINATION_LIMIT else _PACKED + base64.b85encode(zlib.compress(text, 9))
+
+    @classmethod
+    def from_message(cls, message: str) -> Self:
+        """What `to_message` has written.
+
+        Raises:
+            ValidationError: It is no such document.
+        """
+        return cls.model_validate_json(_unpacked(message))
+
+
+def _unpacked(message: str) -> str | bytes:
+    if not message.startswith(_PACKED.decode()):
+        return message
+    try:
+        packed = base64.b85decode(message.removeprefix(_PACKED.decode()).strip())
+        return zlib.decompressobj().decompress(packed, _MOST_UNPACKED)
+    except (ValueError, zlib.error):
+        return message
 
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]

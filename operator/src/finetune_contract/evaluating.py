@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal
 
-from finetune_contract.base import Count, Document, Label, StoredReference
+from finetune_contract.base import Address, Count, Document, Label, StoredReference
 from finetune_contract.failure import Failure
 
 TUNED = "Tuned"
@@ -21,6 +21,26 @@ class Metric(StrEnum):
     """Share of pairs whose chosen answer is scored above the rejected one."""
     MEAN_REWARD = "MeanReward"
     """Mean reward of greedy answers, by the rewards that GRPO or RLOO train on."""
+    PERPLEXITY = "Perplexity"
+    """e to the mean loss per supervised token; lower is better."""
+    REGEX_MATCH = "RegexMatch"
+    """Share of greedy answers that `regex` finds a match in."""
+    JSON_SCHEMA_VALID = "JSONSchemaValid"
+    """Share of greedy answers that are JSON and fit `jsonSchema`."""
+    TOKEN_F1 = "TokenF1"  # noqa: S105 - a metric's name
+    """Mean F1 of the words that answer and reference share (ROUGE-1)."""
+    ROUGE_L = "RougeL"
+    """Mean F1 of the longest common subsequence of words (ROUGE-L)."""
+    ACCURACY = "Accuracy"
+    """Share of Classification rows whose label is answered."""
+    MACRO_F1 = "MacroF1"
+    """Mean of each label's F1, so that rare labels count as much as frequent ones."""
+    COHEN_KAPPA = "CohenKappa"
+    """Agreement with the rows' labels beyond chance (Cohen 1960)."""
+    JUDGE_WIN_RATE = "JudgeWinRate"
+    """Share of rows in which a judge prefers the tuned model's answer, a tie counted as half."""
+    BENCHMARK = "Benchmark"
+    """Mean of lm-eval-harness tasks: what a model could do before and should still be able to."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -28,7 +48,7 @@ class Metric(StrEnum):
         return self not in LOWER_IS_BETTER
 
 
-LOWER_IS_BETTER = frozenset({Metric.EVAL_LOSS})
+LOWER_IS_BETTER = frozenset({Metric.EVAL_LOSS, Metric.PERPLEXITY})
 """Metrics where the smaller number is the better one."""
 
 
@@ -39,6 +59,33 @@ class Baseline(StrEnum):
     FEW_SHOT = "FewShot"
     PREVIOUS = "Previous"
     """The artifact of the same job that passed its gate last; nothing is measured while there is none."""
+
+
+class JudgePlan(Document):
+    """A model behind an OpenAI-compatible endpoint that says which of two answers is better."""
+
+    endpoint: Address
+    """Its base URL, such as `https://host/v1`."""
+    model: Label
+    prompt_template: str | None = None
+    """With {prompt}, {reference}, {a} and {b}; None: the trainer's own."""
+    max_tokens: int = 512
+    """Of its answer."""
+    concurrency: int = 4
+    """Questions at once."""
+    timeout_seconds: float = 60.0
+    retries: int = 5
+    """Of one question that is not answered, or not with a verdict."""
+    max_failed_share: float = 0.05
+    """Share of rows that may stay without a verdict."""
+
+
+class BenchmarkPlan(Document):
+    """Tasks of lm-eval-harness, from YAML files under the tasks' mount."""
+
+    tasks: tuple[str, ...]
+    limit: int | None = None
+    """Rows of each task; None: all."""
 
 
 class EvaluationPlan(Document):
@@ -54,6 +101,14 @@ class EvaluationPlan(Document):
     """What the baseline Previous is measured with; `baselines` names Previous only where this is set."""
     previous_base: StoredReference | None = None
     """The base that `previous` is an adapter for, which need not be the plan's; None: `previous` is a whole model."""
+    pattern: str | None = None
+    """Of RegexMatch."""
+    json_schema: str | None = None
+    """Of JSONSchemaValid, as JSON text."""
+    judge: JudgePlan | None = None
+    """Of JudgeWinRate."""
+    benchmark: BenchmarkPlan | None = None
+    """Of Benchmark."""
 
 
 class Score(Document):
@@ -76,10 +131,27 @@ class Score(Document):
     """Of a baseline: probability of so large a difference, either way, were the two equally good (paired test)."""
 
 
+class Speed(Document):
+    """How fast the tuned model answered held-out prompts in this evaluation."""
+
+    device: Label
+    """`cpu`, or the GPU's name."""
+    batch_size: Count
+    """Prompts that were answered at once."""
+    prompt_tokens_per_second: float
+    """Tokens read, over the time of the batches."""
+    generated_tokens_per_second: float
+    """Tokens written, over the time of the batches."""
+    latency_p50: float
+    """Seconds from prompt to whole answer, one prompt at a time: half of them were faster."""
+    latency_p95: float
+
+
 class EvaluationResult(Document):
     """What a pod leaves that measured a published artifact anew."""
 
     evaluation: tuple[Score, ...] = ()
+    speed: Speed | None = None
     failure: Failure | None = None
 
 

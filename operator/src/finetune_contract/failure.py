@@ -25,6 +25,7 @@ class FailureReason(StrEnum):
     MODEL_ACCESS_DENIED = "ModelAccessDenied"
     TOKENIZER_MISMATCH = "TokenizerMismatch"
     GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
+    INSUFFICIENT_GPU_MEMORY = "InsufficientGpuMemory"
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
     EPHEMERAL_STORAGE_FULL = "EphemeralStorageFull"
     STORAGE_FULL = "StorageFull"
@@ -34,6 +35,7 @@ class FailureReason(StrEnum):
     NON_FINITE_LOSS = "NonFiniteLoss"
     LOSS_DIVERGED = "LossDiverged"
     DATA_TRUNCATED = "DataTruncated"
+    EVALUATION_FAILED = "EvaluationFailed"
     NCCL_TIMEOUT = "NcclTimeout"
     PREEMPTED = "Preempted"
     EVICTED = "Evicted"
@@ -135,6 +137,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         "The training process catches CUDA's out-of-memory error.",
         "Lower hyperparameters.microBatchSize or maxLength, or use a smaller adapter or a larger GPU.",
     ),
+    FailureReason.INSUFFICIENT_GPU_MEMORY: Policy(
+        None, False, False,
+        "Before a GPU is asked for: the preflight predicts a peak of memory above 92 % of what the GPU has.",
+        "Make one of the changes that the message names, or go on regardless with spec.preflight: Warn.",
+    ),
     FailureReason.HOST_OUT_OF_MEMORY: Policy(
         137, False, True,
         "The kernel kills the container over its memory limit (OOMKilled), or an allocation fails in the process.",
@@ -180,6 +187,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         "Before step 0: maxLength would cut away a larger share of the supervised tokens than limits.truncatedShare.",
         "Raise hyperparameters.maxLength, or allow the loss with limits.truncatedShare.",
     ),
+    FailureReason.EVALUATION_FAILED: Policy(
+        82, True, True,
+        "The judge of an evaluation gives no verdict on too many rows, or a benchmark's task cannot be run.",
+        "Check spec.evaluation.judge (endpoint, model, key) or spec.evaluation.benchmark; the artifact is kept.",
+    ),
     FailureReason.NCCL_TIMEOUT: Policy(
         79, True, True,
         "Ranks of one attempt wait for each other longer than the collective operations' time limit.",
@@ -202,7 +214,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.POD_DELETED: Policy(
         None, True, False,
-        "The pod was deleted while it ran.",
+        "The pod was deleted while it ran, or the attempt's Job before its end was seen.",
         "Nothing: training resumes from its checkpoint.",
     ),
     FailureReason.IMAGE_PULL_FAILED: Policy(
@@ -257,8 +269,8 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.UNKNOWN: Policy(
         None, True, True,
-        "The pod was gone before anybody saw how it ended, or the reason is of another release.",
-        "Look at the pod's events; a new attempt was started.",
+        "The pod was gone before its end was seen and the store has no result, or the reason is of another release.",
+        "Look at the pod's events; a new attempt is started if spec.retries.limit allows it.",
     ),
 }
 # fmt: on

@@ -19,6 +19,9 @@ ADAPTERS_MOUNT = Path("/adapters")
 CA_BUNDLE_MOUNT = Path("/etc/finetune-ca")
 """Where the certificate authorities of `podTemplate.caBundle` are mounted."""
 
+TASKS_MOUNT = Path("/etc/finetune-tasks")
+"""Where the ConfigMap of `evaluation.benchmark` is mounted: lm-eval-harness tasks and their rows."""
+
 SCRATCH_MOUNT = Path("/scratch")
 """An emptyDir: TMPDIR, HOME and every library's cache. Lost with the pod."""
 
@@ -43,6 +46,9 @@ ENV_POD_UID = "FINETUNE_POD_UID"
 ENV_HF_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name, not a token
 """The Hugging Face Hub token of a stage or dataset pod, from a Secret."""
 
+ENV_JUDGE_KEY = "FINETUNE_JUDGE_API_KEY"
+"""The API key of `evaluation.judge`, from a Secret."""
+
 ENV_STORE = "FINETUNE_STORE_"
 """What the variables of the store's own S3 credentials begin with: a source's are another Secret's."""
 
@@ -50,6 +56,9 @@ MANIFEST_FILE = "manifest.json"
 OUTCOME_FILE = "outcome.json"
 PROBE_FILE = "probe.json"
 EVALUATION_FILE = "evaluation.json"
+REPORT_FILE = "report.html"
+HISTORY_FILE = "history.json"
+"""What was logged while training: transformers' `log_history`."""
 RESULT_FILE = "result.json"
 
 SHOWN_BEGIN = "-----BEGIN STORED FILE-----"

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.base import Address, Count, Document, Label, Sha256, StoredReference
-from finetune_contract.evaluating import Score
+from finetune_contract.evaluating import Score, Speed
 from finetune_contract.failure import Failure
 
 
@@ -51,6 +51,8 @@ class WarningReason(StrEnum):
     """The loss on the validation rows rises while that on the training rows falls."""
     NO_REWARD_VARIANCE = "NoRewardVariance"
     """All answers to a prompt get the same reward, so none is better than another."""
+    BEST_CHECKPOINT_LOST = "BestCheckpointLost"
+    """The best step's checkpoint is damaged; the next best that verifies was published."""
 
 
 class RunWarning(Document):
@@ -95,10 +97,14 @@ class TrainingResult(Document):
     """Sequences per forward pass, per rank; also of an attempt that ran out of memory."""
     peak_memory_bytes: Count | None = None
     """The most this process held: of the GPU's memory where there is one, else resident memory."""
+    predicted_peak_bytes: Count | None = None
+    """What the preflight predicted for it; None where there was none."""
     warnings: Annotated[tuple[RunWarning, ...], Field(max_length=4)] = ()
     evaluation: tuple[Score, ...] = ()
     evaluation_key: Label | None = None
     """What the plan named the evaluation."""
+    speed: Speed | None = None
+    """How fast the tuned model answers; None where the evaluation needed no answers."""
     timings: tuple[Timing, ...] = ()
     reused: bool = False
     """The run had succeeded before: nothing was trained now."""

@@ -24,7 +24,7 @@ from finetune_operator.reconcile.kinds import Kind
 from finetune_operator.reconcile.lineage import ancestors
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Outcome
-from finetune_operator.reconcile.storage import claim_among, settings_for
+from finetune_operator.reconcile.storage import claim_among, settings_for, settings_of
 from finetune_operator.reconcile.troubles import Doubt, in_doubt
 from finetune_operator.settings import Settings
 
@@ -155,15 +155,16 @@ class Engine:
         if resource["metadata"].get("deletionTimestamp"):
             return None  # the garbage collector takes its children
         kind = self._kinds[key.kind]
-        references = kind.references(resource, self._settings)
+        settings = settings_of(self._settings, resource)
+        references = kind.references(resource, settings)
         self._cache.refer(key, references)
-        observed = await self._observe(key, resource, references)
+        observed = await self._observe(key, resource, references, settings)
         outcome = kind.reconcile(resource, observed, self._now())
         denials = await self._make(key, outcome)
         if denials != observed.denials:
             self._remember(key, denials)
             # What was made before the refusal is seen, and the refusal gets into this very status.
-            observed = await self._observe(key, resource, references)
+            observed = await self._observe(key, resource, references, settings)
             outcome = kind.reconcile(resource, observed, self._now())
         await self._write_status(resource, outcome)
         for child in outcome.delete:
@@ -176,7 +177,9 @@ class Engine:
         wishes = (outcome.wake_after, self._explanations.next_look(_doubts(observed)))
         return min((wish for wish in wishes if wish is not None), default=None)
 
-    async def _observe(self, key: Key, resource: Manifest, references: tuple[Reference, ...]) -> Observed:
+    async def _observe(
+        self, key: Key, resource: Manifest, references: tuple[Reference, ...], settings: Settings
+    ) -> Observed:
         children = self._cache.children(key, resource["metadata"]["uid"])
         jobs, pods = ([str(item["metadata"]["uid"]) for item in children.get(kind, ())] for kind in ("Job", "Pod"))
         found = {
@@ -184,7 +187,7 @@ class Engine:
             **{reference: await self._look_up(key.namespace, reference) for reference in references},
         }
         observed = Observed(
-            settings=settings_for(self._settings, claim_among(found, self._settings)),
+            settings=settings_for(settings, claim_among(found, settings)),
             children=children,
             references=found,
             progress=self._cache.progress.get(key),

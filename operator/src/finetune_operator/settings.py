@@ -1,12 +1,47 @@
 """The operator's settings, from environment variables that the chart sets."""
 
+import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from finetune_contract.storage import S3_URI
 
 PREFIX = "FINETUNE_"
+
+
+class Price(BaseModel):
+    """What one accelerator costs for an hour."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
+
+    resource: str
+    """Its resource name, such as `nvidia.com/gpu`."""
+    node_selector: dict[str, str] = {}
+    """Only of jobs whose spec.scheduling.nodeSelector has these labels, such as a GPU's product."""
+    per_hour: float = Field(ge=0)
+
+
+class AcceleratorKind(BaseModel):
+    """A kind of accelerator that the cluster has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    name: str = Field(min_length=1, max_length=64)
+    resource: str = "nvidia.com/gpu"
+    """The extended resource that jobs ask for."""
+    product: str | None = None
+    """Value of a node label (nvidia.com/gpu.product) by which jobs select such nodes; None: all with the resource."""
+    memory_gib: float = Field(gt=0)
+    """Of one device."""
+    teraflops: float | None = Field(default=None, gt=0)
+    """What training reaches on one device (its peak times the MFU that earlier jobs reported); None: no hours."""
 
 
 class Settings(BaseModel):
@@ -30,10 +65,28 @@ class Settings(BaseModel):
     """None: the cluster's default."""
     claim_access_mode: str = "ReadWriteMany"
     claim_size: str = "100Gi"
+    s3_uri: str | None = None
+    """`s3://bucket/prefix` of the store, in which `{namespace}` stands for the namespace's name. None: a claim."""
+    s3_endpoint: str | None = None
+    """Address of an S3-compatible server. None: AWS."""
+    s3_region: str | None = None
+    s3_secret: str | None = None
+    """The Secret of each namespace with the keys. None: the identity of the pods' ServiceAccount."""
+    store_label: str = ""
+    """Tells pods whose object says where its store is from those of the default one; set per object."""
     retention_minimum_age_seconds: float | None = Field(default=None, gt=0)
     """What nothing has referred to for this long is deleted from the store. None: nothing is ever deleted."""
     collection_interval_seconds: float = Field(default=86400.0, gt=0)
     """How often a store is looked at for what to delete; at most half of the minimum age."""
+
+    prices: tuple[Price, ...] = ()
+    """What accelerators cost, as JSON; the first that fits a job is its. None: no amounts in status."""
+    currency: str = Field(default="", max_length=16)
+    """Of the prices, such as EUR."""
+    api_price_per_million_tokens: float | None = Field(default=None, ge=0)
+    """What a million generated tokens of a hosted model cost that a tuned one would replace."""
+    accelerators: tuple[AcceleratorKind, ...] = Field(default=(), max_length=32)
+    """What preflights compare with, as a JSON list; the first whose resource and product a job asks for."""
 
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none: all."""
@@ -84,6 +137,12 @@ class Settings(BaseModel):
             raise ValueError("collection_interval_seconds must be at most half of retention_minimum_age_seconds")
         return self
 
+    @model_validator(mode="after")
+    def _store_is_an_address(self) -> Self:
+        if self.s3_uri is not None and not re.fullmatch(S3_URI, self.s3_uri.replace("{namespace}", "team-a")):
+            raise ValueError(f"s3_uri: {self.s3_uri} is not an address; use s3://bucket/prefix/{{namespace}}")
+        return self
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Read what is set; empty strings count as unset, lists are separated by commas."""
@@ -91,9 +150,27 @@ class Settings(BaseModel):
         for name in cls.model_fields:
             text = environment.get(PREFIX + name.upper(), "")
             if text:
-                values[name] = _words(text) if name == "namespaces" else text
+                values[name] = _READERS.get(name, str)(text)
         return cls.model_validate(values)
+
+
+def _json(name: str) -> Callable[[str], object]:
+    def read(text: str) -> object:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{PREFIX}{name.upper()}: {text!r} is no JSON: {error}") from error
+
+    return read
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+_READERS: Mapping[str, Callable[[str], object]] = {
+    "namespaces": _words,
+    "prices": _json("prices"),
+    "accelerators": _json("accelerators"),
+}
+"""Of settings that are no plain word or number."""

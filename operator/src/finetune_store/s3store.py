@@ -31,7 +31,7 @@ from finetune_store.manifests import verify_directory, write_manifest
 from finetune_store.progress import in_units, progress
 from finetune_store.s3 import AT_ONCE, PART_BYTES, Bucket, Content
 from finetune_store.s3retention import NAMESPACES, use
-from finetune_store.store import RUNS, SOURCES, WORK, Store, sealed
+from finetune_store.store import BASELINES, MEASURED, RUNS, SOURCES, WORK, Store, sealed
 
 log = logging.getLogger(__name__)
 
@@ -243,6 +243,22 @@ class S3Store(Store):
         """Keep a document with a run (`attempts/1/result.json`)."""
         self._run_path(run_key)
         self.bucket.put(f"{RUNS}/{run_key}/{path}", text.encode())
+
+    def recorded(self, run_key: str, path: str) -> str | None:
+        """A document that was kept with a run; None where there is none."""
+        self._run_path(run_key)
+        found = self.bucket.get(f"{RUNS}/{run_key}/{path}")
+        return found.data.decode() if found else None
+
+    def remember(self, key: str, text: str) -> None:
+        """Keep what was measured of a baseline; collected when it has not been recalled for long."""
+        self.bucket.put(f"{BASELINES}/{key}/{MEASURED}", text.encode())
+
+    def recall(self, key: str) -> str | None:
+        """What was measured of a baseline; None where it was not."""
+        self._use(f"{BASELINES}/{key}")
+        found = self.bucket.get(f"{BASELINES}/{key}/{MEASURED}")
+        return found.data.decode() if found else None
 
     def outcome(self, run_key: str) -> TrainingResult | None:
         """The run's success, if it has one whose artifact is still in the store."""

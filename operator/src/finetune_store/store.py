@@ -34,6 +34,8 @@ from finetune_store.retention import register, use
 WORK = ".work"
 RUNS = "runs"
 SOURCES = "sources"
+BASELINES = "baselines"
+MEASURED = "measured.json"
 """Folders of the store beside those of the StoredKinds."""
 
 _LEFTOVER_SECONDS = 24 * 3600
@@ -195,6 +197,26 @@ class Store:
         target = self.run_directory(run_key) / path
         make_directory(target.parent)
         write_atomically(target, text)
+
+    def recorded(self, run_key: str, path: str) -> str | None:
+        """A document that was kept with a run; None where there is none."""
+        try:
+            return (self._run_path(run_key) / path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def remember(self, key: str, text: str) -> None:
+        """Keep what was measured of a baseline; collected when it has not been recalled for long."""
+        write_atomically(make_directory(self.root / BASELINES / key) / MEASURED, text)
+
+    def recall(self, key: str) -> str | None:
+        """What was measured of a baseline; None where it was not."""
+        directory = self.root / BASELINES / key
+        use(self.root, directory)
+        try:
+            return (directory / MEASURED).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
 
     def run_directory(self, run_key: str) -> Path:
         """The directory of a run, made when it is not there: checkpoints/<podUID>/, attempts/<n>/, outcome.json."""

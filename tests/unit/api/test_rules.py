@@ -34,6 +34,7 @@ def refusals(schema: dict[str, Any], value: Any) -> list[str]:
 
 VOLUME = {"claimName": "raw"}
 HUB = {"repo": "org/model"}
+JUDGE = {"endpoint": "https://judge/v1", "model": "judge-1"}
 
 
 def gated(rule: dict[str, Any]) -> dict[str, Any]:
@@ -50,6 +51,43 @@ def gated(rule: dict[str, Any]) -> dict[str, Any]:
         pytest.param(factories.make_deployment(adapters=[], baseModel={"huggingFace": HUB}), None, id="base alone"),
         pytest.param(factories.make_deployment(adapters=[]), "nothing to serve", id="empty deployment"),
         pytest.param(factories.make_dataset(source={}), "set exactly one of", id="no source"),
+        *(
+            pytest.param(factories.make_job(evaluation=evaluation, **spec), says, id=says or "all metrics")
+            for evaluation, spec, says in (
+                ({"metrics": ["RegexMatch"]}, {}, "RegexMatch needs spec.evaluation.regex"),
+                ({"metrics": ["JSONSchemaValid"]}, {}, "JSONSchemaValid needs spec.evaluation.jsonSchema"),
+                ({"metrics": ["Benchmark"]}, {}, "Benchmark needs spec.evaluation.benchmark"),
+                ({"metrics": ["JudgeWinRate"], "baselines": ["ZeroShot"]}, {}, "JudgeWinRate needs spec.evaluation.ju"),
+                ({"metrics": ["JudgeWinRate"], "judge": JUDGE}, {}, "JudgeWinRate compares with"),
+                ({"metrics": ["MeanReward"]}, {}, "MeanReward is of the rewards of method GRPO or RLOO"),
+                ({"metrics": ["EvalLoss", "ExactMatch"]}, {"method": "CPT"}, "method CPT learns text"),
+                ({"baselines": ["FewShot"]}, {"method": "CPT"}, "FewShot shows solved rows"),
+                ({"metrics": ["Perplexity"]}, {"method": "Reward"}, "method Reward makes a model that writes no"),
+                (
+                    {
+                        "metrics": ["RegexMatch", "JSONSchemaValid", "JudgeWinRate", "Benchmark", "RougeL"],
+                        "baselines": ["ZeroShot", "FewShot"],
+                        "regex": {"pattern": "^[A-Z]"},
+                        "jsonSchema": {"schema": "{}"},
+                        "judge": JUDGE,
+                        "benchmark": {"configMap": {"name": "tasks"}, "tasks": ["words"]},
+                    },
+                    {},
+                    None,
+                ),
+            )
+        ),
+        pytest.param(
+            factories.make_job(method="KTO", hyperparameters={"microBatchSize": 1}),
+            "hyperparameters.microBatchSize: method KTO compares answers with their neighbours; use at least 2",
+            id="KTO alone",
+        ),
+        pytest.param(factories.make_job(method="KTO", hyperparameters={"microBatchSize": 2}), None, id="KTO"),
+        pytest.param(
+            factories.make_job(method="KTO", hyperparameters={"globalBatchSize": 1}),
+            "hyperparameters.globalBatchSize: method KTO",
+            id="KTO of one",
+        ),
         pytest.param(
             factories.make_dataset(source={"inline": {"jsonl": "{}"}, "persistentVolumeClaim": VOLUME}),
             "set exactly one of inline, configMap, http, persistentVolumeClaim",

@@ -218,3 +218,19 @@ class TestJobPage:
     def test_markup_in_a_message_is_shown_as_it_is(self) -> None:
         job = make_job(conditions=[condition("Ready", message="[red]x[/red] [/nonsense]")])
         assert "[red]x[/red] [/nonsense]" in shown(page.job_page(job, NOW))
+
+
+@pytest.mark.parametrize(
+    ("cost", "words"),
+    [
+        ({"gpuHours": 1.5, "lostGpuHours": 0.0}, "1.50 GPU-hours"),
+        ({"gpuHours": 12.0, "lostGpuHours": 0.25}, "12.00 GPU-hours, 0.25 of them lost"),
+        (
+            {"gpuHours": 1234.0, "lostGpuHours": 1.0, "amount": 2468.0, "currency": "EUR"},
+            "1,234.00 GPU-hours, 1.00 of them lost: 2,468.00 EUR",
+        ),
+    ],
+    ids=["no price", "lost", "price"],
+)
+def test_the_cost_is_told(cost: Object, words: str) -> None:
+    assert words in shown(page.job_page(ready_job(cost=cost), NOW))

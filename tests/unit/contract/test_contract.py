@@ -1,7 +1,10 @@
 """What both sides of the pod boundary rely on."""
 
+import base64
 import json
 import math
+import random
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from finetune_contract.base import Document
+from finetune_contract.collection import CollectionResult
 from finetune_contract.datasets import DatasetPlan, DatasetResult, DatasetSource
-from finetune_contract.evaluating import SYSTEMS, Metric, Score
+from finetune_contract.evaluating import SYSTEMS, TUNED, Baseline, Metric, Score, Speed
 from finetune_contract.failure import (
     Failure,
     FailureReason,
@@ -81,8 +85,22 @@ def test_an_error_becomes_a_failure_that_is_cut() -> None:
 # --- results
 
 
+_FIGURES = ("value", "low", "high", "difference", "difference_low", "difference_high", "p_value")
+_SPEEDS = (
+    "prompt_tokens_per_second",
+    "generated_tokens_per_second",
+    "latency_p50",
+    "latency_p95",
+)
+
+
 def worst_result(metrics: list[Metric], systems: tuple[str, ...]) -> TrainingResult:
-    third = 1 / 3
+    third, pick = 1 / 3, random.Random(0)
+
+    def figure() -> float:
+        """As the trainer rounds: six digits, and nothing that compresses."""
+        return float(f"{pick.uniform(-1, 1) * 10 ** pick.randint(-4, 6):.6g}")
+
     return training_result(
         "f" * 64,
         20,
@@ -104,29 +122,41 @@ def worst_result(metrics: list[Metric], systems: tuple[str, ...]) -> TrainingRes
         peak_memory_bytes=2**40,
         warnings=(RunWarning(reason=WarningReason.OVERFITTING, message="x" * 256),),
         evaluation=tuple(
-            Score(metric=metric, system=system, value=third, low=third, high=third, rows=10_000)
+            Score(metric=metric, system=system, rows=10_000, **{name: figure() for name in _FIGURES})
             for metric in metrics
             for system in systems
         ),
+        speed=Speed(device="x" * 64, batch_size=64, **{name: figure() for name in _SPEEDS}),
         timings=tuple(Timing(stage="Publishing", seconds=third * 1e6) for _ in range(8)),
     )
 
 
-MEASURED = SYSTEMS[:3]
-"""What the trainer measures today."""
-
-
 def test_the_largest_result_that_can_be_fits_a_termination_message() -> None:
-    text = worst_result(list(Metric), MEASURED).to_json()
-    assert len(text.encode()) <= TERMINATION_LIMIT
-    stage = stage_result("f" * 64, outcome=worst_result(list(Metric), MEASURED)).to_json()
-    assert len(stage.encode()) <= TERMINATION_LIMIT
+    """DESIGN promises 8 metrics x 5 systems, of a training and where a stage Job finds them again."""
+    metrics, systems = sorted(Metric, key=len)[-8:], (TUNED, *Baseline)
+    result = worst_result(metrics, (*systems, "OriginalPrompt")[:5])
+    assert len(result.to_json().encode()) > 2 * TERMINATION_LIMIT
+    for document in (result, stage_result("f" * 64, outcome=result)):
+        message = document.to_message()
+        assert len(message) <= TERMINATION_LIMIT
+        assert type(document).from_message(message.decode()) == document
 
 
-def test_eight_metrics_of_five_systems_do_not_fit_and_have_to_be_cut_by_the_pod() -> None:
-    """DESIGN promises 8 x 5 in 4 KiB; with intervals that is 6 KiB. Whoever adds metrics has to shorten Score first."""
-    metrics, systems = [Metric.EXACT_MATCH] * 8, (*SYSTEMS, "Teacher")
-    assert len(worst_result(metrics, systems[:5]).to_json().encode()) > TERMINATION_LIMIT
+def test_what_fits_is_plain_json_and_what_is_broken_is_refused() -> None:
+    result = training_result("k")
+    assert json.loads(result.to_message())["runKey"] == "k"
+    assert TrainingResult.from_message(result.to_message().decode()) == result
+    packed = worst_result(list(Metric)[:8], SYSTEMS[:4]).to_message().decode()
+    for broken in ("", "zlib:", "zlib:~~~", packed[:500], packed[:-9], "killed"):
+        with pytest.raises(ValidationError):
+            TrainingResult.from_message(broken)
+
+
+def test_a_message_that_swells_is_not_unpacked_whole() -> None:
+    swelling = b"zlib:" + base64.b85encode(zlib.compress(b" " * 2**21 + b"{}", 9))
+    assert len(swelling) <= TERMINATION_LIMIT
+    with pytest.raises(ValidationError):
+        CollectionResult.from_message(swelling.decode())
 
 
 @pytest.mark.parametrize(

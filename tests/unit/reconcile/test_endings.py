@@ -166,3 +166,33 @@ def test_a_spoilt_number_counts_as_none() -> None:
     job = a_job()
     job["metadata"]["labels"]["finetune.dev/attempt"] = "two"
     assert [entry.number for entry in numbered([job], "train", "r" * 64)] == [0]
+
+
+# --- pods that were stopped before, as Kueue does when it takes the quota
+
+
+def stopped_and_resumed() -> tuple[Object, Object, Object]:
+    """A Job that has succeeded, its pod that was stopped before, and the one that succeeded; both of one second."""
+    job = a_job(finished=False)
+    factories.ended(job, complete=True)
+    first, second = factories.make_pod(job, phase="Running"), factories.make_pod(job, **factories.terminated("result"))
+    first["metadata"] |= {"name": "j-zzzzz", "creationTimestamp": factories.stamp(NOW), **DELETED}
+    second["metadata"] |= {"name": "j-aaaaa", "creationTimestamp": factories.stamp(NOW)}
+    return job, first, second
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_pod_that_was_stopped_decides_nothing(order: tuple[int, int]) -> None:
+    job, *pods = stopped_and_resumed()
+    found = ending_of(job, [pods[index] for index in order], NOW)
+    assert found is not None
+    assert found.failure is None
+    assert found.message == "result"
+
+
+def test_a_job_that_has_succeeded_never_failed_whatever_is_known_of_its_pods() -> None:
+    job, first, _ = stopped_and_resumed()
+    found = ending_of(job, [first], NOW + timedelta(seconds=15))
+    assert found is not None
+    assert found.failure is not None
+    assert found.failure.reason is FailureReason.UNKNOWN

@@ -44,7 +44,9 @@ def test_a_circle_that_somebody_opens_is_no_circle() -> None:
 
 def test_an_artifact_ends_a_circle() -> None:
     """The job above was trained before somebody pointed it at this one: its result is there to be tuned."""
-    model = {"artifact": {"digest": factories.digest("b"), "uri": "pvc://x", "type": "Model"}}
+    model = {
+        "artifact": {"digest": factories.digest("b"), "uri": "pvc://finetune-artifacts/artifacts/b", "type": "Model"}
+    }
     here = World(tuning("a", "b"), DATASET, tuning("b", "a", **model))
     here.settle()
     assert here.jobs("stage")

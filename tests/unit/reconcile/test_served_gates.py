@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from finetune_contract.results import ArtifactType
 from finetune_operator.reconcile.observed import Reference
@@ -50,9 +52,9 @@ def served(here: World) -> str | None:
 
 def put(here: World, other: Object | None) -> None:
     """The job changes, or goes."""
-    here.others[TRIAGE] = other  # type: ignore[assignment]
-    if other is None:
-        del here.others[TRIAGE]
+    here.others.pop(TRIAGE, None)
+    if other is not None:
+        here.others[TRIAGE] = other
     here.settle()
 
 
@@ -189,7 +191,7 @@ def test_an_adapter_by_address_is_served_without_a_gate_and_says_so() -> None:
 def test_an_address_of_another_store_is_refused() -> None:
     here = staged(world(**by_address("pvc://elsewhere/artifacts/x")))
     roll_out(here)
-    assert "spec.adapters[0].uri: pvc://elsewhere/artifacts/x is not in this namespace's store" in here.says("Ready")
+    assert "spec.adapters[0].uri: pvc://elsewhere/artifacts/x is not in this object's store" in here.says("Ready")
 
 
 @pytest.mark.parametrize("ignore", [False, True])
@@ -213,3 +215,26 @@ def test_a_whole_model_has_to_pass_too(ignore: bool) -> None:
     here.settle()
     roll_out(here)
     assert here.status["phase"] == ("GateFailed" if ignore else "Serving")
+
+
+verdicts = st.sampled_from([None, "Passed", "Failed", "Undecided"])
+artifacts = st.builds(artifact, st.sampled_from("acef"), verdicts)
+made = st.lists(artifacts, min_size=1, max_size=3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.none() | st.tuples(made, st.none() | artifacts), max_size=6))
+def test_in_any_life_of_its_job_nothing_bad_is_taken_and_nothing_taken_is_lost(
+    life: list[tuple[list[Object], Object | None] | None],
+) -> None:
+    here = world(factories.make_job())
+    for step in life:
+        before = served(here)
+        put(here, job(*step[0], good=step[1]) if step else None)
+        now = served(here)
+        assert now is not None or before is None
+        if now != before:
+            assert step is not None
+            known = [each for each in (*step[0], step[1]) if each and each["digest"] == now]
+            assert any(each.get("verdict") in (None, "Passed") for each in known)
+        assert here.condition("GateIgnored") is None

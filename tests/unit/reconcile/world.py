@@ -18,6 +18,7 @@ from finetune_operator.reconcile.kinds import KINDS
 from finetune_operator.reconcile.lineage import ancestors
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
+from finetune_operator.reconcile.storage import settings_of
 from finetune_operator.reconcile.troubles import NO_REPORTS
 from finetune_operator.settings import Settings
 from tests import factories
@@ -75,13 +76,13 @@ class World:
     # What the engine does
 
     def observe(self) -> Observed:
-        kind = KINDS[self.raw["kind"]]
+        kind, settings = KINDS[self.raw["kind"]], settings_of(self.settings, self.raw)
         return Observed(
-            settings=self.settings,
+            settings=settings,
             children={kind: tuple(copy.deepcopy(items)) for kind, items in self.children.items()},
             references={
                 name: copy.deepcopy(self.others.get(name))
-                for name in (*ancestors(self.raw, self.others.get), *kind.references(self.raw, self.settings))
+                for name in (*ancestors(self.raw, self.others.get), *kind.references(self.raw, settings))
             },
             progress=self.progress,
             admissions=dict(self.admissions),
@@ -125,7 +126,7 @@ class World:
             return
         self.created.append(name)
         self.made.append(copy.deepcopy(manifest))
-        if kind == "PersistentVolumeClaim":
+        if not manifest["metadata"].get("ownerReferences"):  # what stands for the store
             self.others[Reference(kind, name)] = factories.as_child(manifest, self.now)
             return
         self.children.setdefault(kind, []).append(factories.as_child(manifest, self.now))

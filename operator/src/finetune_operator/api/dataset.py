@@ -46,6 +46,7 @@ from finetune_operator.api.cleaning import (
     TokenStatistics,
 )
 from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
 
 INLINE_LIMIT = 128 * 1024
 
@@ -233,6 +234,8 @@ class Refresh(ApiModel):
 class DatasetSpec(ApiModel):
     """What rows a model is to learn from."""
 
+    model_config = ConfigDict(json_schema_extra=rules(STORAGE_RULE, TOKENS_NEED_TOKENIZER))
+
     source: DatasetSource
     """Where rows come from: exactly one."""
     format: DatasetFormat = DatasetFormat.AUTO
@@ -259,13 +262,13 @@ class DatasetSpec(ApiModel):
     """Where the preparing pod may run."""
     pod_template: PodTemplate = PodTemplate()
     """What the preparing pod gets beside what the operator gives it."""
+    storage: StorageSpec | None = None
+    """Where the revision is kept; unset: where the operator's settings say (chart values storage)."""
     rerun: Token | None = None
     """Any new word reads the source again; a new revision appears only if the content changed.
 
     Removing the word does nothing.
     """
-
-    model_config = ConfigDict(json_schema_extra=rules(TOKENS_NEED_TOKENIZER))
 
 
 class RowCounts(ApiModel):

@@ -27,6 +27,14 @@ from finetune_operator.api.base import (
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.api.evaluating import (
+    EVALUATION_CONFIG,
+    METRIC_RULES,
+    BenchmarkSetting,
+    JsonSchemaSetting,
+    JudgeSetting,
+    RegexSetting,
+)
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
 from finetune_operator.api.gate import GATE_RULES, Gate
 from finetune_operator.api.methods import (
@@ -41,6 +49,7 @@ from finetune_operator.api.methods import (
 )
 from finetune_operator.api.podtemplate import PodTemplate
 from finetune_operator.api.queueing import JobScheduling
+from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
 
 
 class DatasetReference(ApiModel):
@@ -216,7 +225,9 @@ class EvaluationSpec(ApiModel):
     metrics: Annotated[list[Metric], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = [
         Metric.EVAL_LOSS
     ]
-    """EvalLoss, or ExactMatch of greedy answers."""
+    """What is measured. Of losses: EvalLoss, Perplexity; of greedy answers: ExactMatch, TokenF1, RougeL, RegexMatch,
+    JSONSchemaValid, JudgeWinRate; of labels: Accuracy, MacroF1, CohenKappa; of pairs: PreferenceAccuracy; of rewards:
+    MeanReward; and Benchmark, of lm-eval-harness tasks."""
     baselines: Annotated[list[Baseline], Field(max_length=4, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
     """What the tuned model is compared with: the base model as it is (ZeroShot) or with examples in its prompt
     (FewShot), and the job's artifact before this one (Previous), if there is one."""
@@ -228,6 +239,16 @@ class EvaluationSpec(ApiModel):
     """Examples in the prompt of the FewShot baseline."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
     """Length limit of an answer."""
+    regex: RegexSetting | None = None
+    """What RegexMatch looks for."""
+    json_schema: JsonSchemaSetting | None = None
+    """What JSONSchemaValid checks against."""
+    judge: JudgeSetting | None = None
+    """Who decides JudgeWinRate."""
+    benchmark: BenchmarkSetting | None = None
+    """The tasks of Benchmark."""
+
+    model_config = EVALUATION_CONFIG
 
 
 class OnOutOfMemory(StrEnum):
@@ -264,6 +285,14 @@ class LimitsSpec(ApiModel):
     """GPU-hours that the run may use over all attempts; at the limit it stops with a checkpoint, as with duration."""
 
 
+class Preflight(StrEnum):
+    """What follows from what a preflight found."""
+
+    ENFORCE = "Enforce"
+    WARN = "Warn"
+    DISABLED = "Disabled"
+
+
 class Reuse(StrEnum):
     """Whether an earlier result may be used."""
 
@@ -274,7 +303,7 @@ class Reuse(StrEnum):
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES, *GATE_RULES))
+    model_config = ConfigDict(json_schema_extra=rules(*METHOD_RULES, *METRIC_RULES, *GATE_RULES, STORAGE_RULE))
 
     base_model: Annotated[BaseModelSource, FieldClass.INPUT]
     """Where the base model comes from: exactly one."""
@@ -319,12 +348,18 @@ class FineTuneJobSpec(ApiModel):
     """How often failures that may pass are tried again, each time from the newest checkpoint."""
     limits: Annotated[LimitsSpec, FieldClass.OPERATIONAL] = LimitsSpec()
     """Where a run is stopped or refused."""
+    preflight: Annotated[Preflight | None, FieldClass.OPERATIONAL] = None
+    """Before a GPU is asked for, a CPU pod checks data and settings and predicts memory, steps and hours. Enforce
+    refuses what would fail, Warn only says so, Disabled does not look. Unset: Enforce where the memory of the GPU that
+    is asked for is known, else Disabled."""
     resources: Annotated[Resources, FieldClass.OPERATIONAL] = Resources()
     """What the training pod asks for, such as `limits: {nvidia.com/gpu: 1}`; any resource name of the cluster."""
     scheduling: Annotated[JobScheduling, FieldClass.OPERATIONAL] = JobScheduling()
     """Where the training pod may run, and the queue that it waits in."""
     pod_template: Annotated[PodTemplate, FieldClass.OPERATIONAL] = PodTemplate()
     """What the job's pods get beside what the operator gives them."""
+    storage: Annotated[StorageSpec | None, FieldClass.OPERATIONAL] = None
+    """Where the base model, checkpoints and the result are kept; unset: where the operator's settings say."""
     suspend: Annotated[bool, FieldClass.OPERATIONAL] = False
     """True stops training with a checkpoint and frees the GPU; false goes on from there."""
     rerun: Annotated[Token | None, FieldClass.INPUT] = None
@@ -388,6 +423,7 @@ META = ResourceMeta(
         PrinterColumn("Dataset", ".spec.dataset.name", wide=True),
         PrinterColumn("Queue", ".spec.scheduling.queueName", wide=True),
         PrinterColumn("Position", ".status.queue.position", "integer", wide=True),
+        PrinterColumn("Gate", ".status.gate.verdict", wide=True),
         PrinterColumn("Artifact", ".status.artifact.digest", wide=True),
         COMMON_MESSAGE,
         COMMON_AGE,

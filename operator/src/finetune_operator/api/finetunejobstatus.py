@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
+from finetune_contract.preflight import Fit
 from finetune_contract.results import ArtifactType
 from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Token, Uri, Word
@@ -164,12 +165,54 @@ class Attempt(ApiModel):
     """Seconds of accelerators that it used."""
     micro_batch_size: int | None = None
     """Sequences per forward pass, where it mattered."""
+    peak_memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    """The most that one device held, or, without a GPU, the training process."""
     step: Annotated[int, Field(ge=0)] = 0
     """Last finished step."""
     resumed_from_step: int | None = None
     """Step of the checkpoint it started from."""
     checkpoint_step: int | None = None
     """Step of the newest checkpoint when it ended."""
+
+
+class PreflightWay(ApiModel):
+    """A change after which the training would fit."""
+
+    change: Annotated[str, StringConstraints(max_length=256)]
+    """Fields and their values."""
+    predicted_peak_bytes: Annotated[int, Field(ge=0)]
+    """What a device would then hold."""
+
+
+class PreflightStatus(ApiModel):
+    """What was found out before a GPU was asked for."""
+
+    key: Word
+    """Names what was asked; another input, field, resource or kind of GPU asks again."""
+    generation: Annotated[int, Field(ge=0)] = 0
+    """The spec's generation when it was asked; what failed is asked again after an edit."""
+    verdict: Fit | None = None
+    """Fits, DoesNotFit, or Unknown; unset while it is found out."""
+    device: Word | None = None
+    """The kind of GPU that was asked for."""
+    device_memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Memory of one."""
+    predicted_peak_bytes: Annotated[int, Field(ge=0)] | None = None
+    """The most that one device would hold; attempts say what was measured."""
+    micro_batch_size: Annotated[int, Field(ge=0)] | None = None
+    """Sequences per forward pass that this is for."""
+    total_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps."""
+    tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens that are trained on, per epoch."""
+    estimated_hours: float | None = None
+    """How long training would take; unset where the speed of the GPU is not in the operator's settings."""
+    estimated_gpu_hours: float | None = None
+    """The same times the GPUs."""
+    ways: Annotated[list[PreflightWay], Field(max_length=3)] = []
+    """What would make it fit, cheapest first."""
+    failure: JobFailure | None = None
+    """What training would fail for, or why this could not be found out."""
 
 
 class ScoreStatus(ApiModel):
@@ -206,6 +249,42 @@ class TimingStatus(ApiModel):
     """Wall-clock seconds that it took."""
 
 
+class CostStatus(ApiModel):
+    """What the present run's attempts that ended have cost."""
+
+    gpu_hours: float
+    """Hours of accelerators, over all attempts."""
+    lost_gpu_hours: float
+    """Those of them whose work was not saved: steps after the last checkpoint, and starts that came to nothing."""
+    amount: float | None = None
+    """What the hours cost by the platform's price list when they were used; unset: it has no price for them."""
+    currency: Annotated[str, StringConstraints(max_length=16)] | None = None
+    """Of the amount."""
+
+
+class SpeedStatus(ApiModel):
+    """How fast the tuned model answered held-out prompts in its evaluation, and what that comes to."""
+
+    device: Word
+    """`cpu`, or the GPU's name."""
+    batch_size: Annotated[int, Field(ge=0)]
+    """Prompts that were answered at once."""
+    prompt_tokens_per_second: float
+    """Tokens read per second."""
+    generated_tokens_per_second: float
+    """Tokens written per second."""
+    latency_p50: float
+    """Seconds to a whole answer, one prompt at a time: half of them were faster."""
+    latency_p95: float
+    """Seconds to a whole answer: all but one in twenty were faster."""
+    cost_per_million_tokens: float | None = None
+    """What a million generated tokens cost at this speed, by the price of the job's accelerators."""
+    break_even_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Generated tokens after which training has paid off against the platform's API price; unset: never, or unknown."""
+    currency: Annotated[str, StringConstraints(max_length=16)] | None = None
+    """Of the cost."""
+
+
 class FineTuneJobStatus(ResourceStatus):
     """What became of the run."""
 
@@ -217,6 +296,8 @@ class FineTuneJobStatus(ResourceStatus):
     """Why the base model could not be staged."""
     runs: Annotated[list[RunRecord], Field(max_length=10)] = []
     """How the last ten runs ended, newest last."""
+    preflight: PreflightStatus | None = None
+    """What was found out before a GPU was asked for."""
     progress: ProgressStatus | None = None
     """How far training is."""
     attempts: Annotated[list[Attempt], Field(max_length=10)] = []
@@ -233,12 +314,16 @@ class FineTuneJobStatus(ResourceStatus):
     """How long the pods of the run's attempts ran in all."""
     gpu_seconds_total: Annotated[int, Field(ge=0)] = 0
     """Seconds of accelerators that the run's attempts used in all."""
+    cost: CostStatus | None = None
+    """What that has cost, where accelerators were used."""
     evaluation: Annotated[list[ScoreStatus], Field(max_length=40)] = []
     """What was measured on held-out rows."""
     evaluation_key: Word | None = None
     """Names the spec.evaluation that it was measured for."""
     evaluation_failure: JobFailure | None = None
     """Why it could not be measured anew."""
+    speed: SpeedStatus | None = None
+    """How fast the tuned model answered when it was measured."""
     timings: Annotated[list[TimingStatus], Field(max_length=8)] = []
     """Where the time of the last attempt went."""
     gate: GateStatus | None = None

@@ -33,6 +33,7 @@ from finetune_operator.api.base import (
 from finetune_operator.api.basemodel import BaseModelSource
 from finetune_operator.api.gate import Verdict
 from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
 
 
 class Engine(ApiModel):
@@ -74,8 +75,8 @@ class ServedAdapterSpec(ApiModel):
     """The job whose artifact is served: the newest that has passed the job's gate, or was made without one."""
     digest: Digest | None = None
     """Serves this artifact of the job and follows no newer one; of uri, what must be found there."""
-    uri: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^pvc://[^/]+/.+$")] | None = None
-    """An adapter in this namespace's store, with its digest; no gate is known of it, so it needs spec.ignoreGate, and
+    uri: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^(pvc|s3)://[^/]+/.+$")] | None = None
+    """An adapter in this object's store, with its digest; no gate is known of it, so it needs spec.ignoreGate, and
     spec.baseModel says what it was trained from."""
 
     model_config = ConfigDict(
@@ -116,9 +117,12 @@ class ModelDeploymentSpec(ApiModel):
     """How long a pod may take to load the model before it is started again."""
     pod_template: PodTemplate = PodTemplate()
     """What the pods get beside what the operator gives them."""
+    storage: StorageSpec | None = None
+    """Where the adapters are and a base model is kept; unset: where the operator's settings say."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            STORAGE_RULE,
             rule(
                 "has(self.baseModel) || (has(self.adapters) && size(self.adapters) > 0)",
                 "set baseModel or at least one of adapters: there is nothing to serve",

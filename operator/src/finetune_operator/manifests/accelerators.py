@@ -9,12 +9,17 @@ nvidia.com/mig-1g.10gb, gpu.intel.com/i915, habana.ai/gaudi, aws.amazon.com/neur
 
 
 def accelerators(resources: Resources) -> int:
-    """Whole accelerators of one pod; extended resources have no fractions, and limits decide them."""
-    return sum(
-        int(quantity)
+    """Whole accelerators of one pod, of whatever kind."""
+    return sum(accelerators_by_name(resources).values())
+
+
+def accelerators_by_name(resources: Resources) -> dict[str, int]:
+    """Resource name -> whole accelerators; extended resources have no fractions, and limits decide them."""
+    return {
+        name: int(quantity)
         for name, quantity in {**resources.requests, **resources.limits}.items()
         if "/" in name and any(sign in name.lower() for sign in _SIGNS) and str(quantity).isdigit()
-    )
+    }
 
 
 def accelerators_per_pod(job: Manifest) -> int:

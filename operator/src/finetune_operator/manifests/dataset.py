@@ -55,7 +55,7 @@ def plan(
         license=spec.license.spdx if spec.license else None,
         attribution=spec.license.attribution if spec.license else None,
         teacher=Teacher(model=teacher.model, terms=teacher.terms) if teacher else None,
-        claim=settings.claim_name,
+        **dict(storage.plan_of(settings)),
     )
 
 
@@ -116,7 +116,7 @@ def build(
     metadata = dataset.metadata
     name = job_name(dataset, key, number)
     owner = jobs.owner_of("Dataset", metadata)
-    marks = labels("Dataset", metadata.name, ROLE, run=key[:16], attempt=str(number))
+    marks = labels("Dataset", metadata.name, ROLE, run=key[:16], attempt=str(number), **storage.mark(settings))
     volumes, mounts = _source_volume(dataset, settings)
     container = pods.container(
         "prepare",
@@ -125,11 +125,11 @@ def build(
         pull_policy=settings.image_pull_policy,
         resources=dataset.spec.resources,
         mounts=(pods.PLAN_MOUNT, pods.STORE, *mounts),
-        **_secrets(dataset),
+        **_secrets(dataset, settings),
     )
     pod = pods.pod_spec(
         [container],
-        [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name), *volumes],
+        [pods.plan_volume(name), storage.volume(settings), *volumes],
         dataset.spec.scheduling,
         **storage.kept_together(settings),
     )
@@ -161,17 +161,20 @@ def _source_volume(dataset: Dataset, settings: Settings) -> tuple[list[Manifest]
     if source.config_map:
         return [{"name": "source", "configMap": {"name": source.config_map.name}}], (pods.SOURCE,)
     if source.persistent_volume_claim:
-        volumes, mount = pods.source_claim(source.persistent_volume_claim.claim_name, settings.claim_name)
+        volumes, mount = pods.source_claim(source.persistent_volume_claim.claim_name, storage.claim_name(settings))
         return volumes, (mount,)
     return [], ()
 
 
-def _secrets(dataset: Dataset) -> Manifest:
+def _secrets(dataset: Dataset, settings: Settings) -> Manifest:
+    """Keys of the source and of the store."""
     source = dataset.spec.source
+    access = storage.access(settings)
     if source.hugging_face and source.hugging_face.token_secret_ref:
         token = source.hugging_face.token_secret_ref
         reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
-        return {"extra_env": ({"name": ENV_HF_TOKEN, "valueFrom": reference},)}
+        return {"extra_env": ({"name": ENV_HF_TOKEN, "valueFrom": reference},), **access}
     if source.s3 and source.s3.credentials_secret_ref:
-        return {"envFrom": [{"secretRef": {"name": source.s3.credentials_secret_ref.name}}]}
-    return {}
+        keys = {"secretRef": {"name": source.s3.credentials_secret_ref.name}}
+        return {"envFrom": [keys, *storage.credentials(settings)]}
+    return access

@@ -4,7 +4,7 @@ from finetune_contract.base import StoredReference
 from finetune_contract.training import ReevaluationPlan
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
-from finetune_operator.manifests import jobs, queues, training
+from finetune_operator.manifests import jobs, queues, storage, training
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings
 
@@ -18,7 +18,7 @@ def build(
     metadata = job.metadata
     name = child_name(metadata.name, "evaluate", key[:6], str(number))
     owner = jobs.owner_of("FineTuneJob", metadata)
-    marks = labels("FineTuneJob", metadata.name, ROLE, run=key[:16], attempt=str(number))
+    marks = labels("FineTuneJob", metadata.name, ROLE, run=key[:16], attempt=str(number), **storage.mark(settings))
     plan = ReevaluationPlan(
         training=training.plan(job, run, number, settings),
         artifact=StoredReference(digest=artifact.digest, uri=artifact.uri),

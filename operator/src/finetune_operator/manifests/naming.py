@@ -19,6 +19,15 @@ LABEL_ROLE = f"{GROUP}/role"
 LABEL_RUN = f"{GROUP}/run"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 
+ANNOTATION_STORE = f"{GROUP}/store-uri"
+"""On the ConfigMap that stands for a store in S3: its address."""
+
+ROLE_STORE = "store"
+"""Value of LABEL_ROLE on what stands for a store: a claim that we have made, or a ConfigMap where there is none."""
+
+LABEL_STORE = f"{GROUP}/store"
+"""On pods, where the store is not the default one: which claim, or `s3`."""
+
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 """Kueue's labels on a Job: the LocalQueue, the WorkloadPriorityClass."""
@@ -28,6 +37,9 @@ ANNOTATION_GENERATION = f"{GROUP}/generation"
 
 ANNOTATION_ACCELERATORS = f"{GROUP}/accelerators"
 """On training Jobs: how many accelerators each of their pods has."""
+
+ANNOTATION_PRICE = f"{GROUP}/price-per-hour"
+"""On training Jobs: what the accelerators of one of their pods cost for an hour, by the price list of that time."""
 
 ANNOTATION_CONTENT = f"{GROUP}/content"
 """On a Job that is queued: digest of what it and its plan say, to tell whether an edit concerns it."""

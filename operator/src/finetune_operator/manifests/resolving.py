@@ -16,8 +16,10 @@ def build(job: FineTuneJob, run_key: str, key: str, number: int, settings: Setti
     metadata = job.metadata
     name = child_name(metadata.name, "resolve", key[:6], str(number))
     owner = jobs.owner_of("FineTuneJob", metadata)
-    marks = labels("FineTuneJob", metadata.name, ROLE, run=key[:16], attempt=str(number))
-    plan = ResolvePlan(name=metadata.name, namespace=metadata.namespace, run_key=run_key, claim=settings.claim_name)
+    marks = labels("FineTuneJob", metadata.name, ROLE, run=key[:16], attempt=str(number), **storage.mark(settings))
+    plan = ResolvePlan(
+        name=metadata.name, namespace=metadata.namespace, run_key=run_key, **dict(storage.plan_of(settings))
+    )
     container = pods.container(
         "resolve",
         settings.operator_image,
@@ -25,11 +27,12 @@ def build(job: FineTuneJob, run_key: str, key: str, number: int, settings: Setti
         pull_policy=settings.image_pull_policy,
         resources=RESOURCES,
         mounts=(pods.PLAN_MOUNT, pods.STORE),
+        **storage.access(settings),
     )
     # Like a stage pod, it needs no accelerator: only the training pod's tolerations.
     pod = pods.pod_spec(
         [container],
-        [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name)],
+        [pods.plan_volume(name), storage.volume(settings)],
         Scheduling(tolerations=job.spec.scheduling.tolerations),
         **storage.kept_together(settings),
     )

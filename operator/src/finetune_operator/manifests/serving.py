@@ -14,6 +14,7 @@ from finetune_operator.manifests.engines import ENGINES
 from finetune_operator.manifests.engines.base import Served
 from finetune_operator.manifests.naming import (
     ANNOTATION_GENERATION,
+    LABEL_STORE,
     MANAGER,
     Manifest,
     child_name,
@@ -52,7 +53,7 @@ def plan(
         max_batch_size=deployment.spec.engine.max_batch_size,
         max_queue=deployment.spec.engine.max_queue,
         max_total_tokens=deployment.spec.engine.max_total_tokens,
-        claim=settings.claim_name,
+        **dict(storage.plan_of(settings)),
     )
 
 
@@ -100,7 +101,7 @@ def _deployment(deployment: ModelDeployment, config_map: str, served: Served, se
     )
     volumes = [
         pods.plan_volume(config_map),
-        pods.claim_volume("store", settings.claim_name, read_only=True),
+        storage.volume(settings, read_only=True),
         {"name": "adapters", "emptyDir": {}},
     ]
     if pods.SHARED_MEMORY in engine["volumeMounts"]:
@@ -114,6 +115,7 @@ def _deployment(deployment: ModelDeployment, config_map: str, served: Served, se
         terminationGracePeriodSeconds=GRACE_SECONDS,
     )
     marks = selector(deployment)
+    store = {LABEL_STORE: settings.store_label} if settings.store_label else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -125,7 +127,7 @@ def _deployment(deployment: ModelDeployment, config_map: str, served: Served, se
             "selector": {"matchLabels": marks},
             # A new pod proves itself before an old one goes.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": pod_template(pod, marks, deployment.spec.pod_template),
+            "template": pod_template(pod, {**marks, **store}, deployment.spec.pod_template),
         },
     }
 
@@ -142,7 +144,9 @@ def _deliver(settings: Settings) -> Manifest:
         ["python", "-m", "finetune_store", "deliver"],
         pull_policy=settings.image_pull_policy,
         resources=PROBER_RESOURCES,
-        mounts=(pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS),
+        # From S3, it is the one that copies.
+        mounts=(pods.PLAN_MOUNT, pods.STORE if settings.s3_uri else pods.STORE_READ_ONLY, _ADAPTERS),
+        **storage.access(settings),
     )
 
 

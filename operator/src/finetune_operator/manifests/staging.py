@@ -47,13 +47,13 @@ def build(
 ) -> tuple[Manifest, Manifest]:
     """The plan's ConfigMap and the Job, in the order they are created."""
     name = job_name(owner["name"], key, number)
-    marks = labels(owner["kind"], owner["name"], ROLE, run=key[:16], attempt=str(number))
+    marks = labels(owner["kind"], owner["name"], ROLE, run=key[:16], attempt=str(number), **storage.mark(settings))
     plan = StagePlan(
         name=owner["name"],
         namespace=owner["namespace"],
         source=source_plan(base, stored),
         run=run,
-        claim=settings.claim_name,
+        **dict(storage.plan_of(settings)),
     )
     source, mounts = _source_volume(base, settings)
     container = pods.container(
@@ -63,9 +63,9 @@ def build(
         pull_policy=settings.image_pull_policy,
         resources=RESOURCES,
         mounts=(pods.PLAN_MOUNT, pods.STORE, *mounts),
-        **_secrets(base),
+        **_secrets(base, settings),
     )
-    volumes = [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name), *source]
+    volumes = [pods.plan_volume(name), storage.volume(settings), *source]
     # A stage pod needs no accelerator, so it does not carry the training pod's node selection, only its tolerations.
     place = Scheduling(tolerations=scheduling.tolerations)
     pod = pods.pod_spec([container], volumes, place, **storage.kept_together(settings))
@@ -75,15 +75,17 @@ def build(
 def _source_volume(base: BaseModelSource, settings: Settings) -> tuple[list[Manifest], tuple[Manifest, ...]]:
     if base.persistent_volume_claim is None:
         return [], ()
-    volumes, mount = pods.source_claim(base.persistent_volume_claim.claim_name, settings.claim_name)
+    volumes, mount = pods.source_claim(base.persistent_volume_claim.claim_name, storage.claim_name(settings))
     return volumes, (mount,)
 
 
-def _secrets(base: BaseModelSource) -> Manifest:
+def _secrets(base: BaseModelSource, settings: Settings) -> Manifest:
+    access = storage.access(settings)
     if base.hugging_face and base.hugging_face.token_secret_ref:
         token = base.hugging_face.token_secret_ref
         reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
-        return {"extra_env": ({"name": ENV_HF_TOKEN, "valueFrom": reference},)}
+        return {"extra_env": ({"name": ENV_HF_TOKEN, "valueFrom": reference},), **access}
     if base.s3 and base.s3.credentials_secret_ref:
-        return {"envFrom": [{"secretRef": {"name": base.s3.credentials_secret_ref.name}}]}
-    return {}
+        source = {"secretRef": {"name": base.s3.credentials_secret_ref.name}}
+        return {"envFrom": [source, *storage.credentials(settings)]}
+    return access

@@ -28,9 +28,16 @@ from finetune_operator.api.finetunejob import (
     default_learning_rate,
 )
 from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
-from finetune_operator.manifests import jobs, methods, multinode, pods, queues, storage
+from finetune_operator.manifests import jobs, measuring, methods, multinode, pods, prices, queues, storage
 from finetune_operator.manifests.accelerators import accelerators
-from finetune_operator.manifests.naming import ANNOTATION_ACCELERATORS, MAX_NAME, Manifest, child_name, labels
+from finetune_operator.manifests.naming import (
+    ANNOTATION_ACCELERATORS,
+    ANNOTATION_PRICE,
+    MAX_NAME,
+    Manifest,
+    child_name,
+    labels,
+)
 from finetune_operator.settings import Settings
 
 ROLE = "train"
@@ -47,6 +54,8 @@ class Terms:
     """Sequences per forward pass that may fit; None: as the spec says."""
     seconds: float | None = None
     """How long it may run before a limit is reached; None: no limit."""
+    predicted_peak_bytes: int | None = None
+    """What a preflight said that it would hold."""
 
 
 def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()) -> TrainingPlan:
@@ -77,8 +86,9 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
         validation=_validation(spec.validation),
         evaluation=_evaluation(spec.evaluation, previous_of(job, run)),
         evaluation_key=evaluation_key(job, run),
+        predicted_peak_bytes=terms.predicted_peak_bytes,
         truncated_share=spec.limits.truncated_share,
-        claim=settings.claim_name,
+        **dict(storage.plan_of(settings)),
     )
 
 
@@ -106,7 +116,7 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Te
     metadata, nodes = job.metadata, job.spec.parallelism.nodes
     name = job_name(job, run.key, number)
     owner = jobs.owner_of("FineTuneJob", metadata)
-    marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number))
+    marks = labels("FineTuneJob", metadata.name, ROLE, run=run.key[:16], attempt=str(number), **storage.mark(settings))
     pod = training_pod(
         job,
         name,
@@ -119,6 +129,9 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Te
         pod["activeDeadlineSeconds"] = max(1, round(terms.seconds)) + DEADLINE_SLACK
     wanted = jobs.job(name, pod, marks, owner, job.spec.pod_template)
     wanted["metadata"]["annotations"][ANNOTATION_ACCELERATORS] = str(accelerators(job.spec.resources))
+    price = prices.price_of(job.spec.resources, job.spec.scheduling, settings)
+    if price:
+        wanted["metadata"]["annotations"][ANNOTATION_PRICE] = str(round(price, 6))
     config_map = jobs.plan_config_map(name, plan(job, run, number, settings, terms), marks, owner)
     if nodes == 1:
         return config_map, queues.enqueue(wanted, config_map, job.spec.scheduling)
@@ -142,14 +155,16 @@ def training_pod(
         resources=job.spec.resources,
         env=pods.OFFLINE,
         mounts=(pods.PLAN_MOUNT, pods.STORE, pods.SHARED_MEMORY),
+        **storage.access(settings),
         **more,
     )
     volumes = [
         pods.plan_volume(plan_name),
-        pods.claim_volume("store", settings.claim_name),
+        storage.volume(settings),
         # The container runtime's default of 64 MiB is too small for data loader workers and NCCL.
         pods.shared_memory(job.spec.pod_template.shared_memory),
     ]
+    measuring.equip(container, volumes, job.spec.evaluation)
     return pods.pod_spec(
         [container],
         volumes,
@@ -185,6 +200,7 @@ def _evaluation(spec: EvaluationSpec, previous: ArtifactStatus | None) -> Evalua
         previous_base=(
             StoredReference(digest=previous.base.digest, uri=previous.base.uri) if previous and is_adapter else None
         ),
+        **measuring.settings(spec),
     )
 
 

@@ -55,7 +55,7 @@ def result_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Collect
     if ending is None:
         return None
     try:
-        return CollectionResult.model_validate_json(ending.message)
+        return CollectionResult.from_message(ending.message)
     except ValidationError as error:
         said = Failure(reason="ContractViolation", message=f"no valid result: {error.errors()[0]['msg']}")
         return CollectionResult(failure=ending.failure or said)

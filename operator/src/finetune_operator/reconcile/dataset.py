@@ -49,7 +49,7 @@ from finetune_operator.reconcile.resources import (
     to_create,
     with_plan,
 )
-from finetune_operator.reconcile.storage import note_one_node
+from finetune_operator.reconcile.storage import note_one_node, store_reference
 from finetune_operator.settings import Settings
 
 SOURCE_POLL_SECONDS = 5.0
@@ -60,7 +60,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     """The store's claim, and the ConfigMap, claim or Datasets that the rows come from."""
     spec = raw.get("spec") or {}
     source = spec.get("source") or {}
-    found = [Reference("PersistentVolumeClaim", settings.claim_name)]
+    found = [store_reference(settings)]
     if "configMap" in source:
         found.append(Reference("ConfigMap", source["configMap"]["name"]))
     if "persistentVolumeClaim" in source:
@@ -269,7 +269,7 @@ def _note_schedule(look: _Pass, revision: Revision) -> None:
 
 
 def _missing_source(dataset: Dataset, observed: Observed) -> str | None:
-    store = Reference("PersistentVolumeClaim", observed.settings.claim_name)
+    store = store_reference(observed.settings)
     for reference, item in observed.references.items():
         if item is not None or reference == store or reference.kind in ("Dataset", "FineTuneJob"):
             continue
@@ -287,7 +287,7 @@ def _prepare(look: _Pass, parts: tuple[MixturePart, ...], staged: StagedTokenize
         observed,
         manifests.ROLE,
         look.key,
-        parse=DatasetResult.model_validate_json,
+        parse=DatasetResult.from_message,
         failure_in=lambda result: result.failure,
         latched=dataset.status.failure,
         generation=dataset.metadata.generation,

@@ -10,18 +10,21 @@ from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import (
     ArtifactStatus,
     Attempt,
+    CostStatus,
     FineTuneJobStatus,
+    PreflightStatus,
     ProgressStatus,
     Run,
     RunRecord,
     ScoreStatus,
+    SpeedStatus,
     TimingStatus,
 )
 from finetune_operator.api.gate import GATE_PASSED, GateStatus
 from finetune_operator.api.queueing import QueueStatus
-from finetune_operator.manifests import evaluating, resolving, staging, training
+from finetune_operator.manifests import evaluating, preflighting, resolving, staging, training
 from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
-from finetune_operator.reconcile import multinode
+from finetune_operator.reconcile import costs, multinode
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import label_of, name_of
 from finetune_operator.reconcile.limits import Usage
@@ -32,6 +35,7 @@ from finetune_operator.reconcile.storage import note_one_node
 
 SUSPENDED = "Suspended"
 EVALUATED = "Evaluated"
+PREFLIGHT_PASSED = "PreflightPassed"
 GATE_FAILED = FailureReason.GATE_FAILED.value
 
 HISTORY = 10
@@ -57,6 +61,9 @@ class Draft:
     timings: list[TimingStatus]
     artifact: ArtifactStatus | None
     gate: GateStatus | None = None
+    cost: CostStatus | None = None
+    speed: SpeedStatus | None = None
+    preflight: PreflightStatus | None = None
     evaluation_key: str | None = None
     evaluation_failure: JobFailure | None = None
     evaluation_run: str | None = None
@@ -86,7 +93,9 @@ class Draft:
             attempts_total=status.attempts_total,
             retries_used=status.retries_used,
             stalled_disruptions=status.stalled_disruptions,
-            used=Usage(status.seconds_total, status.gpu_seconds_total),
+            used=Usage(status.seconds_total, status.gpu_seconds_total, costs.amount_in(status.cost)),
+            cost=status.cost,
+            speed=status.speed,
             progress=status.progress,
             evaluation=list(status.evaluation),
             evaluation_key=status.evaluation_key,
@@ -94,6 +103,7 @@ class Draft:
             artifact=status.artifact,
             gate=status.gate,
             queue=status.queue,
+            preflight=status.preflight,
         )
 
     def wake(self, seconds: float | None) -> None:
@@ -121,6 +131,8 @@ class Draft:
         self.attempts.append(attempt.model_copy(update=used_seconds))
         self.attempts_total += 1
         self.used = self.used.plus(used)
+        lost = costs.lost_share(attempt, self.progress)
+        self.cost = costs.add(self.cost, used, lost, self.observed.settings.currency)
         if self.run is not None and self.run.attempt < attempt.number:
             self.run = self.run.model_copy(update={"attempt": attempt.number})
 
@@ -154,8 +166,11 @@ class Draft:
         self.attempts = []
         self.attempts_total = self.retries_used = self.stalled_disruptions = 0
         self.used = Usage(0, 0)
-        self.progress = self.queue = None
-        self.conditions.remove("Admitted", "Running", EVALUATED, GATE_PASSED, "Complete", "Failed", SUSPENDED)
+        self.cost = None
+        self.progress = self.queue = self.preflight = None
+        self.conditions.remove(
+            PREFLIGHT_PASSED, "Admitted", "Running", EVALUATED, GATE_PASSED, "Complete", "Failed", SUSPENDED
+        )
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
@@ -169,6 +184,7 @@ class Draft:
             run=self.run,
             stage_failure=self.stage_failure,
             runs=self.runs[-HISTORY:],
+            preflight=self.preflight,
             progress=self.progress,
             attempts=self.attempts[-HISTORY:],
             queue=self.queue,
@@ -177,9 +193,11 @@ class Draft:
             stalled_disruptions=self.stalled_disruptions,
             seconds_total=round(self.used.seconds),
             gpu_seconds_total=round(self.used.gpu_seconds),
+            cost=self.cost,
             evaluation=self.evaluation,
             evaluation_key=self.evaluation_key,
             evaluation_failure=self.evaluation_failure,
+            speed=self.speed,
             timings=self.timings,
             gate=self.gate,
             artifact=self.artifact,
@@ -200,6 +218,8 @@ class Draft:
             return self.run is None or run == self.run.key[:16]
         if role == resolving.ROLE:
             return run == self.resolve_run
+        if role == preflighting.ROLE:
+            return self.preflight is not None and run == self.preflight.key[:16]
         if role == evaluating.ROLE:
             return run == self.evaluation_run
         return role != staging.ROLE or run == (self.stage_run or self._last_stage_run() or run)

@@ -79,12 +79,17 @@ def _whole_number(text: str) -> int:
 
 
 def pods_of(job: Manifest, pods: Iterable[Manifest]) -> list[Manifest]:
-    """The Job's pods, oldest first."""
+    """The Job's pods, oldest first; of two from the same second, the one that is being deleted had to make way."""
     uid = job["metadata"]["uid"]
     owned = [
         pod for pod in pods if any(owner.get("uid") == uid for owner in pod["metadata"].get("ownerReferences") or ())
     ]
-    return sorted(owned, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+    return sorted(owned, key=_age)
+
+
+def _age(pod: Manifest) -> tuple[str, bool]:
+    metadata = pod["metadata"]
+    return str(metadata.get("creationTimestamp", "")), not metadata.get("deletionTimestamp")
 
 
 def node_of(job: Manifest, pods: Iterable[Manifest]) -> str | None:
@@ -95,10 +100,18 @@ def node_of(job: Manifest, pods: Iterable[Manifest]) -> str | None:
 
 def finished_at(job: Manifest) -> datetime | None:
     """When the Job came to an end; None while it has not."""
-    for condition in (job.get("status") or {}).get("conditions") or ():
-        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
-            return datetime.fromisoformat(condition["lastTransitionTime"])
-    return None
+    end = _end_of(job)
+    return datetime.fromisoformat(end["lastTransitionTime"]) if end else None
+
+
+def _end_of(job: Manifest) -> Manifest | None:
+    """The condition that tells of the Job's end."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return next((one for one in conditions if one["type"] in ("Complete", "Failed") and one["status"] == "True"), None)
+
+
+def _unseen(message: str) -> Ending:
+    return Ending("", Failure(reason=FailureReason.UNKNOWN, message=message))
 
 
 def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending | None:
@@ -111,10 +124,12 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
     if not all_have_ended and now < finished + LAST_WORD:
         return None
     if not own:
-        message = "its pod is gone and nobody saw how it ended"
-        return Ending("", Failure(reason=FailureReason.UNKNOWN, message=message))
+        return _unseen("its pod is gone and nobody saw how it ended")
     pod = _deciding(own)
     terminated = terminated_of(pod)
+    if _has_completed(job) and (terminated is None or terminated.get("exitCode")):
+        # The pod that we know is another one than that which succeeded.
+        return _unseen("it has succeeded, and its pod was gone before anybody saw the result")
     node = (pod.get("spec") or {}).get("nodeName")
     if terminated is None:
         return Ending("", _without_exit(pod), node)
@@ -127,6 +142,11 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
         node=node,
         seconds=seconds_of(terminated),
     )
+
+
+def _has_completed(job: Manifest) -> bool:
+    end = _end_of(job)
+    return end is not None and end["type"] == "Complete"
 
 
 def _deciding(pods: Sequence[Manifest]) -> Manifest:

@@ -9,8 +9,9 @@ from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import Run, ScoreStatus
 from finetune_operator.manifests import evaluating
 from finetune_operator.manifests.training import evaluation_key
-from finetune_operator.reconcile import oneshot
+from finetune_operator.reconcile import costs, oneshot
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
+from finetune_operator.reconcile.measurable import METRIC_UNFIT, unmeasurable
 from finetune_operator.reconcile.outcome import Event
 from finetune_operator.reconcile.resources import seconds_until, with_plan
 
@@ -47,6 +48,10 @@ def bring_up_to_date(draft: Draft, job: FineTuneJob, run: Run, now: datetime) ->
     if not job.spec.evaluation.metrics:
         keep(draft, run, (), wanted)
         return True
+    if message := unmeasurable(job, draft.observed):
+        draft.conditions.set(EVALUATED, False, METRIC_UNFIT, message)
+        draft.conditions.stalled(METRIC_UNFIT, message)
+        return False
     if job.spec.suspend:
         message = "spec.suspend is true: the edited spec.evaluation is measured when it goes on"
         draft.conditions.set(EVALUATED, False, SUSPENDED, message)
@@ -66,7 +71,7 @@ def _measure(draft: Draft, job: FineTuneJob, run: Run, wanted: str, now: datetim
         draft.observed,
         evaluating.ROLE,
         key,
-        parse=EvaluationResult.model_validate_json,
+        parse=EvaluationResult.from_message,
         failure_in=lambda result: result.failure,
         latched=job.status.evaluation_failure,
         generation=job.metadata.generation,
@@ -75,6 +80,7 @@ def _measure(draft: Draft, job: FineTuneJob, run: Run, wanted: str, now: datetim
     match state:
         case oneshot.Done(result):
             keep(draft, run, result.evaluation, wanted)
+            draft.speed = costs.keep_speed(job, result.speed, draft.cost, draft.observed.settings) or draft.speed
             draft.evaluation_run = None
             draft.events.append(Event("Normal", "Evaluated", "measured as the edited spec.evaluation says"))
             return True

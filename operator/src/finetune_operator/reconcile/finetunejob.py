@@ -26,9 +26,11 @@ from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import SUSPENDED, Draft
 from finetune_operator.reconcile.endings import numbered
 from finetune_operator.reconcile.lineage import named_in
+from finetune_operator.reconcile.measurable import METRIC_UNFIT, unmeasurable
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Event, Outcome
 from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, read, ready_message, seconds_until, with_plan
+from finetune_operator.reconcile.storage import in_another_store, store_reference
 from finetune_operator.reconcile.upstream import Upstream
 from finetune_operator.settings import Settings
 
@@ -37,7 +39,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     """The store's claim, the Dataset, and what the base model comes from."""
     spec = raw.get("spec") or {}
     base = spec.get("baseModel") or {}
-    found = [Reference("PersistentVolumeClaim", settings.claim_name)]
+    found = [store_reference(settings)]
     if "dataset" in spec:
         found.append(Reference("Dataset", spec["dataset"]["name"]))
     found += [Reference("FineTuneJob", name) for name in named_in(spec)]
@@ -58,6 +60,10 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     if not job.spec.suspend:
         draft.conditions.remove(SUSPENDED)
     run = job.status.run
+    if run is None and (message := unmeasurable(job, observed)):
+        draft.conditions.set(ACCEPTED, False, METRIC_UNFIT, message)
+        draft.conditions.stalled(METRIC_UNFIT, message)
+        return draft.outcome()
     if run is None or run.stage != spec_key(job):
         if job.spec.suspend:
             if run is not None:
@@ -114,12 +120,27 @@ def _resolve(job: FineTuneJob, observed: Observed, draft: Draft, now: datetime) 
     if dataset is None:
         return None
     found = upstream.find(job, observed, draft.conditions)
-    if found is None:
+    if found is None or _is_elsewhere(job, observed, draft.conditions, dataset, found):
         return None
     if _source_claim_missing(job, observed, draft):
         return None
     result = _stage(job, observed, draft, dataset, found, now)
     return Resolved(dataset, found, result) if result else None
+
+
+def _is_elsewhere(
+    job: FineTuneJob, observed: Observed, conditions: ConditionSet, dataset: StoredReference, found: Upstream
+) -> bool:
+    """Whether an input is in another store than the job's, with the conditions saying so."""
+    things = {f"revision of Dataset {job.spec.dataset.name!r}": dataset}
+    things |= {f"artifact for {part!r}": other for part, other in found.others.items()}
+    if found.base:
+        things["model of spec.baseModel.fineTuneJob"] = found.base
+    message = in_another_store(observed.settings, things)
+    if message:
+        conditions.set("Staged", False, "StorageMismatch", message)
+        conditions.stalled("StorageMismatch", message)
+    return message is not None
 
 
 def _stage(
@@ -137,7 +158,7 @@ def _stage(
         observed,
         staging.ROLE,
         key,
-        parse=StageResult.model_validate_json,
+        parse=StageResult.from_message,
         failure_in=_stage_failure,
         latched=job.status.stage_failure,
         generation=job.metadata.generation,

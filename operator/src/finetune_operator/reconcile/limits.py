@@ -9,6 +9,7 @@ from finetune_operator.api.base import seconds_of
 from finetune_operator.api.finetunejob import LimitsSpec
 from finetune_operator.manifests.accelerators import accelerators_per_pod
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.manifests.prices import price_on
 from finetune_operator.reconcile.endings import pods_of
 
 
@@ -19,10 +20,12 @@ class Usage(NamedTuple):
     """How long they ran."""
     gpu_seconds: float
     """The same times their accelerators."""
+    amount: float = 0.0
+    """What that costs by the price list; accelerators without a price are not in it."""
 
     def plus(self, other: "Usage") -> "Usage":
         """Both together."""
-        return Usage(self.seconds + other.seconds, self.gpu_seconds + other.gpu_seconds)
+        return Usage(self.seconds + other.seconds, self.gpu_seconds + other.gpu_seconds, self.amount + other.amount)
 
 
 def usage_of(job: Manifest, pods: Iterable[Manifest], now: datetime) -> Usage:
@@ -32,7 +35,8 @@ def usage_of(job: Manifest, pods: Iterable[Manifest], now: datetime) -> Usage:
 
 def of_pods(job: Manifest, seconds: float) -> Usage:
     """What the seconds of all pods of a Job together are; the pods of several ranks run side by side."""
-    return Usage(seconds / _ranks_of(job), seconds * accelerators_per_pod(job))
+    amount = seconds / 3600 * (price_on(job) or 0.0)
+    return Usage(seconds / _ranks_of(job), seconds * accelerators_per_pod(job), amount)
 
 
 def accelerators_of(job: Manifest) -> int:

@@ -34,7 +34,7 @@ from finetune_operator.reconcile.resources import (
 )
 from finetune_operator.reconcile.servedadapters import find_adapters, note_gates
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass, find_base, fits, pending_message
-from finetune_operator.reconcile.storage import note_one_node
+from finetune_operator.reconcile.storage import in_another_store, note_one_node, store_reference
 from finetune_operator.settings import Settings
 
 AVAILABLE = "Available"
@@ -48,7 +48,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     if "fineTuneJob" in base:
         names.append(base["fineTuneJob"]["name"])
     jobs_ = [Reference("FineTuneJob", name) for name in dict.fromkeys(names)]
-    return (Reference("PersistentVolumeClaim", settings.claim_name), *jobs_)
+    return (store_reference(settings), *jobs_)
 
 
 def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
@@ -64,10 +64,25 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     this.stage_failure = deployment.status.stage_failure
     find_adapters(this)
     find_base(this)
-    if this.base and fits(this, this.base) and suits(this):
+    if this.base and fits(this, this.base) and suits(this) and not _is_elsewhere(this, this.base):
         _serve(this, this.base)
     note_gates(this)
     return _outcome(this)
+
+
+def _is_elsewhere(this: Pass, base: ServedBase) -> bool:
+    """Whether something is in another store than the deployment's, with the conditions saying so."""
+    things = {
+        f"adapter {adapter.name!r}": StoredReference(digest=adapter.digest, uri=adapter.uri)
+        for adapter in this.adapters
+        if adapter.digest and adapter.uri
+    }
+    things["base model"] = StoredReference(digest=base.digest, uri=base.uri)
+    message = in_another_store(this.observed.settings, things)
+    if message:
+        this.conditions.set(ADAPTERS_VALID, False, "StorageMismatch", message)
+        this.conditions.stalled("StorageMismatch", message)
+    return message is not None
 
 
 def _serve(this: Pass, base: ServedBase) -> None:

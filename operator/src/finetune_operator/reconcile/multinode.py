@@ -57,7 +57,7 @@ def storage_for_one_node(job: FineTuneJob, observed: Observed) -> Failure | None
     refused = refuses_many_nodes(claim_among(observed.references, observed.settings), observed.settings)
     if refused is None:
         return None
-    message = f"spec.parallelism.nodes: {job.spec.parallelism.nodes} pods share a claim: {refused}"
+    message = f"spec.parallelism.nodes: {job.spec.parallelism.nodes} pods share a store: {refused}"
     return Failure(reason=FailureReason.STORAGE_UNAVAILABLE, message=message)
 
 

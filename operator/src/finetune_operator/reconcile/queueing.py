@@ -151,6 +151,6 @@ def _with_stop(
 
 def _checkpoint_of(terminated: Mapping[str, Any]) -> int | None:
     try:
-        return TrainingResult.model_validate_json(str(terminated.get("message") or "")).checkpoint_step
+        return TrainingResult.from_message(str(terminated.get("message") or "")).checkpoint_step
     except ValidationError:
         return None

@@ -18,7 +18,7 @@ from finetune_operator.api.finetunejobstatus import (
 )
 from finetune_operator.api.gate import Verdict
 from finetune_operator.manifests import training
-from finetune_operator.reconcile import evaluations, limits, queueing, telling, warnings
+from finetune_operator.reconcile import costs, evaluations, limits, queueing, telling, warnings
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.endings import (
     Ending,
@@ -70,6 +70,7 @@ def latch(draft: Draft, job: FineTuneJob, run: Run, attempt: Numbered, ending: E
         resumed_from_step=said.resumed_from_step if said else None,
         checkpoint_step=checkpoint,
         micro_batch_size=said.micro_batch_size if said else None,
+        peak_memory_bytes=said.peak_memory_bytes if said else None,
     )
     draft.note(queueing.close(draft, entry, attempt.job), used)
     if failure is None:
@@ -97,7 +98,7 @@ def _checkpoint_step(draft: Draft, said: TrainingResult | None) -> int | None:
 def _result_of(ending: Ending, run: Run) -> TrainingResult | Failure:
     """The pod's own word where it left one, else Kubernetes'."""
     try:
-        result = TrainingResult.model_validate_json(ending.message)
+        result = TrainingResult.from_message(ending.message)
     except ValidationError as error:
         return ending.failure or Failure(
             reason=FailureReason.CONTRACT_VIOLATION,
@@ -186,6 +187,7 @@ def _keep(draft: Draft, run: Run, result: TrainingResult) -> None:
         verdict=Verdict.UNDECIDED if draft.job.spec.gate else None,
     )
     evaluations.keep(draft, run, result.evaluation, result.evaluation_key)
+    draft.speed = costs.keep_speed(draft.job, result.speed, draft.cost, draft.observed.settings)
     timings = result.timings[:MAX_TIMINGS]
     draft.timings = [TimingStatus(stage=timing.stage, seconds=timing.seconds) for timing in timings]
     succeeded = RunRecord(

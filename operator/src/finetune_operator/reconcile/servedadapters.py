@@ -10,6 +10,7 @@ from finetune_operator.reconcile.draft import GATE_FAILED
 from finetune_operator.reconcile.observed import Reference
 from finetune_operator.reconcile.outcome import Event
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass
+from finetune_operator.reconcile.storage import address_of
 
 MESSAGE_LIMIT = 1024
 
@@ -95,9 +96,9 @@ def _find(this: Pass, path: str, wanted: ServedAdapterSpec, known: AdapterStatus
 def _by_address(this: Pass, path: str, wanted: ServedAdapterSpec) -> AdapterStatus:
     """Nobody knows of a gate that it passed; the schema demands ignoreGate and a digest."""
     assert wanted.uri is not None, "a CEL rule demands it"
-    claim = f"pvc://{this.observed.settings.claim_name}/"
-    if not wanted.uri.startswith(claim):
-        return _pending(wanted, f"{path}.uri: {wanted.uri} is not in this namespace's store; use {claim}artifacts/...")
+    store = address_of(this.observed.settings)
+    if not wanted.uri.startswith(f"{store}/"):
+        return _pending(wanted, f"{path}.uri: {wanted.uri} is not in this object's store; use {store}/artifacts/...")
     return AdapterStatus(
         name=wanted.name,
         state=AdapterState.LOADING,

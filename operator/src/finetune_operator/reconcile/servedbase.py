@@ -123,7 +123,7 @@ def _run_stage(this: Pass, key: str, stored: StoredReference | None, *, gate_ign
         this.observed,
         staging.ROLE,
         key,
-        parse=StageResult.model_validate_json,
+        parse=StageResult.from_message,
         failure_in=lambda result: result.failure,
         latched=deployment.status.stage_failure,
         generation=metadata.generation,

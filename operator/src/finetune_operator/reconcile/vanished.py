@@ -86,7 +86,7 @@ def look_up(draft: Draft, now: datetime) -> ResolveResult | None:
         draft.observed,
         resolving.ROLE,
         key,
-        parse=ResolveResult.model_validate_json,
+        parse=ResolveResult.from_message,
         failure_in=lambda result: result.failure,
         latched=draft.job.status.stage_failure,
         generation=draft.job.metadata.generation,

@@ -16,7 +16,8 @@ _BATCH_TOKENS = 4096
 _BATCH_LOGITS = 64 * 1024 * 1024
 """Elements of the logits of a batch (256 MiB in fp32)."""
 
-_BATCH_ROWS = 64
+BATCH_ROWS = 64
+"""Rows of a batch, where its tokens allow them."""
 
 
 Ids = Sequence[int] | np.ndarray[Any, np.dtype[np.int32]]
@@ -35,7 +36,7 @@ class Answer(NamedTuple):
 
     ids: list[int]
     logprobs: list[float]
-    """Of each id, under the model that chose it."""
+    """Of each id, under the model that chose it; empty where they were not asked for."""
 
 
 def greedy_answers(
@@ -43,6 +44,9 @@ def greedy_answers(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     stop_ids: Sequence[int],
+    *,
+    with_logprobs: bool = False,
+    batch_rows: int = BATCH_ROWS,
 ) -> list[Answer]:
     """The most likely continuation of each prompt, in the prompts' order.
 
@@ -51,6 +55,8 @@ def greedy_answers(
         prompts: Token ids, none of them empty.
         max_new_tokens: Where an answer ends that does not end by itself.
         stop_ids: Tokens that end an answer.
+        with_logprobs: Whether to say how likely each token was: keeps the logits of a whole batch.
+        batch_rows: Prompts that are answered at once, where their tokens allow it.
     """
     settings = GenerationConfig(
         do_sample=False,
@@ -58,27 +64,32 @@ def greedy_answers(
         eos_token_id=list(stop_ids),
         pad_token_id=stop_ids[0],
         return_dict_in_generate=True,
-        output_logits=True,
+        output_logits=with_logprobs,
     )
     answers: dict[int, Answer] = {}
-    rows_of_logits = _BATCH_LOGITS // (max_new_tokens * model.config.get_text_config().vocab_size) or 1
+    kept = max_new_tokens if with_logprobs else 1
+    most_rows = min(batch_rows, _BATCH_LOGITS // (kept * model.config.get_text_config().vocab_size) or 1)
     own_settings, model.generation_config = model.generation_config, settings
     try:
-        for batch in _batches([len(prompt) + max_new_tokens for prompt in prompts], min(_BATCH_ROWS, rows_of_logits)):
+        for batch in _batches([len(prompt) + max_new_tokens for prompt in prompts], most_rows):
             ids, mask = _left_padded([prompts[row] for row in batch], stop_ids[0])
             out = model.generate(
                 input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
             )
             chosen = out.sequences[:, ids.shape[1] :].cpu()
-            logprobs = (
-                torch.stack(out.logits, dim=1).float().log_softmax(-1).cpu().gather(2, chosen[:, :, None])[..., 0]
-            )
-            for row, tokens, values in zip(batch, chosen.tolist(), logprobs.tolist(), strict=True):
+            logprobs = _logprobs(out.logits, chosen) if with_logprobs else [[] for _ in batch]
+            for row, tokens, values in zip(batch, chosen.tolist(), logprobs, strict=True):
                 end = next((at for at, token in enumerate(tokens) if token in stop_ids), len(tokens))
                 answers[row] = Answer(tokens[:end], values[:end])
     finally:
         model.generation_config = own_settings
     return [answers[row] for row in range(len(prompts))]
+
+
+def _logprobs(logits: Sequence[torch.Tensor], chosen: torch.Tensor) -> list[list[float]]:
+    whole = torch.stack(tuple(logits), dim=1).float().log_softmax(-1).cpu()
+    found: list[list[float]] = whole.gather(2, chosen[:, :, None])[..., 0].tolist()
+    return found
 
 
 def supervised_losses(
@@ -88,7 +99,7 @@ def supervised_losses(
     """The loss of each (ids, labels), labels not shifted, in their order."""
     most_tokens = max(1, _BATCH_LOGITS // model.config.get_text_config().vocab_size)
     losses: dict[int, Loss] = {}
-    for batch in _batches([len(ids) for ids, _ in sequences], _BATCH_ROWS, most_tokens):
+    for batch in _batches([len(ids) for ids, _ in sequences], BATCH_ROWS, most_tokens):
         ids, mask = _left_padded([sequences[row][0] for row in batch], 0)
         labels, _ = _left_padded([sequences[row][1] for row in batch], IGNORED)
         # Answers are at the end, so only the last positions have to reach the vocabulary.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_contract.evaluating import EvaluationResult
+from finetune_contract.failure import FineTuneError
 from finetune_contract.paths import EVALUATION_FILE, PLAN_FILE, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_contract.training import ReevaluationPlan
 from finetune_store.edge import read_plan, run_command
@@ -44,18 +45,24 @@ def reevaluate(plan: ReevaluationPlan, root: Path) -> EvaluationResult:
     Raises:
         FineTuneError: Any of the reasons that inputs cannot be read for.
     """
-    from finetune_trainer.evaluate.evaluation import evaluate
+    from finetune_trainer.evaluate.evaluation import check_settings, evaluate
+    from finetune_trainer.evaluate.report import write_report
     from finetune_trainer.evaluate.systems import Systems
     from finetune_trainer.train.workbench import open_workbench
 
     training = plan.training
+    check_settings(training)
     store = open_store(training, root)
     artifact = store.verify(plan.artifact)
     bench = open_workbench(training, store)
     evaluation = evaluate(training, bench, Systems(training, bench, artifact))
     name = training.evaluation_key or "latest"
-    store.record(training.run_key, f"evaluations/{name}/{EVALUATION_FILE}", evaluation.to_json())
-    return EvaluationResult(evaluation=evaluation.scores)
+    folder = f"evaluations/{name}"
+    store.record(training.run_key, f"{folder}/{EVALUATION_FILE}", evaluation.to_json())
+    write_report(store, training, evaluation, folder)
+    if evaluation.failure is not None:
+        raise FineTuneError(evaluation.failure.reason, evaluation.failure.message)
+    return EvaluationResult(evaluation=evaluation.scores, speed=evaluation.speed)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

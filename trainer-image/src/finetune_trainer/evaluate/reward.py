@@ -5,8 +5,9 @@ from pathlib import Path
 
 from finetune_contract.evaluating import TUNED, Metric, Score
 from finetune_contract.training import TrainingPlan
-from finetune_trainer.evaluate.evaluation import EvaluatedRow, Evaluation
 from finetune_trainer.evaluate.heldout import held_out
+from finetune_trainer.evaluate.measures import Mean
+from finetune_trainer.evaluate.record import EvaluatedRow, Evaluation
 from finetune_trainer.evaluate.scores import score
 from finetune_trainer.train import reward
 from finetune_trainer.train.render import Example
@@ -28,12 +29,12 @@ def evaluate_reward_model(plan: TrainingPlan, bench: Workbench, directory: Path)
     margins = [good - bad for good, bad in zip(chosen, rejected, strict=True)]
     # -log sigmoid(margin), in the form that cannot overflow.
     losses = [max(-margin, 0.0) + math.log1p(math.exp(-abs(margin))) for margin in margins]
-    ones, seed = [1.0] * len(margins), plan.hyperparameters.seed
+    seed = plan.hyperparameters.seed
     found: list[Score] = []
     if Metric.EVAL_LOSS in wanted.metrics:
-        found.append(score(Metric.EVAL_LOSS, TUNED, losses, ones, seed))
+        found.append(score(Metric.EVAL_LOSS, TUNED, Mean.over(losses), seed))
     if Metric.PREFERENCE_ACCURACY in wanted.metrics:
-        found.append(score(Metric.PREFERENCE_ACCURACY, TUNED, [float(m > 0) for m in margins], ones, seed))
+        found.append(score(Metric.PREFERENCE_ACCURACY, TUNED, Mean.over([float(m > 0) for m in margins]), seed))
     record = tuple(
         EvaluatedRow(prompt=example.prompt, reference=example.answer, losses={TUNED: round(loss, 6)})
         for example, loss in zip(rows.examples, losses, strict=True)

@@ -1,11 +1,10 @@
 """What a model's greedy answers earn by the rewards that it is trained on."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from finetune_contract.methods import OnlinePlan
-from finetune_trainer.evaluate.generate import greedy_answers
 from finetune_trainer.evaluate.heldout import HeldOut
+from finetune_trainer.evaluate.subject import Subject
 from finetune_trainer.train.rewards import judges_of
 from finetune_trainer.train.workbench import Workbench
 
@@ -13,16 +12,15 @@ from finetune_trainer.train.workbench import Workbench
 def mean_rewards(
     online: OnlinePlan,
     bench: Workbench,
-    model: Any,  # noqa: ANN401 - transformers has no types
+    subject: Subject,
     prompts: Sequence[Sequence[int]],
     rows: HeldOut,
 ) -> list[float]:
     """The weighted sum of all rewards, for each row."""
-    stop_ids = bench.renderer.stop_ids()
-    greedy = greedy_answers(model, prompts, min(online.max_completion_length, rows.max_new_tokens), stop_ids)
-    texts = [bench.tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in greedy]
+    greedy = subject.answers(prompts, min(online.max_completion_length, rows.max_new_tokens))
+    texts = [bench.tokenizer.decode(answer, skip_special_tokens=True) for answer in greedy]
     # A reward model has learnt answers with the mark that ends them.
-    ids = [[*answer.ids, stop_ids[0]] for answer in greedy]
+    ids = [[*answer, bench.renderer.stop_ids()[0]] for answer in greedy]
     wanted = [example.answer for example in rows.examples]
     judges = judges_of(online.rewards, bench.store, bench.tokenizer, bench.device)
     judged = [judge(texts, prompts, ids, wanted) for judge in judges]

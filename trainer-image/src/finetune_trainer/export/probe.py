@@ -79,4 +79,4 @@ def _answers(bench: Workbench, systems: Systems, system: str, prompts: list[str]
 
 
 def _answer(model: Any, prompt: list[int], stop_ids: list[int]) -> Answer:  # noqa: ANN401 - transformers has no types
-    return greedy_answers(model, [prompt], _TOKENS, stop_ids)[0]
+    return greedy_answers(model, [prompt], _TOKENS, stop_ids, with_logprobs=True)[0]

@@ -21,6 +21,11 @@ def lineage_of(plan: TrainingPlan) -> dict[str, str]:
     }
 
 
+def attempt_folder(result: TrainingResult) -> str:
+    """Where an attempt leaves what it has to say, in its run's directory."""
+    return f"attempts/{result.attempt}"
+
+
 def publish_outcome(store: Store, result: TrainingResult, evaluation: str) -> TrainingResult:
     """Record the attempt, and say that the run has succeeded unless another pod said so first.
 
@@ -32,7 +37,7 @@ def publish_outcome(store: Store, result: TrainingResult, evaluation: str) -> Tr
     Returns:
         The result that holds: this one, or the other pod's, marked as reused.
     """
-    attempt = f"attempts/{result.attempt}"
+    attempt = attempt_folder(result)
     store.record(result.run_key, f"{attempt}/{EVALUATION_FILE}", evaluation)
     store.record(result.run_key, f"{attempt}/{RESULT_FILE}", result.to_json())
     winner = store.publish_outcome(result)

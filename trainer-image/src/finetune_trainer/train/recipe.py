@@ -4,6 +4,7 @@ Each stage leaves a directory that the next one reads, so an attempt that died i
 leaves the checkpoint of the last step, publishing the artifact, and the run's outcome comes last.
 """
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,28 +13,34 @@ from pathlib import Path
 from finetune_contract.failure import FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.methods import Method
+from finetune_contract.paths import HISTORY_FILE
 from finetune_contract.results import Artifact, ArtifactType, Phase, TrainingResult
 from finetune_contract.training import TrainingPlan
 from finetune_store.adapterfiles import facts_of
 from finetune_store.checkpoints import Checkpoints
 from finetune_store.opening import open_checkpoints, open_store
 from finetune_store.store import Store
-from finetune_trainer.evaluate.evaluation import Evaluation, evaluate
+from finetune_trainer.evaluate.evaluation import check_settings, evaluate
+from finetune_trainer.evaluate.record import Evaluation
+from finetune_trainer.evaluate.report import write_report
 from finetune_trainer.evaluate.reward import evaluate_reward_model
 from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.export.artifact import copy_tokenizer, size_of, write_adapter, write_merged_model, write_model
 from finetune_trainer.export.probe import write_probe
-from finetune_trainer.export.publish import lineage_of, publish_outcome
+from finetune_trainer.export.publish import attempt_folder, lineage_of, publish_outcome
 from finetune_trainer.stop import Stop
 from finetune_trainer.train import reward
 from finetune_trainer.train.adapters import makes_whole_model
 from finetune_trainer.train.attempt import Attempt
-from finetune_trainer.train.fit import Trained, fit
+from finetune_trainer.train.fit import Trained, fit, log_of
 from finetune_trainer.train.group import from_first, joined
 from finetune_trainer.train.model import stored_dtype
 from finetune_trainer.train.workbench import Workbench, open_workbench
 
 log = logging.getLogger(__name__)
+
+INCOMPLETE = "incomplete"
+"""The key of an evaluation that a judge or a task has failed: no spec asks for it, so it is measured anew by itself."""
 
 
 def run(attempt: Attempt, root: Path) -> TrainingResult | None:
@@ -54,6 +61,7 @@ def run(attempt: Attempt, root: Path) -> TrainingResult | None:
         with joined(ranks, plan.parallelism.timeout_seconds, attempt.stop):
             earlier = from_first(ranks, store.outcome(plan.run_key) if ranks.is_first else None)
             if not earlier:
+                check_settings(plan)
                 with attempt.watch.stage("Loading"):
                     bench = open_workbench(plan, store, ranks)
                 pod_uid = from_first(ranks, attempt.pod_uid)
@@ -99,8 +107,10 @@ def _finish(attempt: Attempt, store: Store, bench: Workbench, trained: Trained) 
             board.update(phase=Phase.PUBLISHING)
             with watch.stage("Publishing"):
                 artifact = _publish_artifact(plan, store, bench.base, directory)
-            result = _result(attempt, trained, artifact, evaluation)
-            return publish_outcome(store, result, evaluation.to_json())
+            result = publish_outcome(store, _result(attempt, trained, artifact, evaluation), evaluation.to_json())
+            store.record(plan.run_key, HISTORY_FILE, json.dumps(log_of(trained.checkpoint)))
+            write_report(store, plan, evaluation, attempt_folder(result))
+            return result
 
 
 def _evaluate(plan: TrainingPlan, bench: Workbench, directory: Path) -> Evaluation:
@@ -163,7 +173,8 @@ def _result(attempt: Attempt, trained: Trained, artifact: Artifact, evaluation: 
         truncated_tokens=trained.data.truncated_tokens,
         truncated_rows=trained.data.truncated_rows,
         evaluation=evaluation.scores,
-        evaluation_key=plan.evaluation_key,
+        evaluation_key=INCOMPLETE if evaluation.failure else plan.evaluation_key,
+        speed=evaluation.speed,
         timings=attempt.watch.timings(),
         dropped_rows=trained.data.dropped_rows,
         best_step=trained.best_step,
@@ -172,5 +183,6 @@ def _result(attempt: Attempt, trained: Trained, artifact: Artifact, evaluation: 
         mfu=trained.mfu,
         micro_batch_size=seen.micro_batch_size,
         peak_memory_bytes=seen.peak_memory_bytes,
+        predicted_peak_bytes=plan.predicted_peak_bytes,
         warnings=trained.warnings,
     )

@@ -39,29 +39,42 @@ def _judge(at: int, plan: RewardPlan, store: Store, tokenizer: Any, device: Devi
         return lambda _texts, _prompts, ids, _wanted: [
             float(low <= len(each) and (high is None or len(each) <= high)) for each in ids
         ]
-    passes = _regex(at, plan) if plan.function is RewardFunction.REGEX else _schema(at, plan)
+    if plan.function is RewardFunction.REGEX:
+        passes = has_match(plan.pattern, f"rewards[{at}].regex.pattern")
+    else:
+        passes = fits_schema(plan.json_schema, f"rewards[{at}].jsonSchema.schema")
     return lambda texts, _prompts, _ids, _wanted: [float(passes(text)) for text in texts]
 
 
-def _regex(at: int, plan: RewardPlan) -> Callable[[str], bool]:
+def has_match(pattern: str | None, path: str) -> Callable[[str], bool]:
+    """Whether a regular expression finds a match in a text.
+
+    Raises:
+        FineTuneError: InvalidPlan, naming the path, for a pattern that is none.
+    """
     try:
-        pattern = re.compile(plan.pattern or "")
+        compiled = re.compile(pattern or "")
     except re.error as error:
-        raise _invalid(at, f"regex.pattern: {plan.pattern!r} is no regular expression: {error}") from error
-    return lambda text: pattern.search(text) is not None
+        raise _invalid(f"{path}: {pattern!r} is no regular expression: {error}") from error
+    return lambda text: compiled.search(text) is not None
 
 
-def _schema(at: int, plan: RewardPlan) -> Callable[[str], bool]:
+def fits_schema(text: str | None, path: str) -> Callable[[str], bool]:
+    """Whether a text is JSON and fits a schema.
+
+    Raises:
+        FineTuneError: InvalidPlan, naming the path, for a schema that is none.
+    """
     try:
-        schema = json.loads(plan.json_schema or "")
+        schema = json.loads(text or "")
         Draft202012Validator.check_schema(schema)
     except (ValueError, SchemaError) as error:
-        raise _invalid(at, f"jsonSchema.schema: is no JSON schema: {str(error).splitlines()[0]}") from error
+        raise _invalid(f"{path}: is no JSON schema: {str(error).splitlines()[0]}") from error
     validator = Draft202012Validator(schema)
 
-    def passes(text: str) -> bool:
+    def passes(answer: str) -> bool:
         try:
-            validator.validate(json.loads(text))
+            validator.validate(json.loads(answer))
         except (ValueError, ValidationError, RecursionError):
             return False
         return True
@@ -90,5 +103,5 @@ def _model(at: int, plan: RewardPlan, store: Store, tokenizer: Any, device: Devi
     return judge
 
 
-def _invalid(at: int, message: str) -> FineTuneError:
-    return FineTuneError(FailureReason.INVALID_PLAN, f"rewards[{at}].{message}")
+def _invalid(message: str) -> FineTuneError:
+    return FineTuneError(FailureReason.INVALID_PLAN, message)
