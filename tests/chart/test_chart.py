@@ -176,6 +176,13 @@ def test_nothing_is_deleted_unless_retention_is_on() -> None:
     assert (settings.retention_minimum_age_seconds, settings.collection_interval_seconds) == (172800, 86400)
 
 
+def test_the_kinds_of_gpu_are_handed_on() -> None:
+    assert Settings.from_environment(environment(deployment())).accelerators == ()
+    kinds = [{"name": "H100", "product": "NVIDIA-H100-80GB-HBM3", "memoryGib": 79.6, "teraflops": 400}]
+    (found,) = Settings.from_environment(environment(deployment(f"accelerators={json.dumps(kinds)}"))).accelerators
+    assert (found.name, found.resource, found.memory_gib, found.teraflops) == ("H100", "nvidia.com/gpu", 79.6, 400)
+
+
 def test_looks_that_are_too_far_apart_are_refused() -> None:
     hours = 'storage.retention={"enabled": true, "minimumAgeHours": 24, "intervalHours": 24}'
     done = helm("template", "x", str(CHART), "--kube-version", "1.34", "--set-json", hours)

@@ -12,6 +12,7 @@ from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.results import TrainingResult, WarningReason
 from finetune_contract.training import TrainingPlan
+from finetune_store.checkpoints import step_of
 from finetune_store.store import Store
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
@@ -120,6 +121,27 @@ def test_killed_after_its_best_step_it_still_publishes_that(
     assert resumed.result().resumed_from_step is not None
     assert resumed.result().best_step == best
     assert resumed.result().artifact == kept[0].artifact
+
+
+@pytest.mark.parametrize("others_verify", [True, False], ids=["next best", "newest"])
+def test_a_damaged_best_checkpoint_makes_way_for_the_next(
+    held: Workshop, kept: tuple[TrainingResult, dict[str, torch.Tensor]], others_verify: bool
+) -> None:
+    plan = plan_of(
+        held, f"damaged-{others_verify}", {"interval_steps": 10, "keep_best": True}, checkpoints={"keep": 10}
+    )
+    first = train(held, plan)[0]
+    run_directory = held.store.root / "runs" / plan.run_key
+    (run_directory / "outcome.json").unlink()
+    (last, *others) = sorted(run_directory.glob("checkpoints/*/checkpoint-*"), key=step_of, reverse=True)
+    best = next(path for path in others if step_of(path) == first.best_step)
+    for path in [best] if others_verify else others:
+        (path / "trainer_state.json").write_text("{}")
+    result = train(held, plan.model_copy(update={"attempt": 2}))[0]
+    assert result.best_step not in (None, first.best_step)
+    assert others_verify or result.best_step == step_of(last)
+    (lost,) = [warning for warning in result.warnings if warning.reason is WarningReason.BEST_CHECKPOINT_LOST]
+    assert f"the checkpoint of step {first.best_step}, the best" in lost.message
 
 
 def test_without_validation_rows_the_best_step_is_refused_before_the_first(

@@ -25,6 +25,7 @@ class FailureReason(StrEnum):
     MODEL_ACCESS_DENIED = "ModelAccessDenied"
     TOKENIZER_MISMATCH = "TokenizerMismatch"
     GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
+    INSUFFICIENT_GPU_MEMORY = "InsufficientGpuMemory"
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
     EPHEMERAL_STORAGE_FULL = "EphemeralStorageFull"
     STORAGE_FULL = "StorageFull"
@@ -136,6 +137,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         "The training process catches CUDA's out-of-memory error.",
         "Lower hyperparameters.microBatchSize or maxLength, or use a smaller adapter or a larger GPU.",
     ),
+    FailureReason.INSUFFICIENT_GPU_MEMORY: Policy(
+        None, False, False,
+        "Before a GPU is asked for: the preflight predicts a peak of memory above 92 % of what the GPU has.",
+        "Make one of the changes that the message names, or go on regardless with spec.preflight: Warn.",
+    ),
     FailureReason.HOST_OUT_OF_MEMORY: Policy(
         137, False, True,
         "The kernel kills the container over its memory limit (OOMKilled), or an allocation fails in the process.",
@@ -208,7 +214,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.POD_DELETED: Policy(
         None, True, False,
-        "The pod was deleted while it ran.",
+        "The pod was deleted while it ran, or the attempt's Job before its end was seen.",
         "Nothing: training resumes from its checkpoint.",
     ),
     FailureReason.IMAGE_PULL_FAILED: Policy(
@@ -263,8 +269,8 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.UNKNOWN: Policy(
         None, True, True,
-        "The pod was gone before anybody saw how it ended, or the reason is of another release.",
-        "Look at the pod's events; a new attempt was started.",
+        "The pod was gone before its end was seen and the store has no result, or the reason is of another release.",
+        "Look at the pod's events; a new attempt is started if spec.retries.limit allows it.",
     ),
 }
 # fmt: on

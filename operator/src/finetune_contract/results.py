@@ -51,6 +51,8 @@ class WarningReason(StrEnum):
     """The loss on the validation rows rises while that on the training rows falls."""
     NO_REWARD_VARIANCE = "NoRewardVariance"
     """All answers to a prompt get the same reward, so none is better than another."""
+    BEST_CHECKPOINT_LOST = "BestCheckpointLost"
+    """The best step's checkpoint is damaged; the next best that verifies was published."""
 
 
 class RunWarning(Document):
@@ -95,6 +97,8 @@ class TrainingResult(Document):
     """Sequences per forward pass, per rank; also of an attempt that ran out of memory."""
     peak_memory_bytes: Count | None = None
     """The most this process held: of the GPU's memory where there is one, else resident memory."""
+    predicted_peak_bytes: Count | None = None
+    """What the preflight predicted for it; None where there was none."""
     warnings: Annotated[tuple[RunWarning, ...], Field(max_length=4)] = ()
     evaluation: tuple[Score, ...] = ()
     evaluation_key: Label | None = None

@@ -141,6 +141,8 @@ class TrainingPlan(StorePlan):
     evaluation: EvaluationPlan = EvaluationPlan()
     evaluation_key: str | None = None
     """Names what `evaluation` asks for; stands in the result."""
+    predicted_peak_bytes: int | None = None
+    """What a preflight said that a device would hold; only told again in the result."""
     truncated_share: float = 0.01
     """Share of tokens that may be cut at max_length before the run is refused."""
 

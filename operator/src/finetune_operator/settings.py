@@ -28,6 +28,22 @@ class Price(BaseModel):
     per_hour: float = Field(ge=0)
 
 
+class AcceleratorKind(BaseModel):
+    """A kind of accelerator that the cluster has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    name: str = Field(min_length=1, max_length=64)
+    resource: str = "nvidia.com/gpu"
+    """The extended resource that jobs ask for."""
+    product: str | None = None
+    """Value of a node label (nvidia.com/gpu.product) by which jobs select such nodes; None: all with the resource."""
+    memory_gib: float = Field(gt=0)
+    """Of one device."""
+    teraflops: float | None = Field(default=None, gt=0)
+    """What training reaches on one device (its peak times the MFU that earlier jobs reported); None: no hours."""
+
+
 class Settings(BaseModel):
     """Every field is the environment variable FINETUNE_<FIELD IN CAPITALS>."""
 
@@ -71,6 +87,8 @@ class Settings(BaseModel):
     """Of the prices, such as EUR."""
     api_price_per_million_tokens: float | None = Field(default=None, ge=0)
     """What a million generated tokens of a hosted model cost that a tuned one would replace."""
+    accelerators: tuple[AcceleratorKind, ...] = Field(default=(), max_length=32)
+    """What preflights compare with, as a JSON list; the first whose resource and product a job asks for."""
 
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none: all."""
@@ -138,16 +156,23 @@ class Settings(BaseModel):
         return cls.model_validate(values)
 
 
-def _prices(text: str) -> object:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{PREFIX}PRICES: {text!r} is no JSON: {error}") from error
+def _json(name: str) -> Callable[[str], object]:
+    def read(text: str) -> object:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{PREFIX}{name.upper()}: {text!r} is no JSON: {error}") from error
+
+    return read
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-_READERS: Mapping[str, Callable[[str], object]] = {"namespaces": _words, "prices": _prices}
+_READERS: Mapping[str, Callable[[str], object]] = {
+    "namespaces": _words,
+    "prices": _json("prices"),
+    "accelerators": _json("accelerators"),
+}
 """Of settings that are no plain word or number."""

@@ -78,6 +78,17 @@ def gated(rule: dict[str, Any]) -> dict[str, Any]:
             )
         ),
         pytest.param(
+            factories.make_job(method="KTO", hyperparameters={"microBatchSize": 1}),
+            "hyperparameters.microBatchSize: method KTO compares answers with their neighbours; use at least 2",
+            id="KTO alone",
+        ),
+        pytest.param(factories.make_job(method="KTO", hyperparameters={"microBatchSize": 2}), None, id="KTO"),
+        pytest.param(
+            factories.make_job(method="KTO", hyperparameters={"globalBatchSize": 1}),
+            "hyperparameters.globalBatchSize: method KTO",
+            id="KTO of one",
+        ),
+        pytest.param(
             factories.make_dataset(source={"inline": {"jsonl": "{}"}, "persistentVolumeClaim": VOLUME}),
             "set exactly one of inline, configMap, http, persistentVolumeClaim",
             id="two sources",

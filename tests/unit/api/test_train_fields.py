@@ -44,6 +44,7 @@ CHANGES: dict[str, tuple[FieldClass, dict[str, Any]]] = {
     "baseModel": (FieldClass.INPUT, {"baseModel": {"s3": {"uri": "s3://bucket/x"}}}),
     "dataset": (FieldClass.INPUT, {"dataset": {"name": "others"}}),
     "parallelism": (FieldClass.OPERATIONAL, {"parallelism": {"nodes": 2}}),
+    "preflight": (FieldClass.OPERATIONAL, {"preflight": "Warn"}),
     "validation.intervalSteps": (FieldClass.TRAIN, {"validation": {"intervalSteps": 5}}),
     "validation.maxRows": (FieldClass.TRAIN, {"validation": {"maxRows": 5}}),
     "validation.keepBest": (FieldClass.TRAIN, {"validation": {"keepBest": True}}),

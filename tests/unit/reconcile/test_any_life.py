@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from finetune_contract.evaluating import EvaluationResult
 from finetune_contract.failure import FailureReason, policy_of
+from finetune_contract.preflight import Fit, PreflightResult
 from finetune_contract.results import ResolveResult
 from finetune_operator.reconcile.endings import pods_of
 from tests import factories
@@ -40,6 +41,8 @@ def _result(here: World, job: Object) -> str:
     if marks["finetune.dev/role"] == "resolve":
         key = here.status["run"]["key"]
         return ResolveResult(outcome=training_result(key) if key in here.store else None).to_json()
+    if marks["finetune.dev/role"] == "preflight":
+        return PreflightResult(verdict=Fit.FITS, predicted_peak_bytes=1).to_json()
     if marks["finetune.dev/role"] == "evaluate":
         return EvaluationResult().to_json()
     key = next(key for key in KEYS.values() if key.startswith(marks["finetune.dev/run"]))
@@ -102,6 +105,10 @@ def edit_limits(here: World) -> None:
 
 def edit_evaluation(here: World) -> None:
     here.edit(evaluation={"maxRows": here.raw["metadata"]["generation"]})
+
+
+def edit_preflight(here: World) -> None:
+    here.edit(preflight=("Enforce", "Warn", "Disabled")[here.raw["metadata"]["generation"] % 3])
 
 
 def tidy(here: World) -> None:
@@ -220,6 +227,15 @@ def test_any_life_of_a_queued_job_can_end_well(actions: list[Callable[[World], N
     assert "queue" not in here.status
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([*JOB_ACTIONS, edit_preflight, edit_preflight]), max_size=12))
+def test_any_life_of_a_job_with_preflights_can_end_well(actions: list[Callable[[World], None]]) -> None:
+    here = World(factories.make_job(preflight="Enforce"), factories.ready_dataset())
+    live(here, actions)
+    finish(here)
+    assert here.status["phase"] == "Succeeded"
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from([action for action in ACTIONS if action is not edit_train]), max_size=12))
 def test_any_life_of_a_dataset_can_end_well(actions: list[Callable[[World], None]]) -> None:
@@ -244,7 +260,9 @@ def test_any_life_of_a_success_trains_no_more(actions: list[Callable[[World], No
 
 
 def _trained(here: World) -> list[str]:
-    return [name for name in here.created if not any(role in name for role in ("stage", "resolve", "evaluate"))]
+    return [
+        name for name in here.created if not any(role in name for role in ("stage", "resolve", "evaluate", "preflight"))
+    ]
 
 
 def edit_gate(here: World) -> None:

@@ -1,4 +1,4 @@
-"""`python -m finetune_trainer prepare|train|evaluate`: dispatch and nothing else.
+"""`python -m finetune_trainer prepare|preflight|train|evaluate`: dispatch and nothing else.
 
 Each command imports its own libraries: `prepare` never loads torch, and `train` answers `/progress` before it does.
 """
@@ -19,11 +19,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from finetune_trainer.evaluate.main import main as evaluate
 
         return evaluate(arguments)
+    if command == "preflight":
+        from finetune_trainer.preflight.main import main as preflight
+
+        return preflight(arguments)
     if command == "prepare":
         from finetune_trainer.data.prepare import main as prepare
 
         return prepare(arguments)
-    sys.stderr.write("usage: python -m finetune_trainer {prepare,train,evaluate} [options]\n")
+    sys.stderr.write("usage: python -m finetune_trainer {prepare,preflight,train,evaluate} [options]\n")
     return 2
 
 

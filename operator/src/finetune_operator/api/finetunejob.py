@@ -285,6 +285,14 @@ class LimitsSpec(ApiModel):
     """GPU-hours that the run may use over all attempts; at the limit it stops with a checkpoint, as with duration."""
 
 
+class Preflight(StrEnum):
+    """What follows from what a preflight found."""
+
+    ENFORCE = "Enforce"
+    WARN = "Warn"
+    DISABLED = "Disabled"
+
+
 class Reuse(StrEnum):
     """Whether an earlier result may be used."""
 
@@ -340,6 +348,10 @@ class FineTuneJobSpec(ApiModel):
     """How often failures that may pass are tried again, each time from the newest checkpoint."""
     limits: Annotated[LimitsSpec, FieldClass.OPERATIONAL] = LimitsSpec()
     """Where a run is stopped or refused."""
+    preflight: Annotated[Preflight | None, FieldClass.OPERATIONAL] = None
+    """Before a GPU is asked for, a CPU pod checks data and settings and predicts memory, steps and hours. Enforce
+    refuses what would fail, Warn only says so, Disabled does not look. Unset: Enforce where the memory of the GPU that
+    is asked for is known, else Disabled."""
     resources: Annotated[Resources, FieldClass.OPERATIONAL] = Resources()
     """What the training pod asks for, such as `limits: {nvidia.com/gpu: 1}`; any resource name of the cluster."""
     scheduling: Annotated[JobScheduling, FieldClass.OPERATIONAL] = JobScheduling()

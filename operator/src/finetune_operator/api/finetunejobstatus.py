@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
+from finetune_contract.preflight import Fit
 from finetune_contract.results import ArtifactType
 from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Token, Uri, Word
@@ -164,12 +165,54 @@ class Attempt(ApiModel):
     """Seconds of accelerators that it used."""
     micro_batch_size: int | None = None
     """Sequences per forward pass, where it mattered."""
+    peak_memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    """The most that one device held, or, without a GPU, the training process."""
     step: Annotated[int, Field(ge=0)] = 0
     """Last finished step."""
     resumed_from_step: int | None = None
     """Step of the checkpoint it started from."""
     checkpoint_step: int | None = None
     """Step of the newest checkpoint when it ended."""
+
+
+class PreflightWay(ApiModel):
+    """A change after which the training would fit."""
+
+    change: Annotated[str, StringConstraints(max_length=256)]
+    """Fields and their values."""
+    predicted_peak_bytes: Annotated[int, Field(ge=0)]
+    """What a device would then hold."""
+
+
+class PreflightStatus(ApiModel):
+    """What was found out before a GPU was asked for."""
+
+    key: Word
+    """Names what was asked; another input, field, resource or kind of GPU asks again."""
+    generation: Annotated[int, Field(ge=0)] = 0
+    """The spec's generation when it was asked; what failed is asked again after an edit."""
+    verdict: Fit | None = None
+    """Fits, DoesNotFit, or Unknown; unset while it is found out."""
+    device: Word | None = None
+    """The kind of GPU that was asked for."""
+    device_memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Memory of one."""
+    predicted_peak_bytes: Annotated[int, Field(ge=0)] | None = None
+    """The most that one device would hold; attempts say what was measured."""
+    micro_batch_size: Annotated[int, Field(ge=0)] | None = None
+    """Sequences per forward pass that this is for."""
+    total_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps."""
+    tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens that are trained on, per epoch."""
+    estimated_hours: float | None = None
+    """How long training would take; unset where the speed of the GPU is not in the operator's settings."""
+    estimated_gpu_hours: float | None = None
+    """The same times the GPUs."""
+    ways: Annotated[list[PreflightWay], Field(max_length=3)] = []
+    """What would make it fit, cheapest first."""
+    failure: JobFailure | None = None
+    """What training would fail for, or why this could not be found out."""
 
 
 class ScoreStatus(ApiModel):
@@ -253,6 +296,8 @@ class FineTuneJobStatus(ResourceStatus):
     """Why the base model could not be staged."""
     runs: Annotated[list[RunRecord], Field(max_length=10)] = []
     """How the last ten runs ended, newest last."""
+    preflight: PreflightStatus | None = None
+    """What was found out before a GPU was asked for."""
     progress: ProgressStatus | None = None
     """How far training is."""
     attempts: Annotated[list[Attempt], Field(max_length=10)] = []

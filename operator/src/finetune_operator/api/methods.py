@@ -204,7 +204,16 @@ def _method_rules() -> list[dict[str, Any]]:
         )
         for name in ("grpo", "rloo")
     ]
-    return [*alone, *required, *groups]
+    # KTO compares an answer with its neighbour's in the forward pass: alone, it would be compared with itself.
+    neighbours = [
+        rule(
+            f"!has(self.method) || self.method != '{Method.KTO}' || !has(self.hyperparameters) || "
+            f"!has(self.hyperparameters.{field}) || self.hyperparameters.{field} >= 2",
+            f"hyperparameters.{field}: method KTO compares answers with their neighbours; use at least 2",
+        )
+        for field in ("microBatchSize", "globalBatchSize")
+    ]
+    return [*alone, *required, *groups, *neighbours]
 
 
 METHOD_RULES = _method_rules()

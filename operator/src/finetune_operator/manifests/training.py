@@ -54,6 +54,8 @@ class Terms:
     """Sequences per forward pass that may fit; None: as the spec says."""
     seconds: float | None = None
     """How long it may run before a limit is reached; None: no limit."""
+    predicted_peak_bytes: int | None = None
+    """What a preflight said that it would hold."""
 
 
 def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Terms = Terms()) -> TrainingPlan:
@@ -84,6 +86,7 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
         validation=_validation(spec.validation),
         evaluation=_evaluation(spec.evaluation, previous_of(job, run)),
         evaluation_key=evaluation_key(job, run),
+        predicted_peak_bytes=terms.predicted_peak_bytes,
         truncated_share=spec.limits.truncated_share,
         **dict(storage.plan_of(settings)),
     )

@@ -15,6 +15,7 @@ from finetune_operator.reconcile import (
     limits,
     multinode,
     pauses,
+    preflight,
     queueing,
     record,
     telling,
@@ -251,6 +252,8 @@ def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, now: datetime)
     queueing.leave(draft)
     draft.conditions.remove("Failed", "Complete")
     draft.conditions.set("Running", False, "Starting", f"attempt {number}")
+    if not preflight.passed(draft, job, run, now):
+        return
     wait = pauses.before_next(draft, now)
     if wait is not None:
         draft.conditions.waiting(wait.reason, f"attempt {number}: {wait.message}")
@@ -271,6 +274,8 @@ def _build(draft: Draft, run: Run, number: int) -> tuple[Manifest, ...]:
     """An attempt as the spec and the attempts before it ask for."""
     left = _left(draft)
     terms = training.Terms(
-        micro_batch_size=record.shrunk_micro_batch(draft, draft.job), seconds=left.seconds if left else None
+        micro_batch_size=record.shrunk_micro_batch(draft, draft.job),
+        seconds=left.seconds if left else None,
+        predicted_peak_bytes=draft.preflight.predicted_peak_bytes if draft.preflight else None,
     )
     return training.build(draft.job, run, number, draft.observed.settings, terms)

@@ -12,6 +12,7 @@ from finetune_operator.api.finetunejobstatus import (
     Attempt,
     CostStatus,
     FineTuneJobStatus,
+    PreflightStatus,
     ProgressStatus,
     Run,
     RunRecord,
@@ -21,7 +22,7 @@ from finetune_operator.api.finetunejobstatus import (
 )
 from finetune_operator.api.gate import GATE_PASSED, GateStatus
 from finetune_operator.api.queueing import QueueStatus
-from finetune_operator.manifests import evaluating, resolving, staging, training
+from finetune_operator.manifests import evaluating, preflighting, resolving, staging, training
 from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
 from finetune_operator.reconcile import costs, multinode
 from finetune_operator.reconcile.conditions import ConditionSet
@@ -34,6 +35,7 @@ from finetune_operator.reconcile.storage import note_one_node
 
 SUSPENDED = "Suspended"
 EVALUATED = "Evaluated"
+PREFLIGHT_PASSED = "PreflightPassed"
 GATE_FAILED = FailureReason.GATE_FAILED.value
 
 HISTORY = 10
@@ -61,6 +63,7 @@ class Draft:
     gate: GateStatus | None = None
     cost: CostStatus | None = None
     speed: SpeedStatus | None = None
+    preflight: PreflightStatus | None = None
     evaluation_key: str | None = None
     evaluation_failure: JobFailure | None = None
     evaluation_run: str | None = None
@@ -100,6 +103,7 @@ class Draft:
             artifact=status.artifact,
             gate=status.gate,
             queue=status.queue,
+            preflight=status.preflight,
         )
 
     def wake(self, seconds: float | None) -> None:
@@ -163,8 +167,10 @@ class Draft:
         self.attempts_total = self.retries_used = self.stalled_disruptions = 0
         self.used = Usage(0, 0)
         self.cost = None
-        self.progress = self.queue = None
-        self.conditions.remove("Admitted", "Running", EVALUATED, GATE_PASSED, "Complete", "Failed", SUSPENDED)
+        self.progress = self.queue = self.preflight = None
+        self.conditions.remove(
+            PREFLIGHT_PASSED, "Admitted", "Running", EVALUATED, GATE_PASSED, "Complete", "Failed", SUSPENDED
+        )
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
@@ -178,6 +184,7 @@ class Draft:
             run=self.run,
             stage_failure=self.stage_failure,
             runs=self.runs[-HISTORY:],
+            preflight=self.preflight,
             progress=self.progress,
             attempts=self.attempts[-HISTORY:],
             queue=self.queue,
@@ -211,6 +218,8 @@ class Draft:
             return self.run is None or run == self.run.key[:16]
         if role == resolving.ROLE:
             return run == self.resolve_run
+        if role == preflighting.ROLE:
+            return self.preflight is not None and run == self.preflight.key[:16]
         if role == evaluating.ROLE:
             return run == self.evaluation_run
         return role != staging.ROLE or run == (self.stage_run or self._last_stage_run() or run)

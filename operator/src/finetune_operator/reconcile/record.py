@@ -70,6 +70,7 @@ def latch(draft: Draft, job: FineTuneJob, run: Run, attempt: Numbered, ending: E
         resumed_from_step=said.resumed_from_step if said else None,
         checkpoint_step=checkpoint,
         micro_batch_size=said.micro_batch_size if said else None,
+        peak_memory_bytes=said.peak_memory_bytes if said else None,
     )
     draft.note(queueing.close(draft, entry, attempt.job), used)
     if failure is None:

@@ -72,7 +72,7 @@ def attach(model: Any, plan: LoraPlan, start: Path | None, task: str = "CAUSAL_L
     modules = plan.target_modules if isinstance(plan.target_modules, str) else list(plan.target_modules)
     is_pissa = plan.variant is AdapterVariant.PISSA
     if start is not None:
-        _refuse_another_kind(plan, start)
+        refuse_another_kind(plan, start)
     config = LoraConfig(
         task_type=task,
         r=plan.rank,
@@ -108,7 +108,12 @@ def merged_into(base: Path, adapter: Path, dtype: torch.dtype, directory: Path) 
     model.save_pretrained(str(directory))
 
 
-def _refuse_another_kind(plan: LoraPlan, start: Path) -> None:
+def refuse_another_kind(plan: LoraPlan, start: Path) -> None:
+    """Refuse to go on from an adapter of another shape than the plan's.
+
+    Raises:
+        FineTuneError: InvalidPlan.
+    """
     config = json.loads((start / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     if plan.variant is AdapterVariant.PISSA:
         raise FineTuneError(

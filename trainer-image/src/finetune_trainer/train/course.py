@@ -79,6 +79,16 @@ def step_to_publish(log: Log, plan: ValidationPlan) -> Evaluation | None:
     return best(log, plan.early_stopping.min_delta if plan.early_stopping else 0.0)
 
 
+def best_is_lost(chosen: Evaluation, step: int, loss: float | None) -> RunWarning:
+    """The warning that other weights than the best were published, because those are damaged."""
+    instead = f"step {step} (validation loss {loss:.4g})" if loss is not None else f"step {step}"
+    return RunWarning(
+        reason=WarningReason.BEST_CHECKPOINT_LOST,
+        message=f"the checkpoint of step {chosen.step}, the best (validation loss {chosen.loss:.4g}), does not verify; "
+        f"{instead} was published instead: look at the volume",
+    )
+
+
 def overfitting(log: Log) -> RunWarning | None:
     """A warning if the validation loss rose twice in a row while the training loss fell."""
     seen = evaluations(log)

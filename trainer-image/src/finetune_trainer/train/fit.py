@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 _LOSSES_AVERAGED = 10
 """Logged steps whose mean is the run's training loss: one step's is noise."""
 
-_SMALL_MODEL = 500_000_000
+SMALL_MODEL = 500_000_000
 """Parameters below which a GPU has memory to spare, so that recomputing activations would only cost time."""
 
 
@@ -86,10 +86,11 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
         if family:
             data = family.prepare(plan, bench)
         else:
-            data = _prepare(plan, bench, packing=plan.hyperparameters.packing and _is_segmented(model))
+            packing = plan.hyperparameters.packing and _is_segmented(model)
+            data = prepare(plan, bench, bench.revision.rows("train"), packing=packing)
         newest = from_first(attempt.ranks, checkpoints.newest() if attempt.ranks.is_first else None)
         count = family.total_steps if family else None
-        total = count(plan, data) if count else _total_steps(plan, len(data.dataset))
+        total = count(plan, data) if count else total_steps(plan, len(data.dataset))
         validation = prepare_validation(plan, bench, data, total)
         log.info("model and data loaded in %.1f s", time.monotonic() - began)
     resumed_from = newest[0] if newest else None
@@ -123,22 +124,17 @@ def _trained(
 ) -> Trained:
     """What is published of a run whose last checkpoint is `last`, and what its log says."""
     history = log_of(last)
-    chosen, published = course.step_to_publish(history, attempt.plan.validation), last
+    chosen, published, lost = course.step_to_publish(history, attempt.plan.validation), last, None
     if chosen is not None and attempt.ranks.is_first:
         log.info("the best of %d steps is %d, validation loss %.4f", step_of(last), chosen.step, chosen.loss)
-        found = checkpoints.at(chosen.step)
-        if found is None:
-            raise FineTuneError(
-                FailureReason.CHECKPOINT_CORRUPT, f"the checkpoint of step {chosen.step}, the best, does not verify"
-            )
-        published = found
+        published, lost = best_that_verifies(history, chosen, checkpoints)
     best = course.best(history)
-    warnings = (course.overfitting(history), course.rewards_without_variance(history))
+    warnings = (course.overfitting(history), course.rewards_without_variance(history), lost)
     return Trained(
         checkpoint=published,
         step=step_of(last),
         total_steps=total,
-        best_step=chosen.step if chosen else None,
+        best_step=step_of(published) if chosen else None,
         best_eval_loss=best.loss if best else None,
         warnings=tuple(warning for warning in warnings if warning),
         tokens_per_second=meter.tokens_per_second,
@@ -147,6 +143,28 @@ def _trained(
         train_loss=_train_loss(history),
         data=data,
     )
+
+
+def best_that_verifies(
+    history: list[dict[str, Any]], chosen: course.Evaluation, checkpoints: Checkpoints
+) -> tuple[Path, RunWarning | None]:
+    """The best step's checkpoint; where that is damaged the next best that verifies, else the newest, and a warning.
+
+    Raises:
+        FineTuneError: CheckpointCorrupt when none verifies.
+    """
+    others = sorted(course.evaluations(history), key=lambda each: each.loss)
+    for each in (chosen, *others):
+        if found := checkpoints.at(each.step):
+            return found, None if each.step == chosen.step else course.best_is_lost(chosen, each.step, each.loss)
+    newest = checkpoints.newest()
+    if newest is None:
+        raise FineTuneError(
+            FailureReason.CHECKPOINT_CORRUPT,
+            f"neither the checkpoint of step {chosen.step}, the best, nor any other verifies",
+        )
+    step, found = newest
+    return found, course.best_is_lost(chosen, step, None)
 
 
 def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transformers has no types
@@ -173,11 +191,12 @@ def _is_segmented(model: Any) -> bool:  # noqa: ANN401
     return bool(model.config.get_text_config()._attn_implementation == SEGMENTED)  # noqa: SLF001 - no public name
 
 
-def _prepare(plan: TrainingPlan, bench: Workbench, *, packing: bool) -> TrainingData:
+def prepare(plan: TrainingPlan, bench: Workbench, rows: list[dict[str, Any]], *, packing: bool) -> TrainingData:
+    """Rows as the sequences that SFT and CPT learn from; what the plan does not allow to be lost is refused."""
     if bench.renderer.is_chat and not bench.renderer.marks_assistant:
         log.info("the chat template does not mark assistant turns: the loss is on each row's last answer only")
     return build_training_data(
-        bench.renderer.tokens(bench.revision.rows("train")),
+        bench.renderer.tokens(rows),
         plan.hyperparameters.model_copy(update={"packing": packing}),
         bench.context,
         plan.truncated_share,
@@ -185,7 +204,7 @@ def _prepare(plan: TrainingPlan, bench: Workbench, *, packing: bool) -> Training
     )
 
 
-def _total_steps(plan: TrainingPlan, sequences: int) -> int:
+def total_steps(plan: TrainingPlan, sequences: int) -> int:
     """Optimiser steps of the run; the last step of an epoch may see fewer sequences."""
     return math.ceil(plan.hyperparameters.epochs * math.ceil(sequences / plan.hyperparameters.global_batch_size))
 
@@ -278,7 +297,7 @@ def _train(
 
 def _recomputes(bench: Workbench, model: Any) -> bool:  # noqa: ANN401
     """Whether activations are computed again in the backward pass, to save memory."""
-    return bool(bench.device.is_cuda and model.num_parameters() >= _SMALL_MODEL)
+    return bool(bench.device.is_cuda and model.num_parameters() >= SMALL_MODEL)
 
 
 def _batches(

@@ -183,5 +183,6 @@ def _result(attempt: Attempt, trained: Trained, artifact: Artifact, evaluation: 
         mfu=trained.mfu,
         micro_batch_size=seen.micro_batch_size,
         peak_memory_bytes=seen.peak_memory_bytes,
+        predicted_peak_bytes=plan.predicted_peak_bytes,
         warnings=trained.warnings,
     )

@@ -17,10 +17,10 @@ from finetune_trainer.train.validation import SEQUENCE_METHODS
 
 log = logging.getLogger(__name__)
 
-_MARGIN = 0.92
+MARGIN = 0.92
 """Share of the GPU's memory that a trial may use: fragmentation grows while a run goes on."""
 
-_ROOM = 4
+ROOM = 4
 """How many times the estimate is tried first: it errs on the small side."""
 
 _OPTIMISER_STATES = 2
@@ -36,7 +36,7 @@ def cuts(plan: TrainingPlan, estimate: BatchPlan, device: Device, resumed: Path 
     is_settled = plan.hyperparameters.micro_batch_size is not None or plan.method not in SEQUENCE_METHODS
     if not device.is_cuda or is_settled:
         return [estimate]
-    found = candidates(estimate, _ROOM)
+    found = candidates(estimate, ROOM)
     if resumed is not None:
         state = json.loads((resumed / "trainer_state.json").read_text(encoding="utf-8"))
         size = state.get("train_batch_size") or estimate.micro
@@ -90,7 +90,7 @@ def _try(trainer: Any, rows: list[Any]) -> tuple[FailureReason, str] | None:  # 
     state = torch.get_rng_state()
     gpu_state = torch.cuda.get_rng_state() if device.type == "cuda" else None
     if device.type == "cuda":
-        torch.cuda.set_per_process_memory_fraction(_MARGIN)
+        torch.cuda.set_per_process_memory_fraction(MARGIN)
     model.train()
     ballast: list[torch.Tensor] = []
     try:
