@@ -36,6 +36,7 @@ class FailureReason(StrEnum):
     LOSS_DIVERGED = "LossDiverged"
     DATA_TRUNCATED = "DataTruncated"
     EVALUATION_FAILED = "EvaluationFailed"
+    REWARD_FAILED = "RewardFailed"
     NCCL_TIMEOUT = "NcclTimeout"
     PREEMPTED = "Preempted"
     EVICTED = "Evicted"
@@ -191,6 +192,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         82, True, True,
         "The judge of an evaluation gives no verdict on too many rows, or a benchmark's task cannot be run.",
         "Check spec.evaluation.judge (endpoint, model, key) or spec.evaluation.benchmark; the artifact is kept.",
+    ),
+    FailureReason.REWARD_FAILED: Policy(
+        83, False, True,
+        "A reward raises an error for an answer instead of judging it; the message has both.",
+        "Mend the reward that the message names (its pattern, schema or model), then apply again.",
     ),
     FailureReason.NCCL_TIMEOUT: Policy(
         79, True, True,
