@@ -293,6 +293,19 @@ def test_rewards_that_cannot_work_are_refused(
     assert caught.value.reason is reason
 
 
+def test_a_reward_that_throws_is_named_with_the_answer(bench: Bench) -> None:
+    """The schema is one, but refers to a part that is not there: that shows when the first JSON answer is judged."""
+    from finetune_trainer.train.model import Device
+    from finetune_trainer.train.online import as_function
+    from finetune_trainer.train.rewards import judges_of
+
+    plan = RewardPlan.model_validate({"function": "JSONSchema", "json_schema": '{"$ref": "#/nowhere"}'})
+    judged = as_function(2, judges_of([plan], bench.store, None, Device("cpu"))[0])
+    with pytest.raises(FineTuneError, match=r"rewards\[2\]: raised .*nowhere.* of 2 answers was 'no JSON'") as caught:
+        judged(completions=["no JSON", "{}"], completion_ids=[[1], [2]], ids=[[1], [1]], answer=["", ""])
+    assert caught.value.reason is FailureReason.REWARD_FAILED
+
+
 @pytest.mark.parametrize(
     ("reward", "answer", "wanted"),
     [

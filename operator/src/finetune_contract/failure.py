@@ -36,6 +36,7 @@ class FailureReason(StrEnum):
     LOSS_DIVERGED = "LossDiverged"
     DATA_TRUNCATED = "DataTruncated"
     EVALUATION_FAILED = "EvaluationFailed"
+    REWARD_FAILED = "RewardFailed"
     NCCL_TIMEOUT = "NcclTimeout"
     PREEMPTED = "Preempted"
     EVICTED = "Evicted"
@@ -192,6 +193,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         "The judge of an evaluation gives no verdict on too many rows, or a benchmark's task cannot be run.",
         "Check spec.evaluation.judge (endpoint, model, key) or spec.evaluation.benchmark; the artifact is kept.",
     ),
+    FailureReason.REWARD_FAILED: Policy(
+        83, False, True,
+        "A reward raises an error for an answer instead of judging it; the message has both.",
+        "Mend the reward that the message names (its pattern, schema or model), then apply again.",
+    ),
     FailureReason.NCCL_TIMEOUT: Policy(
         79, True, True,
         "Ranks of one attempt wait for each other longer than the collective operations' time limit.",
@@ -214,7 +220,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.POD_DELETED: Policy(
         None, True, False,
-        "The pod was deleted while it ran.",
+        "The pod was deleted while it ran, or the attempt's Job before its end was seen.",
         "Nothing: training resumes from its checkpoint.",
     ),
     FailureReason.IMAGE_PULL_FAILED: Policy(
@@ -269,8 +275,8 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.UNKNOWN: Policy(
         None, True, True,
-        "The pod was gone before anybody saw how it ended, or the reason is of another release.",
-        "Look at the pod's events; a new attempt was started.",
+        "The pod was gone before its end was seen and the store has no result, or the reason is of another release.",
+        "Look at the pod's events; a new attempt is started if spec.retries.limit allows it.",
     ),
 }
 # fmt: on

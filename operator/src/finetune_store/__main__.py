@@ -65,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show(options: argparse.Namespace) -> None:
     if options.run:
-        show_of_run(options.uri, options.run, options.file, options.store)
+        show_of_run(options.run, options.file, options.plan, options.store)
     else:
-        show(StoredReference(digest=options.digest, uri=options.uri), options.file, options.store)
+        show(StoredReference(digest=options.digest, uri=options.uri), options.file, options.plan, options.store)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,11 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     deliver_parser.add_argument("--adapters", type=Path, default=Path("/adapters"))
     commands.add_parser("collect", parents=[common], help="delete what nothing has referred to for some time")
     show_parser = commands.add_parser("show", parents=[common], help="print a file of a stored directory")
-    for option in ("--uri", "--file"):
-        show_parser.add_argument(option, required=True)
+    show_parser.add_argument("--file", required=True)
+    show_parser.add_argument("--uri", default="", help="of the stored directory, with --digest")
     which = show_parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--digest", help="of the stored directory at --uri")
-    which.add_argument("--run", help="a run's key: the file is in its directory, and --uri says in which store")
+    which.add_argument("--run", help="a run's key: the file is in its directory")
     return parser
 
 

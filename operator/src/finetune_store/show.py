@@ -2,12 +2,15 @@
 
 import base64
 import gzip
+import json
 import sys
 from pathlib import Path
 
 from finetune_contract.base import StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.paths import SHOWN_BEGIN, SHOWN_END
+from finetune_contract.storage import StorePlan
+from finetune_store.opening import open_store
 from finetune_store.store import Store
 
 LARGEST = 32 * 1024 * 1024
@@ -16,14 +19,19 @@ LARGEST = 32 * 1024 * 1024
 _LINE = 1024
 
 
-def show(ref: StoredReference, name: str, root: Path) -> None:
+def show(ref: StoredReference, name: str, plan: Path, root: Path) -> None:
     """Print one file of a stored directory.
+
+    Args:
+        ref: The directory.
+        name: Its file.
+        plan: Any plan of a pod that uses the same store.
+        root: Where the store's claim is mounted, or an empty directory.
 
     Raises:
         FineTuneError: InvalidPlan for a file that is not there or too large.
     """
-    claim = ref.uri.removeprefix("pvc://").partition("/")[0]
-    directory = Store(root, claim).verify(ref)
+    directory = _store_of(plan, root).verify(ref)
     path = directory / name
     if name not in {file.name for file in directory.iterdir()}:
         found = ", ".join(sorted(file.name for file in directory.iterdir()))
@@ -33,26 +41,28 @@ def show(ref: StoredReference, name: str, root: Path) -> None:
     _print(path.read_bytes())
 
 
-def show_of_run(uri: str, run_key: str, name: str, root: Path) -> None:
+def show_of_run(run_key: str, name: str, plan: Path, root: Path) -> None:
     """Print one file of a run's directory.
 
     Args:
-        uri: Of anything in the same store.
         run_key: The run.
         name: The file, by its path in the run's directory.
-        root: Where the store is mounted.
+        plan: Any plan of a pod that uses the same store.
+        root: Where the store's claim is mounted, or an empty directory.
 
     Raises:
         FineTuneError: InvalidPlan for a file that is not there.
     """
-    if not uri.startswith("pvc://"):
-        raise FineTuneError(
-            FailureReason.INVALID_PLAN, f"--uri: {uri} is not on a claim; read runs/{run_key}/{name} there"
-        )
-    found = Store(root, uri.removeprefix("pvc://").partition("/")[0]).recorded(run_key, name)
+    found = _store_of(plan, root).recorded(run_key, name)
     if found is None:
         raise FineTuneError(FailureReason.INVALID_PLAN, f"--file: there is no {name!r} in run {run_key[:12]}")
     _print(found.encode())
+
+
+def _store_of(plan: Path, root: Path) -> Store:
+    document = json.loads(plan.read_bytes())
+    where = StorePlan.model_validate({key: document[key] for key in ("claim", "s3") if key in document})
+    return open_store(where, root)
 
 
 def _print(content: bytes) -> None:

@@ -200,7 +200,7 @@ def test_a_volume_that_namespaces_share_is_left_alone(shelf: Shelf, publish: Pub
     publish()
     shelf.look_daily(7)
     retention.register(shelf.store.root, "another-team")
-    with pytest.raises(FineTuneError, match="another-team keep things on the same volume"):
+    with pytest.raises(FineTuneError, match="another-team keep things in the same place"):
         shelf.look()
 
 

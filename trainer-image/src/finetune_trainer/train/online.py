@@ -17,6 +17,7 @@ from finetune_contract.methods import DistillationPlan, Method, OnlinePlan, Rewa
 from finetune_contract.training import TrainingPlan
 from finetune_trainer.train.adapters import ExactAdapters
 from finetune_trainer.train.callbacks import Reporting, TokenClock
+from finetune_trainer.train.memory import out_of_memory
 from finetune_trainer.train.model import load_model, load_tokenizer
 from finetune_trainer.train.preference import config_like
 from finetune_trainer.train.rewards import Judge, judges_of
@@ -177,11 +178,11 @@ def make_trainer(plan: TrainingPlan, bench: Workbench, *, args: Any, model: Any,
         reward_weights=[reward.weight for reward in settings.rewards],
     )
     judges = judges_of(settings.rewards, bench.store, bench.tokenizer, bench.device)
-    functions = [_as_function(at, judge) for at, judge in enumerate(judges)]
+    functions = [as_function(at, judge) for at, judge in enumerate(judges)]
     return trainer(args=config, model=model, reward_funcs=functions, **rest)
 
 
-def _as_function(at: int, judge: Judge) -> Any:  # noqa: ANN401
+def as_function(at: int, judge: Judge) -> Any:  # noqa: ANN401
     """A judge as TRL calls it."""
 
     def judged(
@@ -192,7 +193,17 @@ def _as_function(at: int, judge: Judge) -> Any:  # noqa: ANN401
         answer: Sequence[str],
         **_: object,
     ) -> list[float]:
-        return judge(completions, ids, completion_ids, answer)
+        try:
+            return judge(completions, ids, completion_ids, answer)
+        except Exception as error:
+            # Too little memory has a name of its own.
+            if isinstance(error, FineTuneError) or out_of_memory(error):
+                raise
+            raise FineTuneError(
+                FailureReason.REWARD_FAILED,
+                f"rewards[{at}]: raised {type(error).__name__}: {str(error)[:300]}; the first of {len(completions)} "
+                f"answers was {completions[0]!r:.200}",
+            ) from error
 
     judged.__name__ = f"reward-{at}"
     return judged
