@@ -26,10 +26,10 @@ from tools.demo.make_base import make_model, train_tokenizer
 
 ROWS, TRAIN = 200, 300
 NEW_TOKENS = 32
-PROMPTS = 64
+PROMPTS = 32
 """Prompts that are answered in both ways."""
 BATCH = 16
-ROUNDS = 3
+ROUNDS = 2
 CLAIM = "bench"
 SYSTEMS = ["ZeroShot", "FewShot", "Previous"]
 

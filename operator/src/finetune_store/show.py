@@ -61,6 +61,7 @@ def show_of_run(run_key: str, name: str, plan: Path, root: Path) -> None:
 
 def _store_of(plan: Path, root: Path) -> Store:
     document = json.loads(plan.read_bytes())
+    document = document.get("training", document)  # the plan of an evaluation has that of the training in it
     where = StorePlan.model_validate({key: document[key] for key in ("claim", "s3") if key in document})
     return open_store(where, root)
 

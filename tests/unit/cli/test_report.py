@@ -1,6 +1,7 @@
 """A job's report with its gate, and comparing jobs."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,15 @@ def job_with_report() -> Object:
     return job
 
 
-def test_a_jobs_report_is_that_of_its_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("plan", [{"claim": "claim"}, {"training": {"claim": "claim"}}], ids=["trained", "measured"])
+def test_a_jobs_report_is_that_of_its_run(plan: Object, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Store(tmp_path, "claim").record(KEY, "report.html", PAGE.decode())
-    job, log = job_with_report(), f"--termination-log={tmp_path / 'log'}"
-    assert store_command([*command(job, "report.html"), f"--store={tmp_path}", log]) == 0
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    job, rest = job_with_report(), [f"--termination-log={tmp_path / 'log'}", f"--plan={tmp_path / 'plan.json'}"]
+    assert store_command([*command(job, "report.html"), f"--store={tmp_path}", *rest]) == 0
     assert stored.unpacked(capfd.readouterr().out) == PAGE
     for missing in ("other.html", "../../../etc/passwd"):
-        assert store_command([*command(job, missing), f"--store={tmp_path}", log]) != 0
+        assert store_command([*command(job, missing), f"--store={tmp_path}", *rest]) != 0
         with pytest.raises(CliError, match="could not be read"):
             stored.unpacked(capfd.readouterr().out)
 
