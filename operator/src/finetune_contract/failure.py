@@ -47,6 +47,8 @@ class FailureReason(StrEnum):
     POD_SECURITY_DENIED = "PodSecurityDenied"
     QUOTA_EXCEEDED = "QuotaExceeded"
     TRAINER_CRASHED = "TrainerCrashed"
+    EXPORT_FAILED = "ExportFailed"
+    EXPORT_DENIED = "ExportDenied"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     GPU_HOURS_EXCEEDED = "GpuHoursExceeded"
     GATE_FAILED = "GateFailed"
@@ -247,6 +249,16 @@ _POLICIES: dict[FailureReason, Policy] = {
         1, True, True,
         "The process ended by an error or signal that has no name here.",
         "The message holds the log's last lines: the cause is there.",
+    ),
+    FailureReason.EXPORT_FAILED: Policy(
+        86, False, True,
+        "A merged model does not answer like base and adapter, or llama.cpp's converter cannot read the model.",
+        "Remove that entry of spec.exports, or change it as the message says; the artifact itself is not concerned.",
+    ),
+    FailureReason.EXPORT_DENIED: Policy(
+        87, False, True,
+        "The Hub answers 401 or 403 to a push.",
+        "Put a token that may write to the repository into the Secret of the entry's hub.tokenSecretRef.",
     ),
     FailureReason.DEADLINE_EXCEEDED: Policy(
         None, False, False,

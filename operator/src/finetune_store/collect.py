@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 LEDGER = "collection.json"
 KINDS = (
     RUNS,
+    StoredKind.EXPORT.value,
     StoredKind.ARTIFACT.value,
     StoredKind.MODEL.value,
     StoredKind.DATASET.value,
@@ -268,14 +269,15 @@ class Collection:
         return (self._root / StoredKind.ARTIFACT.value / name / MANIFEST_FILE).is_file()
 
     def _remove_pointers(self) -> None:
-        """Forget which digest a source had, where that model is gone."""
+        """Forget which digest a source, or the key of an export, had where that directory is gone."""
         folder = self._root / SOURCES
         for pointer in folder.glob("*.json") if folder.is_dir() else ():
             try:
                 digest = str(json.loads(pointer.read_text())["digest"])
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if not (self._root / StoredKind.MODEL.value / digest.removeprefix("sha256:")).is_dir():
+            name = digest.removeprefix("sha256:")
+            if not any((self._root / kind.value / name).is_dir() for kind in (StoredKind.MODEL, StoredKind.EXPORT)):
                 pointer.unlink(missing_ok=True)
 
     def _sweep(self) -> None:

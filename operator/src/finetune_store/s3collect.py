@@ -109,9 +109,12 @@ class S3Collection(Collection):
                 digest = self._store.pointer(name.removesuffix(".json"))
             except (ValueError, KeyError, TypeError):
                 continue
-            model = f"{StoredKind.MODEL.value}/{(digest or '').removeprefix('sha256:')}"
-            if digest and self._bucket.modified(f"{model}/{MANIFEST_FILE}") is None:
+            if digest and not any(self._is_there(kind, digest) for kind in (StoredKind.MODEL, StoredKind.EXPORT)):
                 self._bucket.remove([f"{SOURCES}/{name}"])
+
+    def _is_there(self, kind: StoredKind, digest: str) -> bool:
+        key = f"{kind.value}/{digest.removeprefix('sha256:')}/{MANIFEST_FILE}"
+        return self._bucket.modified(key) is not None
 
     def _sweep(self) -> None:
         """Nothing: uploads that broke off are part of their entries, and parts of large files expire in the bucket."""

@@ -4,8 +4,9 @@ A directory's files are uploaded first, side by side, and its manifest last and 
 with it the directory is complete. Who comes second adopts what the first has published. Readers download once, verify
 every file against the manifest, and find it again under `root` as long as the pod lives.
 
-Two pods may upload one directory at the same time. Where the digest is over the files, they write the same bytes. The
-files of a dataset, whose digest is over its rows, may differ, so they are in a folder named by their own digest.
+Two pods may upload one directory at the same time. Where the digest is over all files, they write the same bytes. The
+files of a dataset, whose digest is over its rows, and a model card, which is in no digest, may differ: such a directory
+has its files in a folder named by their own digest.
 """
 
 import json
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 
 from finetune_contract.base import Sha256, StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.manifest import FileEntry, Manifest, StoredKind, digest_of_files
+from finetune_contract.manifest import FileEntry, Manifest, StoredKind, digest_of_all_files, digest_of_files
 from finetune_contract.paths import MANIFEST_FILE, OUTCOME_FILE
 from finetune_contract.results import TrainingResult
 from finetune_contract.storage import S3Location
@@ -305,7 +306,7 @@ class S3Store(Store):
 
 def _folder(key: str, manifest: Manifest) -> str:
     """Where a directory's files are, with a `/` at the end."""
-    own = digest_of_files(manifest.files)
+    own = digest_of_all_files(manifest.files)
     return f"{key}/" if manifest.digest == own else f"{key}/{own.removeprefix('sha256:')[:16]}/"
 
 
