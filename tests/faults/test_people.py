@@ -71,13 +71,25 @@ async def _recreated(kind: str, label: str, stage: Stage, goldens: Goldens) -> N
     name = life.DATASET if kind == "Dataset" else life.JOB
     make = life.dataset if kind == "Dataset" else life.job
 
+    # Else a slow machine lets the first one's run succeed, and the second one rightly adopts its artifact.
+    held = stage.kubelet.hold("train-1")
+    old: set[str] = set()
+
+    def training() -> set[str]:
+        pods = [item["metadata"] for item in stage.history.of("Pod")]
+        return {pod["uid"] for pod in pods if pod["labels"].get(LABEL_ROLE) == "train"}
+
     async def replace() -> None:
+        old.update(training())
         await stage.api.delete(kind, stage.namespace, name)
         await stage.apply(make(stage.namespace))
 
     stage.inject(Rule(labelled(label), meanwhile(replace)))
     await stage.begin()
     await stage.until_injected(1)
+    if kind == "FineTuneJob":
+        await stage.until("the first one's pods gone", lambda: not old & training())
+    held.set()
     await stage.until_done()
     await stage.verdict(goldens.trained)
 

@@ -92,6 +92,28 @@ def build_tokenizer(directory: Path, chat_template: str | None = CHATML) -> Any:
     return fast
 
 
+def build_byte_fallback_tokenizer(directory: Path) -> Any:
+    """A tokenizer of the kind that Llama 2 and Mistral have: what it does not know is spelt in bytes."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence([
+        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)
+    ])  # fmt: skip
+    pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<unk>", "<s>", "</s>", *pieces], show_progress=False)
+    words = [word for row in classification_rows(200) for word in f"{row['text']} {row['label']}".split()]
+    tokenizer.train_from_iterator([f"▁{word}" for word in words], trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
+    )
+    fast.chat_template = CHATML
+    fast.save_pretrained(str(directory))
+    return fast
+
+
 def build_model(directory: Path, seed: int = 0, **config: Any) -> Any:
     """A random Llama beside its tokenizer."""
     import torch
@@ -112,7 +134,10 @@ def build_model(directory: Path, seed: int = 0, **config: Any) -> Any:
         "pad_token_id": 0,
         "tie_word_embeddings": True,
     }
+    dtype = config.pop("dtype", None)
     model = LlamaForCausalLM(LlamaConfig(**{**settings, **config}))
+    if dtype:
+        model = model.to(getattr(torch, dtype))
     model.save_pretrained(str(directory))
     return model
 

@@ -16,7 +16,7 @@ from typing import Any
 from finetune_cli.cluster import GROUP, VERSION, Cluster
 from finetune_cli.errors import CliError
 from finetune_cli.facts import Object, part
-from finetune_contract.paths import SCRATCH_MOUNT, SHOWN_BEGIN, SHOWN_END, STORE_MOUNT
+from finetune_contract.paths import PLAN_DIRECTORY, SCRATCH_MOUNT, SHOWN_BEGIN, SHOWN_END, STORE_MOUNT
 
 REPORT = "report.html"
 
@@ -28,6 +28,8 @@ _POD_FIELDS = (
     "affinity", "automountServiceAccountToken", "enableServiceLinks", "imagePullSecrets", "nodeSelector",
     "securityContext", "serviceAccountName", "tolerations",
 )  # fmt: skip
+_MOUNTS = (str(STORE_MOUNT), str(SCRATCH_MOUNT), str(PLAN_DIRECTORY))
+"""The plan says where the store is."""
 _CONTAINER_FIELDS = ("image", "imagePullPolicy", "env", "envFrom", "securityContext", "terminationMessagePolicy")
 
 
@@ -53,18 +55,22 @@ def reader(resource: Object, like: Object, where: Object, file: str) -> Object:
     Args:
         resource: Whose report it is: the pod goes with it.
         like: A Job whose pod has the store.
-        where: The `digest` and `uri` of a stored directory.
+        where: The `digest` and `uri` of a stored directory, or of a job's artifact with its `run`.
         file: Which of its files.
     """
     pod = like["spec"]["template"]["spec"]
     container = pod["containers"][0]
     metadata = resource["metadata"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
     mounts = [
-        {"name": mount["name"], "mountPath": mount["mountPath"], **({"readOnly": True} if is_store else {})}
+        # A claim is only read; in place of one, copies of what is in S3 need room.
+        mount | ({"readOnly": True} if "persistentVolumeClaim" in volumes[mount["name"]] else {})
         for mount in container["volumeMounts"]
-        if (is_store := mount["mountPath"] == str(STORE_MOUNT)) or mount["mountPath"] == str(SCRATCH_MOUNT)
+        if mount["mountPath"] in _MOUNTS
     ]
     names = {mount["name"] for mount in mounts}
+    # A job's report is of its run: it is made anew when only the evaluation changes, and the artifact is not.
+    which = f"--run={where['run']}" if resource["kind"] == "FineTuneJob" else f"--digest={where['digest']}"
     owner = {
         "apiVersion": f"{GROUP}/{VERSION}", "kind": resource["kind"], "name": metadata["name"], "uid": metadata["uid"],
     }  # fmt: skip
@@ -81,14 +87,14 @@ def reader(resource: Object, like: Object, where: Object, file: str) -> Object:
             "activeDeadlineSeconds": _LIFETIME,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
-            "volumes": [volume for volume in pod["volumes"] if volume["name"] in names],
+            "volumes": [volume for name, volume in volumes.items() if name in names],
             "containers": [
                 {
                     **{field: container[field] for field in _CONTAINER_FIELDS if field in container},
                     "name": "show",
                     "command": [
                         "python", "-m", "finetune_store", "show", f"--uri={where['uri']}",
-                        f"--digest={where['digest']}", f"--file={file}",
+                        which, f"--file={file}",
                     ],
                     "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
                     "volumeMounts": mounts,

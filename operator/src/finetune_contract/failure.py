@@ -47,6 +47,8 @@ class FailureReason(StrEnum):
     POD_SECURITY_DENIED = "PodSecurityDenied"
     QUOTA_EXCEEDED = "QuotaExceeded"
     TRAINER_CRASHED = "TrainerCrashed"
+    EXPORT_FAILED = "ExportFailed"
+    EXPORT_DENIED = "ExportDenied"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     GPU_HOURS_EXCEEDED = "GpuHoursExceeded"
     GATE_FAILED = "GateFailed"
@@ -220,7 +222,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.POD_DELETED: Policy(
         None, True, False,
-        "The pod was deleted while it ran.",
+        "The pod was deleted while it ran, or the attempt's Job before its end was seen.",
         "Nothing: training resumes from its checkpoint.",
     ),
     FailureReason.IMAGE_PULL_FAILED: Policy(
@@ -247,6 +249,16 @@ _POLICIES: dict[FailureReason, Policy] = {
         1, True, True,
         "The process ended by an error or signal that has no name here.",
         "The message holds the log's last lines: the cause is there.",
+    ),
+    FailureReason.EXPORT_FAILED: Policy(
+        86, False, True,
+        "A merged model does not answer like base and adapter, or llama.cpp's converter cannot read the model.",
+        "Remove that entry of spec.exports, or change it as the message says; the artifact itself is not concerned.",
+    ),
+    FailureReason.EXPORT_DENIED: Policy(
+        87, False, True,
+        "The Hub answers 401 or 403 to a push.",
+        "Put a token that may write to the repository into the Secret of the entry's hub.tokenSecretRef.",
     ),
     FailureReason.DEADLINE_EXCEEDED: Policy(
         None, False, False,
@@ -275,8 +287,8 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.UNKNOWN: Policy(
         None, True, True,
-        "The pod was gone before anybody saw how it ended, or the reason is of another release.",
-        "Look at the pod's events; a new attempt was started.",
+        "The pod was gone before its end was seen and the store has no result, or the reason is of another release.",
+        "Look at the pod's events; a new attempt is started if spec.retries.limit allows it.",
     ),
 }
 # fmt: on

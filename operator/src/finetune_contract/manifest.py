@@ -2,6 +2,7 @@
 
 A stored directory (dataset revision, model, checkpoint, artifact) is complete when its `manifest.json` is there. Its
 digest is over the files' names, sizes and contents and over nothing else, so the same content always has the same name.
+A model card tells of the content and is not part of it: the manifest lists it, and the digest leaves it out.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from enum import StrEnum
 from typing import Self
 
 from finetune_contract.base import Document, Sha256
+from finetune_contract.paths import CARD_FILE
 
 
 class StoredKind(StrEnum):
@@ -21,6 +23,7 @@ class StoredKind(StrEnum):
     CHECKPOINT = "checkpoints"
     REPORT = "reports"
     """What one reading of a dataset's source found; the revision that it made may be an older one."""
+    EXPORT = "exports"
 
 
 class FileEntry(Document):
@@ -52,6 +55,14 @@ class Manifest(Document):
 
 
 def digest_of_files(files: tuple[FileEntry, ...]) -> Sha256:
-    """The digest of a directory's content: sha256 over its sorted (path, size, sha256) as canonical JSON."""
+    """The digest of a directory's content: sha256 over its sorted (path, size, sha256) as canonical JSON.
+
+    Without the model card: it says what a run took, which differs each time, and the same weights keep their name.
+    """
+    return digest_of_all_files(tuple(entry for entry in files if entry.path != CARD_FILE))
+
+
+def digest_of_all_files(files: tuple[FileEntry, ...]) -> Sha256:
+    """Like `digest_of_files`, over the model card, too: differs where any byte does."""
     rows = sorted((entry.path, entry.size, entry.sha256) for entry in files)
     return "sha256:" + hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()

@@ -52,6 +52,9 @@ ENV_JUDGE_KEY = "FINETUNE_JUDGE_API_KEY"
 ENV_STORE = "FINETUNE_STORE_"
 """What the variables of the store's own S3 credentials begin with: a source's are another Secret's."""
 
+ENV_IMAGE = "FINETUNE_IMAGE"
+"""The image that the pod runs, as the operator names it: for the model card."""
+
 MANIFEST_FILE = "manifest.json"
 OUTCOME_FILE = "outcome.json"
 PROBE_FILE = "probe.json"
@@ -60,6 +63,8 @@ REPORT_FILE = "report.html"
 HISTORY_FILE = "history.json"
 """What was logged while training: transformers' `log_history`."""
 RESULT_FILE = "result.json"
+CARD_FILE = "README.md"
+"""The model card of an artifact or export, in the Hub's format."""
 
 SHOWN_BEGIN = "-----BEGIN STORED FILE-----"
 SHOWN_END = "-----END STORED FILE-----"

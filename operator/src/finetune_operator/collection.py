@@ -13,15 +13,15 @@ from finetune_contract.collection import MOST_PREFIXES, CollectionResult, prefix
 from finetune_operator import metrics
 from finetune_operator.cache import Cache
 from finetune_operator.cluster import OWN_KINDS, Cluster
-from finetune_operator.entries import Key
+from finetune_operator.entries import Entry, Key
 from finetune_operator.errors import ClusterError
 from finetune_operator.events import Recorder
 from finetune_operator.manifests import collection as manifests
-from finetune_operator.manifests.naming import Manifest
+from finetune_operator.manifests.naming import LABEL_ROLE, ROLE_STORE, Manifest
 from finetune_operator.reconcile.collection import Decision, decide, event_of, result_of
-from finetune_operator.reconcile.endings import finished_at, name_of
+from finetune_operator.reconcile.endings import finished_at, label_of, name_of
 from finetune_operator.reconcile.outcome import Event
-from finetune_operator.reconcile.storage import settings_for
+from finetune_operator.reconcile.storage import access_to
 from finetune_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -62,13 +62,13 @@ class Collector:
             await asyncio.sleep(min(LONGEST_PAUSE, self._settings.collection_interval_seconds / 10))
 
     async def look(self) -> None:
-        """Look at each store's claim once."""
+        """Look at each store once."""
         minimum_age = self._settings.retention_minimum_age_seconds
         if minimum_age is None:
             return
         under_way = 0
         waiting: list[tuple[Manifest, int]] = []
-        for claim in self._claims():
+        for claim in self._stores():
             jobs, decision = await self._follow(claim)
             under_way += sum(finished_at(job) is None for job in jobs)
             if decision.start is not None:
@@ -79,15 +79,24 @@ class Collector:
             except ClusterError as error:
                 log.warning("%s could not be collected, again later: %s", _where(claim), error)
 
-    def _claims(self) -> list[Manifest]:
-        entries = self._cache.of_kind("PersistentVolumeClaim")
-        claims = [entry.load() for entry in entries if entry.place.name == self._settings.claim_name]
-        return [claim for claim in claims if not claim["metadata"].get("deletionTimestamp")]
+    def _stores(self) -> list[Manifest]:
+        """Claims, and the ConfigMaps of stores in S3."""
+        entries = (*self._cache.of_kind("PersistentVolumeClaim"), *self._cache.of_kind("ConfigMap"))
+        found = [entry.load() for entry in entries if self._may_be_a_store(entry)]
+        return [item for item in found if self._is_store(item) and not item["metadata"].get("deletionTimestamp")]
+
+    def _may_be_a_store(self, entry: Entry) -> bool:
+        """Cheap: most ConfigMaps are plans."""
+        return entry.place.kind == "PersistentVolumeClaim" or entry.controller is None
+
+    def _is_store(self, item: Manifest) -> bool:
+        by_name = item["kind"] == "PersistentVolumeClaim" and name_of(item) == self._settings.claim_name
+        return by_name or label_of(item, LABEL_ROLE) == ROLE_STORE
 
     async def _follow(self, claim: Manifest) -> tuple[tuple[Manifest, ...], Decision]:
         """Tell of collections that ended, remove what older ones left; answers the Jobs and what to do next."""
         metadata, now = claim["metadata"], self._now()
-        key = Key("PersistentVolumeClaim", metadata["namespace"], metadata["name"])
+        key = Key(claim["kind"], metadata["namespace"], metadata["name"])
         children = self._cache.children(key, metadata["uid"])
         jobs = children.get("Job", ())
         for job in jobs:
@@ -118,23 +127,29 @@ class Collector:
 
     async def _start(self, claim: Manifest, number: int, minimum_age: float) -> None:
         as_of = self._now()
-        live = await self._in_use(claim["metadata"]["namespace"])
+        users: list[Manifest] = []
+        live = await self._in_use(claim["metadata"]["namespace"], users)
         if len(live) > MOST_PREFIXES:
             message = f"{len(live)} digests and run keys are in use; a plan holds {MOST_PREFIXES}: nothing is deleted"
             await self._recorder.post(claim, Event("Warning", "CollectionFailed", message))
             return
-        settings = settings_for(self._settings, claim)
-        for manifest in manifests.build(claim, number, live, as_of, minimum_age, settings):
+        access = access_to(claim, users, self._settings)
+        if access is None:
+            log.info("%s: no object says how to get at it any more, so it is not collected", _where(claim))
+            return
+        for manifest in manifests.build(claim, number, live, as_of, minimum_age, *access):
             self._cache.put(await self._cluster.create(manifest))
         log.info("%s: collection %d begins, with %d digests and run keys in use", _where(claim), number, len(live))
 
-    async def _in_use(self, namespace: str) -> set[str]:
-        """Every digest and run key that occurs anywhere in our objects of the namespace."""
+    async def _in_use(self, namespace: str, users: list[Manifest]) -> set[str]:
+        """Every digest and run key that occurs anywhere in our objects of the namespace; fills in who has a store."""
         found: set[str] = set()
         for kind in KINDS_IN_ORDER:
             async for page in self._cluster.list(kind, namespace):
                 for item in page.items:
                     found |= prefixes_in(json.dumps(item))
+                    if kind in OWN_KINDS:
+                        users.append({part: item.get(part) for part in ("metadata", "spec", "status")})
                 # Thousands of objects are read without keeping the probes and the lease waiting.
                 await asyncio.sleep(0)
         return found

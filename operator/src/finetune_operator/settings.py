@@ -72,8 +72,6 @@ class Settings(BaseModel):
     s3_region: str | None = None
     s3_secret: str | None = None
     """The Secret of each namespace with the keys. None: the identity of the pods' ServiceAccount."""
-    s3_service_account: str | None = None
-    """The ServiceAccount of pods that collect a store in S3. None: the namespace's default."""
     store_label: str = ""
     """Tells pods whose object says where its store is from those of the default one; set per object."""
     retention_minimum_age_seconds: float | None = Field(default=None, gt=0)

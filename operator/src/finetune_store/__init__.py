@@ -1,6 +1,6 @@
-"""Directories with manifests on a claim: stage, verify, publish, resolve.
+"""Directories with manifests on a claim or in S3: stage, verify, publish, resolve.
 
-Belongs here: everything that knows how datasets, models, checkpoints, artifacts and outcomes lie on a volume, as a
+Belongs here: everything that knows how datasets, models, checkpoints, artifacts and outcomes lie in a store, as a
 library for pods and as the commands `stage`, `deliver` and `collect` of small CPU pods. Must not be here: Kubernetes,
 torch, what the files mean. Imports only the contract; boto3 and huggingface_hub only inside the sources that need them.
 
@@ -13,4 +13,9 @@ torch, what the files mean. Imports only the contract; boto3 and huggingface_hub
     <root>/collection.json                             what nothing referred to at the last look, and since when
     <root>/.collected/<kind>-<name>/                   set aside by a collector; users bring it back
     <root>/.namespaces/<name>                          who uses the store
+
+In S3, `<root>` is `s3://bucket/prefix`, and instead of a directory's time and a rename there are
+
+    <root>/.used/<kind>/<name>                         written when it is used
+    <root>/.collected/<kind>/<name>                    a note: a collector is at it
 """

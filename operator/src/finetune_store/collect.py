@@ -35,9 +35,10 @@ from finetune_store.store import BASELINES, RUNS, SOURCES, WORK, Store, sweep
 
 log = logging.getLogger(__name__)
 
-_LEDGER = "collection.json"
-_KINDS = (
+LEDGER = "collection.json"
+KINDS = (
     RUNS,
+    StoredKind.EXPORT.value,
     StoredKind.ARTIFACT.value,
     StoredKind.MODEL.value,
     StoredKind.DATASET.value,
@@ -82,17 +83,27 @@ def collect(plan: CollectionPlan, store: Store, clock: Callable[[], float] = tim
     Raises:
         FineTuneError: InvalidPlan when the plan is too old, StorageUnavailable when other namespaces use the store.
     """
-    return _Collection(plan, store.root, clock).run()
+    if plan.s3 is not None:
+        from finetune_store.s3collect import S3Collection
+        from finetune_store.s3store import S3Store
+
+        assert isinstance(store, S3Store)
+        return S3Collection(plan, store, clock).run()
+    return Collection(plan, store.root, clock).run()
 
 
-class _Collection:
+class Collection:
+    """One look at a store on a volume; what is particular to volumes is in methods that S3 does otherwise."""
+
     def __init__(self, plan: CollectionPlan, root: Path, clock: Callable[[], float]) -> None:
+        """Take what is in use, the mount, and who says what time it is."""
         self._plan = plan
         self._root = root
         self._clock = clock
         self._minimum_age = timedelta(seconds=plan.minimum_age_seconds)
 
     def run(self) -> CollectionResult:
+        """Mark, then delete what is due."""
         self._must_be_ours()
         ledger = self._ledger()
         self._must_be_current(ledger)
@@ -104,7 +115,7 @@ class _Collection:
         self._write({name: since for name, since in marks.items() if name not in removed})
         spent = [size for entry in entries if (size := self._remove_checkpoints(entry)) is not None]
         self._remove_pointers()
-        sweep(make_directory(self._root / WORK))
+        self._sweep()
         return CollectionResult(
             in_use=len(in_use),
             waiting=len(marks) - len(removed),
@@ -116,14 +127,19 @@ class _Collection:
     # --- may it? ---
 
     def _must_be_ours(self) -> None:
-        retention.register(self._root, self._plan.namespace)
-        others = sorted(retention.namespaces(self._root) - {self._plan.namespace})
+        others = sorted(self._namespaces() - {self._plan.namespace})
         if others:
+            where = f"claim {self._plan.claim}" if self._plan.s3 is None else self._plan.s3.uri
             raise FineTuneError(
                 FailureReason.STORAGE_UNAVAILABLE,
-                f"claim {self._plan.claim}: the namespaces {', '.join(others[:5])} keep things on the same volume, so "
-                "nothing is deleted; give each namespace a volume of its own, or switch retention off",
+                f"{where}: the namespaces {', '.join(others[:5])} keep things in the same place, so "
+                "nothing is deleted; give each namespace a place of its own, or switch retention off",
             )
+
+    def _namespaces(self) -> set[str]:
+        """Who uses the store, the plan's namespace among them."""
+        retention.register(self._root, self._plan.namespace)
+        return retention.namespaces(self._root)
 
     def _must_be_current(self, ledger: Ledger) -> None:
         if not self._is_current(self._clock()):
@@ -147,11 +163,10 @@ class _Collection:
                 self._discard(aside)  # published again meanwhile
 
     def _entries(self) -> Iterator[Entry]:
-        for kind in _KINDS:
+        for kind in KINDS:
             folder = self._root / kind
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                # What is not named like ours is not ours.
-                if len(path.name) == _NAME_LENGTH and set(path.name) <= _HEX:
+                if is_ours(path.name):
                     yield Entry(kind, path.name, path)
 
     def _in_use(self, entries: list[Entry]) -> set[str]:
@@ -165,7 +180,7 @@ class _Collection:
         while queue:
             entry = queue.pop()
             found.add(entry.id)
-            more = _named_by(entry) - seen
+            more = self._named_by(entry) - seen
             seen |= more
             queue += [other for prefix in more for other in by_prefix.get(prefix, ())]
         return found
@@ -174,7 +189,7 @@ class _Collection:
 
     def _ledger(self) -> Ledger:
         try:
-            ledger = Ledger.model_validate_json((self._root / _LEDGER).read_bytes())
+            ledger = Ledger.model_validate_json(self._read_ledger())
         except (FileNotFoundError, ValidationError):
             return Ledger(as_of=datetime.fromtimestamp(0, UTC))
         if self._plan.as_of - ledger.as_of > self._minimum_age:
@@ -189,7 +204,13 @@ class _Collection:
         return marks
 
     def _write(self, marks: dict[str, datetime]) -> None:
-        write_atomically(self._root / _LEDGER, Ledger(as_of=self._plan.as_of, unreferenced_since=marks).to_json())
+        self._write_ledger(Ledger(as_of=self._plan.as_of, unreferenced_since=marks).to_json())
+
+    def _read_ledger(self) -> bytes:
+        return (self._root / LEDGER).read_bytes()
+
+    def _write_ledger(self, text: str) -> None:
+        write_atomically(self._root / LEDGER, text)
 
     # --- deleting ---
 
@@ -198,22 +219,27 @@ class _Collection:
         since = marks.get(entry.id)
         if since is None or self._plan.as_of - since < self._minimum_age:
             return None
+        size = self._remove(entry)
+        if size is not None:
+            log.info("%s is deleted: %d bytes, not referred to since %s", entry.id, size, since.isoformat())
+        return size
+
+    def _remove(self, entry: Entry) -> int | None:
+        """Delete an entry unless it has been used; answers its bytes, or None if it stays."""
         try:
-            if not self._is_unused(entry, entry.path):
+            if not self._is_unused(entry.last_use(entry.path)):
                 return None
             aside = retention.set_aside(self._root, entry.path)
-            if not self._is_unused(entry, aside):
+            if not self._is_unused(entry.last_use(aside)):
                 retention.bring_back(self._root, entry.path)
                 return None
             # From here on nobody can bring it back; a user who did so before has made this fail.
-            size = self._discard(aside)
+            return self._discard(aside)
         except FileNotFoundError:
             return None
-        log.info("%s is deleted: %d bytes, not referred to since %s", entry.id, size, since.isoformat())
-        return size
 
-    def _is_unused(self, entry: Entry, path: Path) -> bool:
-        used = entry.last_use(path)
+    def _is_unused(self, used: float) -> bool:
+        """Whether something that was last used then may go now."""
         now = self._clock()
         # Asked each time: a pod may have stood still for hours between two lines.
         return now - used >= self._plan.minimum_age_seconds and self._is_current(now)
@@ -243,15 +269,30 @@ class _Collection:
         return (self._root / StoredKind.ARTIFACT.value / name / MANIFEST_FILE).is_file()
 
     def _remove_pointers(self) -> None:
-        """Forget which digest a source had, where that model is gone."""
+        """Forget which digest a source, or the key of an export, had where that directory is gone."""
         folder = self._root / SOURCES
         for pointer in folder.glob("*.json") if folder.is_dir() else ():
             try:
                 digest = str(json.loads(pointer.read_text())["digest"])
             except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if not (self._root / StoredKind.MODEL.value / digest.removeprefix("sha256:")).is_dir():
+            name = digest.removeprefix("sha256:")
+            if not any((self._root / kind.value / name).is_dir() for kind in (StoredKind.MODEL, StoredKind.EXPORT)):
                 pointer.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what pods that were killed have left."""
+        sweep(make_directory(self._root / WORK))
+
+    def _named_by(self, entry: Entry) -> set[str]:
+        """What an entry was made from, or has made: a run's artifact, an artifact's base and dataset."""
+        try:
+            if entry.kind == RUNS:
+                return prefixes_in((entry.path / OUTCOME_FILE).read_text())
+            manifest = Manifest.model_validate_json((entry.path / MANIFEST_FILE).read_bytes())
+        except (FileNotFoundError, UnicodeDecodeError, ValidationError):
+            return set()
+        return prefixes_in(json.dumps(manifest.lineage))
 
     def _discard(self, path: Path) -> int:
         """Move a directory out of everybody's sight, then delete it; answers its bytes."""
@@ -263,15 +304,9 @@ class _Collection:
             remove_tree(doomed)
 
 
-def _named_by(entry: Entry) -> set[str]:
-    """What an entry was made from, or has made: a run's artifact, an artifact's base and dataset."""
-    try:
-        if entry.kind == RUNS:
-            return prefixes_in((entry.path / OUTCOME_FILE).read_text())
-        manifest = Manifest.model_validate_json((entry.path / MANIFEST_FILE).read_bytes())
-    except (FileNotFoundError, UnicodeDecodeError, ValidationError):
-        return set()
-    return prefixes_in(json.dumps(manifest.lineage))
+def is_ours(name: str) -> bool:
+    """Whether an entry has a name like those we give; what has not is not ours."""
+    return len(name) == _NAME_LENGTH and set(name) <= _HEX
 
 
 def _bytes_below(directory: Path) -> int:

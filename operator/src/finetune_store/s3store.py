@@ -4,8 +4,9 @@ A directory's files are uploaded first, side by side, and its manifest last and 
 with it the directory is complete. Who comes second adopts what the first has published. Readers download once, verify
 every file against the manifest, and find it again under `root` as long as the pod lives.
 
-Two pods may upload one directory at the same time. Where the digest is over the files, they write the same bytes. The
-files of a dataset, whose digest is over its rows, may differ, so they are in a folder named by their own digest.
+Two pods may upload one directory at the same time. Where the digest is over all files, they write the same bytes. The
+files of a dataset, whose digest is over its rows, and a model card, which is in no digest, may differ: such a directory
+has its files in a folder named by their own digest.
 """
 
 import json
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 
 from finetune_contract.base import Sha256, StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.manifest import FileEntry, Manifest, StoredKind, digest_of_files
+from finetune_contract.manifest import FileEntry, Manifest, StoredKind, digest_of_all_files, digest_of_files
 from finetune_contract.paths import MANIFEST_FILE, OUTCOME_FILE
 from finetune_contract.results import TrainingResult
 from finetune_contract.storage import S3Location
@@ -76,6 +77,16 @@ class S3Store(Store):
             remove_tree(path)
         self.copy(self._key(ref), path, self._manifest(ref))
         return path
+
+    def without_weights(self, ref: StoredReference) -> Path:
+        """Copies of a model's files but its weights, apart from the directory that `verify` makes."""
+        key = self._key(ref)
+        self._use(key)
+        manifest = self._manifest(ref)
+        folder, target = _folder(key, manifest), make_directory(self.root / WORK / f"outline-{self.path(ref).name}")
+        wanted = [entry for entry in manifest.files if not entry.path.endswith(".safetensors")]
+        _side_by_side(lambda entry: self._fetch(folder, entry, target, manifest.kind), wanted)
+        return target
 
     def check(self, ref: StoredReference) -> Manifest:
         """What a directory contains, and that its files are there with the right sizes; copies nothing."""
@@ -247,8 +258,13 @@ class S3Store(Store):
     def recorded(self, run_key: str, path: str) -> str | None:
         """A document that was kept with a run; None where there is none."""
         self._run_path(run_key)
-        found = self.bucket.get(f"{RUNS}/{run_key}/{path}")
-        return found.data.decode() if found else None
+        found = self.read(f"{RUNS}/{run_key}/{path}")
+        return found.decode() if found is not None else None
+
+    def read(self, path: str) -> bytes | None:
+        """A small object by its path in the store; None where there is none."""
+        found = self.bucket.get(path)
+        return found.data if found else None
 
     def remember(self, key: str, text: str) -> None:
         """Keep what was measured of a baseline; collected when it has not been recalled for long."""
@@ -300,7 +316,7 @@ class S3Store(Store):
 
 def _folder(key: str, manifest: Manifest) -> str:
     """Where a directory's files are, with a `/` at the end."""
-    own = digest_of_files(manifest.files)
+    own = digest_of_all_files(manifest.files)
     return f"{key}/" if manifest.digest == own else f"{key}/{own.removeprefix('sha256:')[:16]}/"
 
 

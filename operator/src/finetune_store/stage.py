@@ -76,7 +76,9 @@ def _fetched(store: Store, source: Source, listing: Listing) -> StoredReference:
         with progress("fetched", work, sum(listing.files.values())):
             source.fetch(listing, work)
         must_have_every_shard(work, source)
-        base = store.publish(StoredKind.MODEL, work, {"source": source.address, "revision": listing.revision})
+        stated = {"license": listing.license} if listing.license else {}
+        lineage = {"source": source.address, "revision": listing.revision, **stated}
+        base = store.publish(StoredKind.MODEL, work, lineage)
     store.point(_name_of(source, listing), base.digest)
     return base
 

@@ -186,6 +186,16 @@ def gated(rule: dict[str, Any]) -> dict[str, Any]:
             "notWorseThan names a baseline that is not measured",
             id="no such baseline to be worse than",
         ),
+        pytest.param(factories.make_job(exports=[{"type": "Hub"}]), "hub belongs to type Hub", id="push to nowhere"),
+        pytest.param(
+            factories.make_job(exports=[{"type": "GGUF", "hub": {}}]), "hub belongs to type Hub", id="hub of a file"
+        ),
+        pytest.param(
+            factories.make_job(exports=[{"type": "MergedModel", "quantization": "Q8_0"}]),
+            "quantization belongs to types GGUF",
+            id="quantised merged model",
+        ),
+        pytest.param(factories.make_job(exports=[{"type": "GGUF", "quantization": "Q8_0"}]), None, id="export"),
         pytest.param(
             factories.make_deployment(adapters=[{"name": "tgi", "fineTuneJob": {"name": "x"}}]), "aliases", id="alias"
         ),

@@ -52,6 +52,7 @@ CHANGES: dict[str, tuple[FieldClass, dict[str, Any]]] = {
     "checkpoints": (FieldClass.OPERATIONAL, {"checkpoints": {"keep": 5}}),
     "evaluation": (FieldClass.EVALUATE, {"evaluation": {"maxRows": 5}}),
     "gate": (FieldClass.GATE, {"gate": {"rules": [{"metric": "EvalLoss", "atMost": 1}]}}),
+    "exports": (FieldClass.EXPORT, {"exports": [{"type": "MergedModel"}]}),
     "retries": (FieldClass.OPERATIONAL, {"retries": {"limit": 5}}),
     "limits": (FieldClass.OPERATIONAL, {"limits": {"truncatedShare": 0.5}}),
     "resources": (FieldClass.OPERATIONAL, {"resources": {"limits": {"nvidia.com/gpu": 1}}}),

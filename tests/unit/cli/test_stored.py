@@ -36,10 +36,15 @@ def published(root: Path) -> dict[str, str]:
     return {"uri": ref.uri, "digest": ref.digest}
 
 
+def plan_at(root: Path) -> str:
+    (root / "plan.json").write_text('{"claim": "finetune-artifacts", "name": "tickets"}')
+    return str(root / "plan.json")
+
+
 def shown(root: Path, where: dict[str, str], file: str, capfd: pytest.CaptureFixture[str]) -> str:
     store_command(
         ["show", f"--store={root}", f"--uri={where['uri']}", f"--digest={where['digest']}", f"--file={file}",
-         f"--termination-log={root}/log"]
+         f"--termination-log={root}/log", f"--plan={plan_at(root)}"]
     )  # fmt: skip
     return capfd.readouterr().out
 
@@ -73,7 +78,7 @@ def test_the_pod_is_like_the_one_that_wrote_it() -> None:
     assert spec["automountServiceAccountToken"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["imagePullSecrets"] == [{"name": "registry"}]
-    assert [volume["name"] for volume in spec["volumes"]] == ["scratch", "store"]
+    assert [volume["name"] for volume in spec["volumes"]] == ["scratch", "plan", "store"]
     assert {"name": "store", "mountPath": "/store", "readOnly": True} in container["volumeMounts"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["command"][3:] == [

@@ -11,6 +11,7 @@ from kubernetes import client
 
 from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.datasets import DatasetPlan
+from finetune_contract.exporting import Cost
 from finetune_contract.methods import DpoPlan
 from finetune_contract.serving import EngineType, ServedAdapter, ServingPlan
 from finetune_contract.staging import RunIngredients, StagePlan
@@ -26,6 +27,7 @@ from finetune_operator.manifests import (
     collection,
     dataset,
     evaluating,
+    exporting,
     jobs,
     resolving,
     serving,
@@ -156,6 +158,14 @@ def evaluated() -> tuple[Object, Object]:
     return evaluating.build(job, run, job.status.artifact, KEY, 1, SETTINGS)
 
 
+def exported(**export: Any) -> tuple[Object, Object]:
+    job = FineTuneJob.model_validate(factories.finished_job() | {"spec": factories.make_job(exports=[export])["spec"]})
+    assert job.status.artifact is not None
+    inputs = ResolvedInputs(dataset=digest("d"), dataset_uri="x", base=digest("b"), base_uri="y")
+    run = Run(key=KEY, number=1, stage="s", started_at=NOW, inputs=inputs)
+    return exporting.build(job, run, job.status.artifact, job.spec.exports[0], 1, [], Cost(), SETTINGS)
+
+
 def served(name: str = "support", **spec: Any) -> tuple[Object, Object, Object]:
     deployment = ModelDeployment.model_validate(factories.make_deployment(name, resources=RESOURCES, **spec))
     adapter = ServedAdapter(name="triage", artifact=stored("a", "artifacts"))
@@ -180,6 +190,9 @@ def every_object() -> Iterator[tuple[str, Object]]:
         yield from ((f"train {name} {item['kind']}", item) for item in trained(adapter=adapter))
     yield from ((f"resolve {item['kind']}", item) for item in resolved())
     yield from ((f"evaluate {item['kind']}", item) for item in evaluated())
+    yield from ((f"export {item['kind']}", item) for item in exported(type="MergedModel"))
+    hub = {"repo": "org/tuned", "tokenSecretRef": {"name": "hub", "key": "token"}}
+    yield from ((f"push {item['kind']}", item) for item in exported(type="Hub", hub=hub))
     yield from ((f"train nodes {item['kind']}", item) for item in trained(parallelism={"nodes": 2}))
     for engine in EngineType:
         yield from ((f"serve {engine} {item['kind']}", item) for item in served(engine={"type": engine.value}))

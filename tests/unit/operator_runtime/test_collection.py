@@ -157,7 +157,7 @@ async def test_the_end_is_told_once() -> None:
 
 async def test_only_the_stores_claims_are_collected_and_a_few_at_a_time() -> None:
     leader = Leader()
-    leader.claim(name="files")
+    del leader.claim(name="files")["metadata"]["labels"]["finetune.dev/role"]
     for number in range(AT_ONCE + 3):
         leader.claim(f"team-{number}")
     await leader.look()
@@ -213,3 +213,56 @@ async def test_without_retention_nothing_is_looked_at() -> None:
     await leader.collector.run()
     await leader.look()
     assert leader.cluster.reads == leader.cluster.writes == []
+
+
+S3_STORE = {"s3": {"uri": "s3://models/own", "credentialsSecretRef": {"name": "keys"}}}
+
+
+def s3_record(leader: Leader, uri: str = "s3://models/own") -> Manifest:
+    settings = SETTINGS.model_copy(update={"s3_uri": uri})
+    return leader.take(leader.cluster.add(storage.record(NAMESPACE, settings)))
+
+
+async def test_a_store_in_s3_is_collected_as_an_object_that_uses_it_reaches_it() -> None:
+    leader = Leader()
+    record = s3_record(leader)
+    leader.cluster.add(make_resource("Dataset", "elsewhere"))
+    user = make_resource("FineTuneJob", "user")
+    user["spec"] = {**(user.get("spec") or {}), "storage": S3_STORE, "podTemplate": {"serviceAccountName": "robot"}}
+    leader.cluster.add(user)
+    await leader.look()
+    (job,) = leader.jobs()
+    assert job["metadata"]["ownerReferences"][0]["kind"] == "ConfigMap"
+    assert job["metadata"]["ownerReferences"][0]["uid"] == record["metadata"]["uid"]
+    pod = job["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "robot"
+    assert pod["containers"][0]["envFrom"] == [{"prefix": "FINETUNE_STORE_", "secretRef": {"name": "keys"}}]
+    found = leader.plan()
+    assert found.s3 is not None
+    assert found.s3.uri == "s3://models/own"
+    await leader.look()
+    leader.end(CollectionResult(removed=1))
+    await leader.look()
+    assert leader.cluster.events == [("Collected", 1)]
+
+
+async def test_a_store_that_nobody_can_reach_any_more_is_left_alone() -> None:
+    leader = Leader()
+    s3_record(leader)
+    await leader.look()
+    assert leader.jobs() == []
+
+
+async def test_the_default_store_is_collected_though_all_its_objects_are_gone() -> None:
+    leader = Leader(SETTINGS.model_copy(update={"s3_uri": "s3://models/{namespace}", "s3_secret": "keys"}))
+    s3_record(leader, f"s3://models/{NAMESPACE}")
+    await leader.look()
+    assert len(leader.jobs()) == 1
+
+
+async def test_a_claim_that_an_object_asked_for_is_collected_too() -> None:
+    leader = Leader()
+    manifest = storage.claim(NAMESPACE, SETTINGS.model_copy(update={"claim_name": "fast"}))
+    leader.take(leader.cluster.add(manifest))
+    await leader.look()
+    assert leader.plan().claim == "fast"

@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_contract.evaluating import EvaluationResult
+from finetune_contract.exporting import ExportResult
 from finetune_contract.failure import FailureReason, policy_of
 from finetune_contract.preflight import Fit, PreflightResult
 from finetune_contract.results import ResolveResult
 from finetune_operator.reconcile.endings import pods_of
 from tests import factories
-from tests.factories import Object, dataset_result, failed_training, stage_result, training_result
+from tests.factories import Object, dataset_result, failed_training, stage_result, stored, training_result
 from tests.unit.reconcile.world import World
 
 KEYS = {16: "1" * 64, 8: "2" * 64}
@@ -45,6 +46,8 @@ def _result(here: World, job: Object) -> str:
         return PreflightResult(verdict=Fit.FITS, predicted_peak_bytes=1).to_json()
     if marks["finetune.dev/role"] == "evaluate":
         return EvaluationResult().to_json()
+    if marks["finetune.dev/role"] == "export":
+        return ExportResult(**stored("e", "exports").model_dump()).to_json()
     key = next(key for key in KEYS.values() if key.startswith(marks["finetune.dev/run"]))
     here.store.add(key)
     return training_result(key, int(marks["finetune.dev/attempt"])).to_json()
@@ -168,7 +171,13 @@ def edit_no_queue(here: World) -> None:
     here.edit(scheduling={})
 
 
+def edit_exports(here: World) -> None:
+    wanted = ([], [{"type": "MergedModel"}], [{"type": "GGUF"}, {"type": "MergedModel"}])
+    here.edit(exports=wanted[here.raw["metadata"]["generation"] % 3])
+
+
 ACTIONS = [
+    edit_exports,
     succeed,
     succeed,
     fail(FailureReason.INVALID_PLAN),
@@ -260,9 +269,8 @@ def test_any_life_of_a_success_trains_no_more(actions: list[Callable[[World], No
 
 
 def _trained(here: World) -> list[str]:
-    return [
-        name for name in here.created if not any(role in name for role in ("stage", "resolve", "evaluate", "preflight"))
-    ]
+    others = ("stage", "resolve", "evaluate", "export", "preflight")
+    return [name for name in here.created if not any(role in name for role in others)]
 
 
 def edit_gate(here: World) -> None:

@@ -9,7 +9,7 @@ from finetune_contract.evaluating import TUNED, Baseline, EvaluationResult, Metr
 from finetune_contract.failure import Failure, FailureReason
 from finetune_contract.results import TrainingResult
 from tests import factories
-from tests.factories import digest, stage_result, training_result
+from tests.factories import Object, digest, stage_result, training_result
 from tests.unit.reconcile.test_finetunejob import KEY, OTHER, staged, succeed, trainings, world
 from tests.unit.reconcile.world import World
 
@@ -204,6 +204,23 @@ def test_a_run_that_failed_its_gate_is_trained_again_only_if_the_store_has_lost_
             another_run(here, "d", "3" * 64, training_result("3" * 64, artifact="d"))
     assert here.newest("train")["metadata"]["name"] == "triage-111111-1"
     assert here.status["phase"] == "Starting"
+
+
+@pytest.mark.parametrize(("gate", "verdict"), [(LOW, "Passed"), (HIGH, "Failed")], ids=["passed", "failed"])
+def test_a_run_that_is_come_back_to_before_another_ended_has_its_verdict_still(gate: Object, verdict: str) -> None:
+    here = gated(gate)
+    here.edit(adapter={"rank": 4})
+    here.settle()
+    here.end(here.newest("stage"), stage_result(OTHER).to_json())
+    here.settle()
+    told = len([event for event in here.events if event.reason.startswith("Gate")])
+    here.edit(adapter={"rank": 16})
+    here.settle()
+    here.end(here.newest("stage"), stage_result(KEY, outcome=training_result(KEY)).to_json())
+    here.settle()
+    assert here.status["runs"][-1]["artifact"]["verdict"] == verdict
+    assert here.status["gate"]["verdict"] == verdict
+    assert len([event for event in here.events if event.reason.startswith("Gate")]) == told
 
 
 def test_a_token_does_not_train_what_failed_its_gate_again() -> None:

@@ -129,12 +129,15 @@ def test_what_was_made_before_another_default_was_set_stays_where_it_is(settings
 def test_with_s3_no_claim_is_made_and_every_pod_has_the_keys() -> None:
     here = World(factories.make_job(), ready_in("s3://models/team-a"), settings=S3)
     here.settle()
-    assert [manifest["kind"] for manifest in here.made] == ["ConfigMap", "Job"]
+    record, plan_map, _ = here.made
+    assert [manifest["kind"] for manifest in here.made] == ["ConfigMap", "ConfigMap", "Job"]
+    assert "ownerReferences" not in record["metadata"]
+    assert record["metadata"]["annotations"] == {"finetune.dev/store-uri": "s3://models/team-a"}
     pod = here.made[-1]["spec"]["template"]["spec"]
     assert {"name": "store", "emptyDir": {}} in pod["volumes"]
     (container,) = pod["containers"]
     assert container["envFrom"] == [{"prefix": "FINETUNE_STORE_", "secretRef": {"name": "keys"}}]
-    plan = json.loads(here.made[0]["data"]["plan.json"])
+    plan = json.loads(plan_map["data"]["plan.json"])
     assert plan["s3"] == {"uri": "s3://models/team-a", "endpoint": "http://s3:9000", "region": "eu"}
 
 

@@ -126,7 +126,7 @@ class World:
             return
         self.created.append(name)
         self.made.append(copy.deepcopy(manifest))
-        if kind == "PersistentVolumeClaim":
+        if not manifest["metadata"].get("ownerReferences"):  # what stands for the store
             self.others[Reference(kind, name)] = factories.as_child(manifest, self.now)
             return
         self.children.setdefault(kind, []).append(factories.as_child(manifest, self.now))

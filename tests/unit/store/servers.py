@@ -68,7 +68,7 @@ class _Hub(_Handler):
     def _route(self, path: str) -> None:
         if path == "/api/models/org/tiny/revision/main":
             siblings = [{"rfilename": name, "size": len(text)} for name, text in self.served.files.items()]
-            self._json({"id": "org/tiny", "sha": COMMIT, "siblings": siblings})
+            self._json({"id": "org/tiny", "sha": COMMIT, "siblings": siblings, "cardData": {"license": "mit"}})
         elif path == f"/api/models/org/tiny/tree/{COMMIT}":
             files = self.served.files.items()
             self._json(

@@ -124,6 +124,22 @@ def test_what_is_in_use_keeps_what_it_was_made_from(shelf: Shelf, publish: Publi
     assert shelf.store.outcome(RUN) is None
 
 
+def test_an_export_stays_with_its_reference_and_goes_with_its_pointer(shelf: Shelf, publish: Publish) -> None:
+    base, artifact = publish(), publish({"adapter.safetensors": "weights"}, StoredKind.ARTIFACT)
+    with shelf.store.workspace(StoredKind.EXPORT) as work:
+        (work / "model.safetensors").write_text("weights")
+        lineage = {"base": base.digest, "artifact": artifact.digest}
+        export = shelf.store.publish(StoredKind.EXPORT, work, lineage)
+    shelf.store.point("f" * 64, export.digest)
+    shelf.refer(export)
+    for result in shelf.look_daily(9):
+        assert (result.in_use, result.removed) == (3, 0)
+    assert shelf.store.pointer("f" * 64) == export.digest
+    shelf.refer()
+    assert [result.removed for result in shelf.look_daily(8)] == [0] * 7 + [3]
+    assert shelf.store.pointer("f" * 64) is None
+
+
 def test_the_checkpoints_of_a_succeeded_run_go_and_its_outcome_stays(shelf: Shelf, publish: Publish) -> None:
     artifact = publish({"adapter.safetensors": "weights"}, StoredKind.ARTIFACT)
     result = training_result(RUN)
@@ -200,7 +216,7 @@ def test_a_volume_that_namespaces_share_is_left_alone(shelf: Shelf, publish: Pub
     publish()
     shelf.look_daily(7)
     retention.register(shelf.store.root, "another-team")
-    with pytest.raises(FineTuneError, match="another-team keep things on the same volume"):
+    with pytest.raises(FineTuneError, match="another-team keep things in the same place"):
         shelf.look()
 
 

@@ -156,14 +156,14 @@ class Life:
     @contextmanager
     def steps_watched(self) -> Iterator[None]:
         """Things happen right after a directory was set aside, too, and right before and after it is moved for good."""
-        set_aside, discard = retention.set_aside, collector._Collection._discard
+        set_aside, discard = retention.set_aside, collector.Collection._discard
 
         def set_aside_watched(root: Path, directory: Path) -> Path:
             aside = set_aside(root, directory)
             self.step()
             return aside
 
-        def discard_watched(this: collector._Collection, path: Path) -> int:
+        def discard_watched(this: collector.Collection, path: Path) -> int:
             self.step()
             size = discard(this, path)
             self.step()
@@ -171,7 +171,7 @@ class Life:
 
         with (
             patch.object(retention, "set_aside", set_aside_watched),
-            patch.object(collector._Collection, "_discard", discard_watched),
+            patch.object(collector.Collection, "_discard", discard_watched),
         ):
             yield
 

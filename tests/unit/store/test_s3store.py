@@ -15,6 +15,7 @@ from finetune_store.disks import reason_when_full
 from finetune_store.s3 import Bucket
 from finetune_store.s3checkpoints import S3Checkpoints
 from finetune_store.s3store import S3Store
+from finetune_store.store import sealed
 from tests.s3server import S3Server
 from tests.unit.store.faultyproxy import Faults, faulty, once_for_each
 from tests.unit.store.test_both_stores import KEY, MODEL, found, put, save
@@ -237,3 +238,18 @@ def test_a_server_that_is_away_is_no_reason_to_begin_anew(pod: Pod, faults: Faul
     with pytest.raises(FineTuneError) as raised:
         second.newest()
     assert raised.value.reason is FailureReason.STORAGE_UNAVAILABLE
+
+
+def test_two_pods_with_different_cards_do_not_spoil_each_others_upload(pod: Pod, tmp_path: Path) -> None:
+    stores, manifests = (pod(), pod()), []
+    for number, store in enumerate(stores):
+        directory = tmp_path / f"artifact-{number}"
+        directory.mkdir()
+        (directory / "adapter.safetensors").write_text("weights")
+        (directory / "README.md").write_text(f"# It took {number} s")
+        manifests.append(sealed(StoredKind.ARTIFACT, directory, {}, None))
+        reference = store.reference(StoredKind.ARTIFACT, manifests[-1].digest)
+        # Side by side: neither has seen the other's manifest.
+        store.upload(f"artifacts/{reference.digest.removeprefix('sha256:')}", directory, manifests[-1])
+    assert manifests[0].digest == manifests[1].digest
+    assert (pod().verify(reference) / "README.md").read_text() == "# It took 0 s"

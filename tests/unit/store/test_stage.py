@@ -195,6 +195,9 @@ def test_a_hub_model_is_downloaded_once(pod: Pod, mirror: Served) -> None:
     assert code == 0, result.failure
     assert pod.staged_files(result) == MODEL
     assert result.revision == COMMIT
+    assert result.base is not None
+    lineage = {"source": "hub:org/tiny", "revision": COMMIT, "license": "mit"}
+    assert pod.store.check(result.base).lineage == lineage
     downloads = mirror.downloads()
     assert downloads == len(MODEL)
     assert pod.stage(TINY) == (0, result)

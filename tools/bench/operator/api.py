@@ -25,6 +25,9 @@ PLURALS = {
 }  # fmt: skip
 NAMESPACED = {"Pod", "ConfigMap", "PersistentVolumeClaim", "Job", "ServiceAccount", "Dataset", "FineTuneJob"}
 
+_VERSION = re.compile(rb'"resourceVersion":"(\d+)"')
+"""The object's own: nothing before it in an object has one."""
+
 
 def path(kind: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
     """Where an object, or with no name the collection, is."""
@@ -84,13 +87,19 @@ class Api:
     async def watch(self, kind: str, namespace: str) -> AsyncIterator[bytes]:
         """Lines of a watch from now on, unparsed."""
         version = json.loads(await self.send("GET", path(kind, namespace) + "?limit=1"))["metadata"]["resourceVersion"]
-        where = f"{path(kind, namespace)}?watch=1&resourceVersion={version}"
-        async with self._session.get(where) as response:
-            rest = b""
-            async for chunk in response.content.iter_any():
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    yield line
+        # The server ends the watch of a client that is too slow for it.
+        while True:
+            where = f"{path(kind, namespace)}?watch=1&resourceVersion={version}"
+            async with self._session.get(where) as response:
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        if line.startswith(b'{"type":"ERROR"'):
+                            raise StepError(f"the watch of {kind} has failed: {line[:500].decode(errors='replace')}")
+                        if found := _VERSION.search(line):
+                            version = found[1].decode()
+                        yield line
 
     async def requests(self) -> dict[tuple[str, str], int]:
         """The API server's own count of writes, by verb and resource."""

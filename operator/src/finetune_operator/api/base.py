@@ -23,6 +23,8 @@ class FieldClass(StrEnum):
     """Measured after training; never part of the run key."""
     GATE = "Gate"
     """Decided from what was measured; never part of the run key."""
+    EXPORT = "Export"
+    """Made of the artifact afterwards; never part of the run key."""
     OPERATIONAL = "Operational"
     """Where and how the run is carried out; never part of the run key."""
 

@@ -35,6 +35,7 @@ from finetune_operator.api.evaluating import (
     JudgeSetting,
     RegexSetting,
 )
+from finetune_operator.api.exporting import Exports
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
 from finetune_operator.api.gate import GATE_RULES, Gate
 from finetune_operator.api.methods import (
@@ -344,6 +345,8 @@ class FineTuneJobSpec(ApiModel):
 
     An edit decides anew from what was measured; nothing is trained for it.
     """
+    exports: Annotated[Exports, FieldClass.EXPORT] = []
+    """Other forms of the artifact, made on CPUs once the gate has let it through; one that fails fails nothing else."""
     retries: Annotated[RetriesSpec, FieldClass.OPERATIONAL] = RetriesSpec()
     """How often failures that may pass are tried again, each time from the newest checkpoint."""
     limits: Annotated[LimitsSpec, FieldClass.OPERATIONAL] = LimitsSpec()

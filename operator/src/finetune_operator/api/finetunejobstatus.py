@@ -9,6 +9,7 @@ from finetune_contract.preflight import Fit
 from finetune_contract.results import ArtifactType
 from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import ApiModel, BaseStatus, Digest, JobFailure, ResourceStatus, Token, Uri, Word
+from finetune_operator.api.exporting import MOST_EXPORTS, ExportStatus
 from finetune_operator.api.gate import GateStatus, Verdict
 from finetune_operator.api.queueing import QueueStatus
 
@@ -326,6 +327,8 @@ class FineTuneJobStatus(ResourceStatus):
     """How fast the tuned model answered when it was measured."""
     timings: Annotated[list[TimingStatus], Field(max_length=8)] = []
     """Where the time of the last attempt went."""
+    exports: Annotated[list[ExportStatus], Field(max_length=MOST_EXPORTS)] = []
+    """What became of spec.exports."""
     gate: GateStatus | None = None
     """What the gate decided, rule by rule."""
     artifact: ArtifactStatus | None = None

@@ -29,7 +29,8 @@ _EDITS = {
     "FineTuneJob": (
         "What an edit does is the field's class. **Train** and **Input** decide the weights: an edit starts a new run, "
         "and taking it back adopts the earlier run's artifact. **Evaluate** and **Operational** do not: they are for "
-        "the next attempt, and an edit gives a failed run another one."
+        "the next attempt, and an edit gives a failed run another one. **Export** fields make what is new in them of "
+        "the artifact that is there."
     ),
     "ModelDeployment": (
         "An edit is rolled out pod by pod: an old pod goes when a new one has proven each of its adapters."

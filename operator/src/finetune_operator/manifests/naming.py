@@ -19,6 +19,12 @@ LABEL_ROLE = f"{GROUP}/role"
 LABEL_RUN = f"{GROUP}/run"
 LABEL_ATTEMPT = f"{GROUP}/attempt"
 
+ANNOTATION_STORE = f"{GROUP}/store-uri"
+"""On the ConfigMap that stands for a store in S3: its address."""
+
+ROLE_STORE = "store"
+"""Value of LABEL_ROLE on what stands for a store: a claim that we have made, or a ConfigMap where there is none."""
+
 LABEL_STORE = f"{GROUP}/store"
 """On pods, where the store is not the default one: which claim, or `s3`."""
 

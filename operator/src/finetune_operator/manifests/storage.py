@@ -1,9 +1,19 @@
 """The store of an object, as its pods get it: a claim of the namespace, or a prefix of a bucket."""
 
+import hashlib
+
 from finetune_contract.paths import ENV_STORE
 from finetune_contract.storage import S3Location, StorePlan
 from finetune_operator.manifests import pods
-from finetune_operator.manifests.naming import LABEL_MANAGED_BY, LABEL_STORE, MANAGER, Manifest
+from finetune_operator.manifests.naming import (
+    ANNOTATION_STORE,
+    LABEL_MANAGED_BY,
+    LABEL_ROLE,
+    LABEL_STORE,
+    MANAGER,
+    ROLE_STORE,
+    Manifest,
+)
 from finetune_operator.settings import Settings
 
 MANY_NODES = "ReadWriteMany"
@@ -63,6 +73,25 @@ def kept_together(settings: Settings) -> Manifest:
     return {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
 
 
+def record_name(settings: Settings) -> str:
+    """The ConfigMap that stands for a store in S3."""
+    return f"finetune-store-{hashlib.sha256(str(settings.s3_uri).encode()).hexdigest()[:8]}"
+
+
+def record(namespace: str, settings: Settings) -> Manifest:
+    """What a claim is for a store on a volume: something in the namespace that its collections belong to."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": record_name(settings),
+            "namespace": namespace,
+            "labels": {LABEL_MANAGED_BY: MANAGER, LABEL_ROLE: ROLE_STORE},
+            "annotations": {ANNOTATION_STORE: str(settings.s3_uri)},
+        },
+    }
+
+
 def claim(namespace: str, settings: Settings) -> Manifest:
     """The default claim. It has no owner: what is stored outlives the objects that made it."""
     spec: Manifest = {
@@ -77,7 +106,7 @@ def claim(namespace: str, settings: Settings) -> Manifest:
         "metadata": {
             "name": settings.claim_name,
             "namespace": namespace,
-            "labels": {LABEL_MANAGED_BY: MANAGER},
+            "labels": {LABEL_MANAGED_BY: MANAGER, LABEL_ROLE: ROLE_STORE},
         },
         "spec": spec,
     }

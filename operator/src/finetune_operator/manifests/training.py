@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_contract.base import StoredReference
 from finetune_contract.evaluating import Baseline, EvaluationPlan
-from finetune_contract.paths import POD_PORT
+from finetune_contract.paths import ENV_IMAGE, POD_PORT
 from finetune_contract.results import ArtifactType
 from finetune_contract.training import (
     AdapterVariant,
@@ -153,7 +153,7 @@ def training_pod(
         command,
         pull_policy=settings.image_pull_policy,
         resources=job.spec.resources,
-        env=pods.OFFLINE,
+        env={**pods.OFFLINE, ENV_IMAGE: settings.trainer_image},
         mounts=(pods.PLAN_MOUNT, pods.STORE, pods.SHARED_MEMORY),
         **storage.access(settings),
         **more,

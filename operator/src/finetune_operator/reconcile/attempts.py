@@ -11,6 +11,7 @@ from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import LABEL_ROLE, Manifest
 from finetune_operator.reconcile import (
     evaluations,
+    exports,
     gates,
     limits,
     multinode,
@@ -21,7 +22,7 @@ from finetune_operator.reconcile import (
     telling,
     vanished,
 )
-from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
+from finetune_operator.reconcile.draft import EVALUATED, GATE_FAILED, SUSPENDED, Draft
 from finetune_operator.reconcile.endings import (
     Numbered,
     ending_of,
@@ -186,6 +187,7 @@ def _succeeded(draft: Draft, run: Run, now: datetime) -> None:
     draft.conditions.set("Complete", True, "Succeeded", message)
     gates.await_measurements(draft, run)
     if not evaluations.bring_up_to_date(draft, draft.job, run, now):
+        exports.hold(draft, run, "Evaluating", "exports are made when spec.evaluation has been measured")
         return
     if draft.evaluation:
         draft.conditions.set(EVALUATED, True, "Measured", _scores(draft))
@@ -193,6 +195,9 @@ def _succeeded(draft: Draft, run: Run, now: datetime) -> None:
         draft.conditions.remove(EVALUATED)
     if gates.decide(draft, run):
         draft.conditions.ready("Succeeded", message)
+        exports.bring_up_to_date(draft, run, now)
+    else:
+        exports.hold(draft, run, GATE_FAILED, "what the gate refuses is not exported")
 
 
 def _scores(draft: Draft) -> str:

@@ -49,7 +49,7 @@ from finetune_operator.reconcile.resources import (
     to_create,
     with_plan,
 )
-from finetune_operator.reconcile.storage import claim_of, note_one_node
+from finetune_operator.reconcile.storage import note_one_node, store_reference
 from finetune_operator.settings import Settings
 
 SOURCE_POLL_SECONDS = 5.0
@@ -60,7 +60,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     """The store's claim, and the ConfigMap, claim or Datasets that the rows come from."""
     spec = raw.get("spec") or {}
     source = spec.get("source") or {}
-    found = [*claim_of(settings)]
+    found = [store_reference(settings)]
     if "configMap" in source:
         found.append(Reference("ConfigMap", source["configMap"]["name"]))
     if "persistentVolumeClaim" in source:
@@ -269,9 +269,9 @@ def _note_schedule(look: _Pass, revision: Revision) -> None:
 
 
 def _missing_source(dataset: Dataset, observed: Observed) -> str | None:
-    store = claim_of(observed.settings)
+    store = store_reference(observed.settings)
     for reference, item in observed.references.items():
-        if item is not None or reference in store or reference.kind in ("Dataset", "FineTuneJob"):
+        if item is not None or reference == store or reference.kind in ("Dataset", "FineTuneJob"):
             continue
         field = "configMap.name" if reference.kind == "ConfigMap" else "persistentVolumeClaim.claimName"
         return (

@@ -6,6 +6,7 @@ from typing import Self
 
 from finetune_contract.failure import FailureReason
 from finetune_operator.api.base import JobFailure
+from finetune_operator.api.exporting import EXPORTED, ExportStatus
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import (
     ArtifactStatus,
@@ -22,7 +23,7 @@ from finetune_operator.api.finetunejobstatus import (
 )
 from finetune_operator.api.gate import GATE_PASSED, GateStatus
 from finetune_operator.api.queueing import QueueStatus
-from finetune_operator.manifests import evaluating, preflighting, resolving, staging, training
+from finetune_operator.manifests import evaluating, exporting, preflighting, resolving, staging, training
 from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
 from finetune_operator.reconcile import costs, multinode
 from finetune_operator.reconcile.conditions import ConditionSet
@@ -68,6 +69,11 @@ class Draft:
     evaluation_failure: JobFailure | None = None
     evaluation_run: str | None = None
     """The label of the evaluation that goes on now; finished ones go."""
+    exports: list[ExportStatus] = field(default_factory=list)
+    export_runs: set[str] = field(default_factory=set)
+    """The labels of the exports that go on now, or have failed; finished ones go."""
+    export_waits: tuple[str, str] | None = None
+    """Reason and message of the one that goes on."""
     queue: QueueStatus | None = None
     stage_failure: JobFailure | None = None
     stage_run: str | None = None
@@ -102,6 +108,7 @@ class Draft:
             timings=list(status.timings),
             artifact=status.artifact,
             gate=status.gate,
+            exports=list(status.exports),
             queue=status.queue,
             preflight=status.preflight,
         )
@@ -169,8 +176,9 @@ class Draft:
         self.cost = None
         self.progress = self.queue = self.preflight = None
         self.conditions.remove(
-            PREFLIGHT_PASSED, "Admitted", "Running", EVALUATED, GATE_PASSED, "Complete", "Failed", SUSPENDED
+            PREFLIGHT_PASSED, "Admitted", "Running", EVALUATED, GATE_PASSED, EXPORTED, "Complete", "Failed", SUSPENDED
         )
+        self.exports = [entry for entry in self.exports if entry.state == "Done"]
 
     def outcome(self) -> Outcome:
         """The effects of the pass."""
@@ -200,6 +208,7 @@ class Draft:
             speed=self.speed,
             timings=self.timings,
             gate=self.gate,
+            exports=self.exports,
             artifact=self.artifact,
         )
         return Outcome(
@@ -222,6 +231,8 @@ class Draft:
             return self.preflight is not None and run == self.preflight.key[:16]
         if role == evaluating.ROLE:
             return run == self.evaluation_run
+        if role == exporting.ROLE:
+            return run in self.export_runs
         return role != staging.ROLE or run == (self.stage_run or self._last_stage_run() or run)
 
     def _last_stage_run(self) -> str | None:

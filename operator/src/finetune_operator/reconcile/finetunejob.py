@@ -30,7 +30,7 @@ from finetune_operator.reconcile.measurable import METRIC_UNFIT, unmeasurable
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Event, Outcome
 from finetune_operator.reconcile.resources import ACCEPTED, is_deleted, read, ready_message, seconds_until, with_plan
-from finetune_operator.reconcile.storage import claim_of, in_another_store
+from finetune_operator.reconcile.storage import in_another_store, store_reference
 from finetune_operator.reconcile.upstream import Upstream
 from finetune_operator.settings import Settings
 
@@ -39,7 +39,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     """The store's claim, the Dataset, and what the base model comes from."""
     spec = raw.get("spec") or {}
     base = spec.get("baseModel") or {}
-    found = [*claim_of(settings)]
+    found = [store_reference(settings)]
     if "dataset" in spec:
         found.append(Reference("Dataset", spec["dataset"]["name"]))
     found += [Reference("FineTuneJob", name) for name in named_in(spec)]

@@ -55,6 +55,8 @@ def decide(draft: Draft, run: Run) -> bool:
     if draft.gate is None or not _is_decided(draft, run, gate):
         _decide(draft, run, gate)
     assert draft.gate is not None
+    # A run that was left before another one ended, and is come back to, has its verdict still.
+    _judge(draft, run, draft.gate.verdict)
     passed = draft.gate.verdict is Verdict.PASSED
     message = _message(draft.gate)
     draft.conditions.set(GATE_PASSED, passed, "GatePassed" if passed else GATE_FAILED, message)
@@ -78,7 +80,6 @@ def _decide(draft: Draft, run: Run, gate: Gate) -> None:
     draft.events.append(
         Event("Normal" if passed else "Warning", "GatePassed" if passed else GATE_FAILED, _message(draft.gate)[:1000])
     )
-    _judge(draft, run, verdict)
 
 
 def _judge(draft: Draft, run: Run, verdict: Verdict | None) -> None:

@@ -8,6 +8,7 @@ from finetune_operator.api.dataset import Dataset
 from finetune_operator.reconcile.lineage import circle
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.resources import ready_message
+from finetune_operator.reconcile.storage import in_another_store
 
 PATH = "spec.source.mixture"
 
@@ -46,7 +47,9 @@ def parts_of(dataset: Dataset, observed: Observed) -> tuple[MixturePart, ...] | 
                 **_own_terms((raw.get("spec") or {}).get("license") or {}),
             )
         )
-    return tuple(found)
+    things = {f"revision of Dataset {part.name!r}": part.revision for part in found}
+    elsewhere = in_another_store(observed.settings, things)
+    return ("StorageMismatch", elsewhere) if elsewhere else tuple(found)
 
 
 def _own_terms(license_: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from finetune_operator.reconcile.resources import (
 )
 from finetune_operator.reconcile.servedadapters import find_adapters, note_gates
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass, find_base, fits, pending_message
-from finetune_operator.reconcile.storage import claim_of, in_another_store, note_one_node
+from finetune_operator.reconcile.storage import in_another_store, note_one_node, store_reference
 from finetune_operator.settings import Settings
 
 AVAILABLE = "Available"
@@ -48,7 +48,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     if "fineTuneJob" in base:
         names.append(base["fineTuneJob"]["name"])
     jobs_ = [Reference("FineTuneJob", name) for name in dict.fromkeys(names)]
-    return (*claim_of(settings), *jobs_)
+    return (store_reference(settings), *jobs_)
 
 
 def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:

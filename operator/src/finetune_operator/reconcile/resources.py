@@ -54,11 +54,13 @@ def is_deleted(raw: Manifest) -> bool:
 
 
 def missing_claim(observed: Observed, namespace: str) -> tuple[Manifest, ...]:
-    """The namespace's store claim, if it has to be created."""
-    if observed.settings.s3_uri is not None:
-        return ()
-    claim = Reference("PersistentVolumeClaim", observed.settings.claim_name)
-    return () if observed.references.get(claim) else (storage.claim(namespace, observed.settings),)
+    """The namespace's store claim, or what stands for a store in S3, if it has to be created."""
+    settings = observed.settings
+    if settings.s3_uri is None:
+        reference, make = Reference("PersistentVolumeClaim", settings.claim_name), storage.claim
+    else:
+        reference, make = Reference("ConfigMap", storage.record_name(settings)), storage.record
+    return () if observed.references.get(reference) else (make(namespace, settings),)
 
 
 def note_denials(conditions: ConditionSet, observed: Observed) -> None:

@@ -5,12 +5,13 @@ settings: so what was made before another default was set stays where it is.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from finetune_contract.base import StoredReference
-from finetune_operator.manifests.naming import Manifest
-from finetune_operator.manifests.storage import MANY_NODES
+from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.manifests.naming import ANNOTATION_STORE, Manifest
+from finetune_operator.manifests.storage import MANY_NODES, record_name
 from finetune_operator.reconcile.conditions import READY, ConditionSet
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.settings import Settings
@@ -102,14 +103,16 @@ def in_another_store(settings: Settings, things: Mapping[str, StoredReference]) 
     return None
 
 
-def claim_of(settings: Settings) -> tuple[Reference, ...]:
-    """The claim that pods mount as their store, if there is one."""
-    return (Reference("PersistentVolumeClaim", settings.claim_name),) if settings.s3_uri is None else ()
+def store_reference(settings: Settings) -> Reference:
+    """What stands for the store in the namespace: a claim, or a ConfigMap where it is in S3."""
+    if settings.s3_uri is None:
+        return Reference("PersistentVolumeClaim", settings.claim_name)
+    return Reference("ConfigMap", record_name(settings))
 
 
 def claim_among(references: Mapping[Reference, Manifest | None], settings: Settings) -> Manifest | None:
     """The namespace's claim, if it is there."""
-    return next((references.get(reference) for reference in claim_of(settings)), None)
+    return references.get(store_reference(settings)) if settings.s3_uri is None else None
 
 
 def settings_for(settings: Settings, claim: Manifest | None) -> Settings:
@@ -117,6 +120,27 @@ def settings_for(settings: Settings, claim: Manifest | None) -> Settings:
     modes = ((claim or {}).get("spec") or {}).get("accessModes") or ()
     mode = MANY_NODES if MANY_NODES in modes else next(iter(modes), settings.claim_access_mode)
     return settings if mode == settings.claim_access_mode else settings.model_copy(update={"claim_access_mode": mode})
+
+
+def access_to(store: Manifest, users: Iterable[Manifest], settings: Settings) -> tuple[Settings, PodTemplate] | None:
+    """The settings with a store, and what gives a pod the right to it; None where nobody knows any more.
+
+    Args:
+        store: The claim, or the ConfigMap of a store in S3.
+        users: The namespace's objects: a store in S3 is reached as one that uses it says.
+        settings: The operator's.
+    """
+    if store["kind"] == "PersistentVolumeClaim":
+        own = _from_claim({"claimName": store["metadata"]["name"]}, settings)
+        return settings_for(settings.model_copy(update=own), store), PodTemplate()
+    uri = store["metadata"]["annotations"][ANNOTATION_STORE]
+    for user in users:
+        found = settings_of(settings, user)
+        if found.s3_uri == uri:
+            name = ((user.get("spec") or {}).get("podTemplate") or {}).get("serviceAccountName")
+            return found, PodTemplate(service_account_name=name)
+    default = settings_of(settings, {"metadata": store["metadata"]})
+    return (default, PodTemplate()) if default.s3_uri == uri and default.s3_secret else None
 
 
 def refuses_many_nodes(claim: Manifest | None, settings: Settings) -> str | None:

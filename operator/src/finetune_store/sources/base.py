@@ -42,6 +42,8 @@ class Listing:
     """Changes whenever the content does."""
     files: Mapping[str, int]
     """Bytes of each file a model needs, by path."""
+    license: str | None = None
+    """The licence that the source states, for model cards."""
 
 
 class Source(Protocol):

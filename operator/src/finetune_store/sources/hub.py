@@ -6,11 +6,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.paths import ENV_HF_TOKEN
 from finetune_contract.staging import HubModel
 from finetune_store.sources.base import Listing, is_needed
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
 
 _OF_THE_VOLUME = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """Errors of the disk that the Hub's client writes to; every other OSError from it is the network's."""
@@ -43,7 +47,7 @@ class HubSource:
         files = {file.rfilename: file.size or 0 for file in info.siblings or () if is_needed(file.rfilename)}
         if not info.sha:
             raise FineTuneError(FailureReason.SOURCE_UNAVAILABLE, f"{self._where()}: the Hub named no commit")
-        return Listing(info.sha, files)
+        return Listing(info.sha, files, _license_of(info))
 
     def fetch(self, listing: Listing, directory: Path) -> None:
         """Download the files at the listed commit."""
@@ -93,3 +97,12 @@ class HubSource:
     def _where(self) -> str:
         endpoint = f" at {self._endpoint}" if self._endpoint else ""
         return f"{self.field}: {self._model.repo}@{self._model.revision}{endpoint}"
+
+
+def _license_of(info: "ModelInfo") -> str | None:
+    """What the repository's card says; `other` names the licence beside it."""
+    card = info.card_data
+    found = card.get("license") if card else None
+    if found == "other" and card:
+        found = card.get("license_name") or found
+    return found if isinstance(found, str) else None

@@ -155,6 +155,7 @@ def _bars(histogram: Histogram, name: str) -> str:
     ticks = "".join(
         f'<text x="{place * step:.1f}" y="{height + 13}" class="tick">{_short(place * histogram.width)}</text>'
         for place in range(0, len(histogram.rows), every)
+        if place * step < width - 24  # a number needs room
     )
     axis = f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" class="axis"/>'
     return (

@@ -43,6 +43,8 @@ _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 _CARD = re.compile(r"(?<![\d.,])\d{4}(?:[ -]?\d){9,15}(?!\d|[.,]\d)")
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]\d|\d)")
+_DOTTED = re.compile(r"\.\d{1,3}\.")
+"""What an IPv4 address has in its middle: found fast, since it begins with a fixed letter."""
 _IPV6 = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _PHONE = re.compile(r"(?<![\w+])(?:\+|00)\d[\d ()./-]{6,18}\d(?!\w)")
 _NATIONAL_PHONE = re.compile(r"(?<![\w+.,-])\(?\d[\d ()./-]{5,16}\d(?![\w-]|[.,]\d)")
@@ -183,7 +185,9 @@ def _national_ids(text: str) -> Iterator[Span]:
 
 
 def _ip_addresses(text: str) -> Iterator[Span]:
-    patterns = (_IPV4, _IPV6) if "::" in text or text.count(":") >= 7 else (_IPV4,)
+    patterns = [_IPV4] if _DOTTED.search(text) else []
+    if "::" in text or text.count(":") >= 7:
+        patterns.append(_IPV6)
     for pattern in patterns:
         for match in pattern.finditer(text):
             if _is_public(match[0]):

@@ -113,7 +113,7 @@ def truncation(lengths: Array, first: Array, *, split_long: bool) -> tuple[Trunc
     for limit in LENGTHS:
         is_long = lengths > limit
         # Where the answer begins beyond the cut, nothing is left to learn, and the row is lost whole.
-        kept = np.where(first < limit, np.minimum(lengths, limit), 0)
+        kept = np.where(first < np.minimum(lengths, limit), np.minimum(lengths, limit), 0)
         lost = 0 if split_long else int(lengths.sum(dtype=np.int64) - kept.sum(dtype=np.int64))
         rows = int(is_long.sum())
         found.append(Truncation(max_length=limit, rows=rows, tokens=lost, padding_share=_padding(lengths, limit)))

@@ -46,7 +46,7 @@ class Tokenizer:
 
     def counts(self, values: Sequence[dict[str, Any]]) -> list[TokenCounts]:
         """How many tokens rows have."""
-        return [_counts(tokens) for tokens in self.tokens(values)]
+        return [counts_of(tokens) for tokens in self.tokens(values)]
 
     def pieces(self, tokens: Tokens) -> list[tuple[str, bool]]:
         """The text of each run of tokens that are learnt, or are not."""
@@ -67,7 +67,8 @@ class Tokenizer:
         return self._renderers[row_format]
 
 
-def _counts(tokens: Tokens) -> TokenCounts:
+def counts_of(tokens: Tokens) -> TokenCounts:
+    """One row's."""
     # Nothing before a row's first token predicts it.
     learnt = [place for place, is_learnt in enumerate(tokens.supervised) if is_learnt and place]
     return TokenCounts(len(tokens.ids), len(learnt), learnt[0] if learnt else len(tokens.ids))

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from finetune_contract.base import Sha256
 from finetune_contract.paths import MANIFEST_FILE
 from finetune_trainer.train.adapters import merged_into, write_plain_adapter
+from finetune_trainer.train.model import SAFE
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -45,7 +46,7 @@ def write_adapter(checkpoint: Path, base: Path, base_digest: Sha256, directory: 
 
 def write_model(checkpoint: Path, base: Path, dtype: torch.dtype, directory: Path) -> None:
     """A model's files, from the checkpoint of the last step, in the precision its base was published in."""
-    model = AutoModelForCausalLM.from_pretrained(str(checkpoint), dtype=dtype, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(str(checkpoint), dtype=dtype, use_safetensors=True, **SAFE)
     model.config.use_cache = True
     model.save_pretrained(str(directory))
     copy_tokenizer(base, directory)

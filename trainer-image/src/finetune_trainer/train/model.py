@@ -16,6 +16,10 @@ _UNKNOWN_CONTEXT = 2048
 """Tokens, for a model that does not say: small enough for all of them."""
 
 
+SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How whatever comes from a stored directory is loaded: nothing is fetched, and no code of a model's own is run."""
+
+
 @dataclass(frozen=True)
 class Device:
     """Where and in which precision the model is computed."""
@@ -63,7 +67,7 @@ def load_tokenizer(directory: Path) -> Any:  # noqa: ANN401 - transformers has n
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(directory), **SAFE)
     except (OSError, ValueError, KeyError) as error:
         raise FineTuneError(
             FailureReason.TOKENIZER_MISMATCH, f"spec.baseModel: its tokenizer cannot be read: {error}"
@@ -90,7 +94,7 @@ def load_model(directory: Path, dtype: torch.dtype, device: Device, quantization
     # Quantised weights are made on the device; they cannot be moved afterwards.
     held = {"quantization_config": quantization, "device_map": {"": device.type}} if quantization else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype, local_files_only=True, **held)
+        model = AutoModelForCausalLM.from_pretrained(str(directory), dtype=dtype, use_safetensors=True, **SAFE, **held)
     except (OSError, ValueError, KeyError) as error:
         raise FineTuneError(
             FailureReason.MODEL_NOT_FOUND, f"spec.baseModel: is no causal language model that can be read: {error}"
@@ -115,7 +119,7 @@ def _config(directory: Path) -> Any:  # noqa: ANN401 - transformers has no types
     if not (directory / "config.json").is_file():
         raise FineTuneError(FailureReason.MODEL_NOT_FOUND, "spec.baseModel: the directory holds no config.json")
     try:
-        return AutoConfig.from_pretrained(str(directory), local_files_only=True).get_text_config()
+        return AutoConfig.from_pretrained(str(directory), **SAFE).get_text_config()
     except (OSError, ValueError, KeyError) as error:
         raise FineTuneError(FailureReason.MODEL_NOT_FOUND, f"spec.baseModel: config.json: {error}") from error
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import torch
+
 from finetune_contract.failure import FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.methods import Method
@@ -26,6 +28,7 @@ from finetune_trainer.evaluate.report import write_report
 from finetune_trainer.evaluate.reward import evaluate_reward_model
 from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.export.artifact import copy_tokenizer, size_of, write_adapter, write_merged_model, write_model
+from finetune_trainer.export.card import Figures, Subject, lineage_in, write_card
 from finetune_trainer.export.probe import write_probe
 from finetune_trainer.export.publish import attempt_folder, lineage_of, publish_outcome
 from finetune_trainer.stop import Stop
@@ -102,6 +105,7 @@ def _finish(attempt: Attempt, store: Store, bench: Workbench, trained: Trained) 
             board.update(phase=Phase.EVALUATING)
             evaluation = _evaluate(plan, bench, directory)
             board.update(eval_loss=evaluation.tuned_loss())
+        _write_card(attempt, store, trained, evaluation, directory)
         attempt.stop.check()
         with attempt.stop.deferred():
             board.update(phase=Phase.PUBLISHING)
@@ -133,6 +137,31 @@ def _write_artifact(plan: TrainingPlan, bench: Workbench, trained: Trained, dire
         write_adapter(trained.checkpoint, bench.base, plan.base.digest, directory)
     else:
         write_model(trained.checkpoint, bench.base, stored_dtype(bench.base), directory)
+
+
+def _write_card(attempt: Attempt, store: Store, trained: Trained, evaluation: Evaluation, directory: Path) -> None:
+    plan = attempt.plan
+    seconds = sum(timing.seconds for timing in attempt.watch.timings())
+    ranks = plan.parallelism.ranks if torch.cuda.is_available() else 0
+    subject = Subject(
+        plan=plan,
+        type=_type_of(plan),
+        scores=evaluation.scores,
+        seconds=seconds,
+        gpu_seconds=ranks * seconds,
+        figures=Figures(
+            tokens=trained.data.tokens,
+            supervised_tokens=trained.data.supervised_tokens,
+            truncated_rows=trained.data.truncated_rows,
+            dropped_rows=trained.data.dropped_rows,
+            step=trained.step,
+            train_loss=trained.train_loss,
+            warnings=trained.warnings,
+        ),
+        base=lineage_in(store, plan.base),
+        dataset=lineage_in(store, plan.dataset),
+    )
+    write_card(subject, directory)
 
 
 def _publish_artifact(plan: TrainingPlan, store: Store, base: Path, directory: Path) -> Artifact:

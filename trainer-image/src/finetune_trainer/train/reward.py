@@ -10,7 +10,7 @@ import torch
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.training import TrainingPlan
 from finetune_trainer.train.adapters import attach, quantization, write_plain_adapter
-from finetune_trainer.train.model import Device
+from finetune_trainer.train.model import SAFE, Device
 from finetune_trainer.train.workbench import Workbench
 
 _BATCH_TOKENS = 4096
@@ -29,7 +29,7 @@ def load(directory: Path, dtype: torch.dtype, device: Device, quantized: Any = N
     try:
         with suppress_seqcls_warning():
             model = AutoModelForSequenceClassification.from_pretrained(
-                str(directory), dtype=dtype, num_labels=1, local_files_only=True, **held
+                str(directory), dtype=dtype, num_labels=1, use_safetensors=True, **SAFE, **held
             )
     except (OSError, ValueError, KeyError) as error:
         raise FineTuneError(
