@@ -11,7 +11,7 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
 .PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
-	bench-dataset bench-trainer test test-unit test-trainer test-cluster test-faults test-faults-subset check generate
+	bench-dataset bench-evaluation bench-trainer test test-unit test-trainer test-cluster test-faults test-faults-subset check generate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-dataset: venv ## a dataset pod on up to a million rows, beside text-dedup:
 bench-trainer: venv ## our trainer against TRL on CPU; with a GPU an 8 B model, with the demo up the time to the first step
 	@$(ON_CLUSTER) $(VENV)/python -W ignore -m tools.bench.trainer
 
+bench-evaluation: venv ## evaluation on CPU: answers in batches and one by one, 200 rows on four systems, baselines recalled
+	@$(VENV)/python -W ignore -m tools.bench.evaluation
+
 test: prepare test-unit test-faults-subset test-trainer test-cluster ## all tests: what CI runs, with `make check`
 
 test-unit: venv ## tests without a cluster, under a minute
@@ -73,6 +76,7 @@ test-faults-subset: venv ## a seeded subset of them: SEED=n chooses another
 	$(VENV)/python -m pytest tests/faults --faults=subset --faults-seed=$(or $(SEED),0)
 
 test-trainer: venv ## tests of the training code on CPU
+	-@test -d .venv/gguf-converter || sh trainer-image/gguf-converter.sh $(PYTHON) .venv/gguf-converter
 	$(VENV)/python -m pytest tests/trainer
 
 test-cluster: venv cluster images install kueue ## tests of the chart, and on the cluster with the chart installed

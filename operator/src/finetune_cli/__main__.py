@@ -15,8 +15,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from finetune_cli import acts, page, stored, view, watch
+from finetune_cli import acts, page, report_page, stored, view, watch
 from finetune_cli.cluster import connect
+from finetune_cli.compare import comparison
 from finetune_cli.errors import CliError, GateFailedError
 
 PIPE_WIDTH = 500
@@ -140,6 +141,8 @@ def report(
     cluster = connect(context, namespace)
     resource = cluster.dataset(name) if kind is ReportKind.DATASET else cluster.job(name)
     content = stored.fetch(cluster, resource, file)
+    if kind is ReportKind.JOB and file == stored.REPORT:
+        content = report_page.with_gate(content, resource)
     if output == Path("-"):
         sys.stdout.buffer.write(content)
         return
@@ -148,6 +151,21 @@ def report(
     typer.echo(f"saved as {path}")
     if opened and file == stored.REPORT and sys.stdout.isatty():
         typer.launch(str(path))
+
+
+@app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Two FineTuneJobs or more.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Compare FineTuneJobs: what they are made of, and what was measured."""
+    cluster = connect(context, namespace)
+    table = comparison([cluster.job(name) for name in names])
+    _console().print(table)
+    if html is not None:
+        html.write_text(report_page.page_of(table, " and ".join(names)), encoding="utf-8")
 
 
 @app.command()

@@ -55,7 +55,7 @@ def reader(resource: Object, like: Object, where: Object, file: str) -> Object:
     Args:
         resource: Whose report it is: the pod goes with it.
         like: A Job whose pod has the store.
-        where: The `digest` and `uri` of a stored directory.
+        where: The `digest` and `uri` of a stored directory, or of a job's artifact with its `run`.
         file: Which of its files.
     """
     pod = like["spec"]["template"]["spec"]
@@ -69,6 +69,8 @@ def reader(resource: Object, like: Object, where: Object, file: str) -> Object:
         if mount["mountPath"] in _MOUNTS
     ]
     names = {mount["name"] for mount in mounts}
+    # A job's report is of its run: it is made anew when only the evaluation changes, and the artifact is not.
+    which = f"--run={where['run']}" if resource["kind"] == "FineTuneJob" else f"--digest={where['digest']}"
     owner = {
         "apiVersion": f"{GROUP}/{VERSION}", "kind": resource["kind"], "name": metadata["name"], "uid": metadata["uid"],
     }  # fmt: skip
@@ -92,7 +94,7 @@ def reader(resource: Object, like: Object, where: Object, file: str) -> Object:
                     "name": "show",
                     "command": [
                         "python", "-m", "finetune_store", "show", f"--uri={where['uri']}",
-                        f"--digest={where['digest']}", f"--file={file}",
+                        which, f"--file={file}",
                     ],
                     "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
                     "volumeMounts": mounts,

@@ -25,7 +25,7 @@ from finetune_store.deliver import deliver
 from finetune_store.edge import read_plan, run_command
 from finetune_store.opening import open_store
 from finetune_store.resolve import resolve
-from finetune_store.show import show
+from finetune_store.show import show, show_of_run
 from finetune_store.stage import stage
 
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return collect(plan, open_store(plan, options.store))
 
     def shown() -> None:
-        show(StoredReference(digest=options.digest, uri=options.uri), options.file, options.plan, options.store)
+        _show(options)
 
     if options.command == "show":
         return run_command(shown, lambda failure: failure, options.termination_log)
@@ -61,6 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "resolve":
         return run_command(resolved, lambda failure: ResolveResult(failure=failure), options.termination_log)
     return run_command(delivered, lambda failure: failure, options.termination_log)
+
+
+def _show(options: argparse.Namespace) -> None:
+    if options.run:
+        show_of_run(options.run, options.file, options.plan, options.store)
+    else:
+        show(StoredReference(digest=options.digest, uri=options.uri), options.file, options.plan, options.store)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,8 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     deliver_parser.add_argument("--adapters", type=Path, default=Path("/adapters"))
     commands.add_parser("collect", parents=[common], help="delete what nothing has referred to for some time")
     show_parser = commands.add_parser("show", parents=[common], help="print a file of a stored directory")
-    for option in ("--uri", "--digest", "--file"):
-        show_parser.add_argument(option, required=True)
+    show_parser.add_argument("--file", required=True)
+    show_parser.add_argument("--uri", default="", help="of the stored directory, with --digest")
+    which = show_parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--digest", help="of the stored directory at --uri")
+    which.add_argument("--run", help="a run's key: the file is in its directory")
     return parser
 
 

@@ -248,8 +248,13 @@ class S3Store(Store):
     def recorded(self, run_key: str, path: str) -> str | None:
         """A document that was kept with a run; None where there is none."""
         self._run_path(run_key)
-        found = self.bucket.get(f"{RUNS}/{run_key}/{path}")
-        return found.data.decode() if found else None
+        found = self.read(f"{RUNS}/{run_key}/{path}")
+        return found.decode() if found is not None else None
+
+    def read(self, path: str) -> bytes | None:
+        """A small object by its path in the store; None where there is none."""
+        found = self.bucket.get(path)
+        return found.data if found else None
 
     def remember(self, key: str, text: str) -> None:
         """Keep what was measured of a baseline; collected when it has not been recalled for long."""

@@ -200,10 +200,21 @@ class Store:
 
     def recorded(self, run_key: str, path: str) -> str | None:
         """A document that was kept with a run; None where there is none."""
-        try:
-            return (self._run_path(run_key) / path).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
+        self._run_path(run_key)
+        found = self.read(f"{RUNS}/{run_key}/{path}")
+        return found.decode() if found is not None else None
+
+    def read(self, path: str) -> bytes | None:
+        """A small file by its path in the store; None where there is none.
+
+        Raises:
+            FineTuneError: InvalidPlan for a path that leaves the store.
+        """
+        file = self.root / path
+        if ".." in PurePosixPath(path).parts or not is_within(file, self.root):
+            raise FineTuneError(FailureReason.INVALID_PLAN, f"path: {path} is not in the store")
+        use(self.root, file)
+        return file.read_bytes() if file.is_file() else None
 
     def remember(self, key: str, text: str) -> None:
         """Keep what was measured of a baseline; collected when it has not been recalled for long."""

@@ -30,10 +30,11 @@ _MANY_LABELS = 24
 
 
 def write_report(store: Store, plan: TrainingPlan, evaluation: Evaluation, folder: str) -> None:
-    """Write the page beside `evaluation.json`, and as the run's newest one.
+    """Write the page beside `evaluation.json`, and both as the run's newest.
 
     A page that cannot be made is no reason to lose a run: it is logged.
     """
+    store.record(plan.run_key, EVALUATION_FILE, evaluation.to_json())
     try:
         text = render(plan, evaluation, store.outcome(plan.run_key), _history(store, plan.run_key))
     except Exception:

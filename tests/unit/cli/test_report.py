@@ -1,0 +1,88 @@
+"""A job's report with its gate, and comparing jobs."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from finetune_cli import __main__ as cli
+from finetune_cli import report_page, stored
+from finetune_cli.compare import comparison
+from finetune_cli.errors import CliError
+from finetune_cli.facts import Object
+from finetune_store.__main__ import main as store_command
+from finetune_store.store import Store
+from tests.unit.cli.jobs import condition, ready_job
+from tests.unit.cli.test_stored import prepare_job
+
+KEY = "a" * 64
+PAGE = b"<html>\xc3\xa4 " + report_page.MARK + b"</html>"
+
+
+def command(job: Object, file: str) -> list[str]:
+    """What the reader's pod of a job would run, after `python -m finetune_store`."""
+    pod = stored.reader(job, prepare_job(), stored._reference(job), file)
+    found: list[str] = pod["spec"]["containers"][0]["command"][3:]
+    return found
+
+
+def job_with_report() -> Object:
+    job = ready_job()
+    job["kind"] = "FineTuneJob"
+    job["metadata"].setdefault("uid", "u")
+    job["status"]["artifact"] |= {"run": KEY, "uri": "pvc://claim/artifacts/x"}
+    return job
+
+
+@pytest.mark.parametrize("plan", [{"claim": "claim"}, {"training": {"claim": "claim"}}], ids=["trained", "measured"])
+def test_a_jobs_report_is_that_of_its_run(plan: Object, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Store(tmp_path, "claim").record(KEY, "report.html", PAGE.decode())
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    job, rest = job_with_report(), [f"--termination-log={tmp_path / 'log'}", f"--plan={tmp_path / 'plan.json'}"]
+    assert store_command([*command(job, "report.html"), f"--store={tmp_path}", *rest]) == 0
+    assert stored.unpacked(capfd.readouterr().out) == PAGE
+    for missing in ("other.html", "../../../etc/passwd"):
+        assert store_command([*command(job, missing), f"--store={tmp_path}", *rest]) != 0
+        with pytest.raises(CliError, match="could not be read"):
+            stored.unpacked(capfd.readouterr().out)
+
+
+def test_the_report_is_written_with_the_gates_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    job = job_with_report()
+    job["status"]["conditions"].append(condition("GatePassed", status="False", message="ExactMatch <b>"))
+    job["status"]["gate"] = {"rules": [{"outcome": "Failed", "message": "ExactMatch 0.2 is not at least 0.9"}]}
+    cluster = type("C", (), {"job": lambda _self, _name: job})()
+    monkeypatch.setattr(cli, "connect", lambda *_: cluster)
+    monkeypatch.setattr(stored, "fetch", lambda *_: PAGE)
+    answer = CliRunner().invoke(cli.app, ["report", "job", "namer", "-o", str(tmp_path / "r.html")])
+    assert answer.exit_code == 0, answer.output
+    text = (tmp_path / "r.html").read_text()
+    assert "<h2>Gate</h2>" in text
+    assert "ExactMatch &lt;b&gt;" in text
+    assert "Failed: ExactMatch 0.2" in text
+
+
+def text_of(*jobs: Object) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(comparison(list(jobs)))
+    return console.export_text()
+
+
+def test_jobs_are_compared_by_what_was_measured() -> None:
+    one, two = ready_job(), ready_job()
+    two["metadata"]["name"] = "other"
+    two["status"]["evaluation"] = [
+        {"metric": "ExactMatch", "system": "Tuned", "value": 0.5, "low": 0.4, "high": 0.6, "rows": 100},
+        {"metric": "MacroF1", "system": "Tuned", "value": 0.25},
+    ]
+    two["status"].setdefault("run", {})["inputs"] = {"dataset": "sha256:other"}
+    text = text_of(one, two)
+    assert "0.500 [0.400, 0.600]" in text
+    assert "MacroF1" in text
+    assert "different dataset revisions" in text
+    page = report_page.page_of(comparison([one, two]), "<x>")
+    assert "<title>&lt;x&gt;" in page
+    assert "0.250" in page
