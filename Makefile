@@ -78,6 +78,7 @@ test-faults-subset: venv ## a seeded subset of them: SEED=n chooses another
 
 test-trainer: venv ## tests of the training code on CPU
 	@$(PYTHON) -m tools.binaries versitygw
+	-@test -d .venv/gguf-converter || sh trainer-image/gguf-converter.sh $(PYTHON) .venv/gguf-converter
 	$(VENV)/python -m pytest tests/trainer
 
 test-cluster: venv cluster images install kueue ## tests of the chart, and on the cluster with the chart installed

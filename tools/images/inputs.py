@@ -7,7 +7,15 @@ from pathlib import Path
 
 from tools import fingerprint
 
-CONTEXT_FILES = ("pyproject.toml", "uv.lock", "LICENSE", "README.md", ".dockerignore")
+CONTEXT_FILES = (
+    "pyproject.toml",
+    "uv.lock",
+    "LICENSE",
+    "README.md",
+    ".dockerignore",
+    "trainer-image/gguf-converter.sh",
+    "trainer-image/gguf-converter.txt",
+)
 CONTEXT_FOLDERS = ("operator/src", "trainer-image/src")
 """What `.dockerignore` lets through; both images install the same wheel."""
 
