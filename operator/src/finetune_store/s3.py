@@ -100,7 +100,8 @@ class Bucket:
             multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=AT_ONCE
         )
         try:
-            self._client: Any = boto3.client(
+            # A session of its own: boto3's default one remembers the keys that were there first.
+            self._client: Any = boto3.session.Session().client(
                 "s3",
                 endpoint_url=location.endpoint,
                 region_name=region_for(location.region, location.endpoint),

@@ -31,7 +31,9 @@ class S3Source:
         self._bucket = bucket
         self._prefix = prefix
         region, config = region_for(model.region, model.endpoint), config_for(model.endpoint)
-        self._client = boto3.client("s3", endpoint_url=model.endpoint, region_name=region, config=config)
+        self._client = boto3.session.Session().client(
+            "s3", endpoint_url=model.endpoint, region_name=region, config=config
+        )
 
     def listing(self) -> Listing:
         """The files a model needs; the revision is over their names, sizes and ETags."""

@@ -47,7 +47,7 @@ class _Bucket:
             raise FineTuneError(
                 FailureReason.INVALID_PLAN, f"{_FIELD}.uri: {source.uri} is not an address; use s3://bucket/prefix"
             )
-        self._client = boto3.client(
+        self._client = boto3.session.Session().client(
             "s3",
             endpoint_url=source.endpoint,
             region_name=region_for(source.region, source.endpoint),
