@@ -65,6 +65,7 @@ bench-evaluation: venv ## evaluation on CPU: answers in batches and one by one, 
 test: prepare test-unit test-faults-subset test-trainer test-cluster ## all tests: what CI runs, with `make check`
 
 test-unit: venv ## tests without a cluster, under a minute
+	@$(PYTHON) -m tools.binaries versitygw
 	$(VENV)/python -m pytest tests/unit
 
 test-faults: venv ## every fault between operator and API server, on a control plane of its own
@@ -76,6 +77,7 @@ test-faults-subset: venv ## a seeded subset of them: SEED=n chooses another
 	$(VENV)/python -m pytest tests/faults --faults=subset --faults-seed=$(or $(SEED),0)
 
 test-trainer: venv ## tests of the training code on CPU
+	@$(PYTHON) -m tools.binaries versitygw
 	-@test -d .venv/gguf-converter || sh trainer-image/gguf-converter.sh $(PYTHON) .venv/gguf-converter
 	$(VENV)/python -m pytest tests/trainer
 

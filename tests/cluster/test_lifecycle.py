@@ -1,6 +1,5 @@
 """A run's life on a real cluster: it ends once, whatever is killed, re-applied or deleted on the way."""
 
-import json
 from collections.abc import Callable
 
 import pytest
@@ -75,43 +74,6 @@ def test_training_pod_deleted_in_the_middle(lab: Kube, name: str, seed: int, how
     assert second["reason"] == "Succeeded"
     assert second["resumedFromStep"] > 0
     assert status["progress"]["step"] == status["progress"]["totalSteps"]
-
-
-def evict(kube: Kube, pod: str) -> None:
-    """Ask for an eviction as `kubectl drain` does."""
-    eviction = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": pod, "namespace": kube.namespace},
-    }
-    path = f"/api/v1/namespaces/{kube.namespace}/pods/{pod}/eviction"
-    kube.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
-
-
-def test_a_run_whose_pod_is_evicted_ends_with_the_weights_of_one_that_was_left_alone(lab: Kube) -> None:
-    """Adapters of equal bytes have equal digests: nothing is between the weights, not even a bit."""
-    hurt, calm = evictable_job("evicted"), evictable_job("left-alone")
-    lab.apply(hurt)
-    lab.wait("a first checkpoint", has_checkpoint(lab, "evicted"), 120)
-    (pod,) = training_pods(lab, "evicted")
-    evict(lab, pod["metadata"]["name"])
-    status = lab.wait_ready("finetunejob", "evicted", 120)
-    first, second = status["attempts"]
-    assert first["reason"] in {"Preempted", "Evicted"}
-    assert 0 < second["resumedFromStep"] < status["progress"]["totalSteps"]
-    assert status["retriesUsed"] == 0
-    lab.apply(calm)
-    alone = lab.wait_ready("finetunejob", "left-alone", 120)
-    assert [attempt["resumedFromStep"] for attempt in alone["attempts"] if "resumedFromStep" in attempt] == []
-    assert alone["run"]["key"] != status["run"]["key"], "trained, not adopted"
-    assert alone["artifact"]["digest"] == status["artifact"]["digest"]
-
-
-def evictable_job(name: str) -> Object:
-    """Equal but for their names: each is to train by itself."""
-    wanted = long_job(name, seed=5)
-    wanted["spec"]["hyperparameters"]["epochs"] = 50
-    return {**wanted, "spec": {**wanted["spec"], "reuse": "Never"}}
 
 
 YAMLS = [dataset(), job(), deployment()]

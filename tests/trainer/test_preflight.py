@@ -81,7 +81,8 @@ def test_what_does_not_fit_is_told_three_ways_with_their_peaks(large: Workshop) 
     assert found.verdict is Fit.DOES_NOT_FIT
     assert found.predicted_peak_bytes is not None
     assert found.predicted_peak_bytes > 100 * GIB
-    assert [way.change for way in found.ways] == ["spec.adapter.type: LoRA", "spec.adapter.type: QLoRA"]
+    assert [way.change for way in found.ways][:2] == ["spec.adapter.type: LoRA", "spec.adapter.type: QLoRA"]
+    assert len(found.ways) <= 3
     assert all(way.predicted_peak_bytes < found.predicted_peak_bytes for way in found.ways)
 
 

@@ -78,6 +78,16 @@ class S3Store(Store):
         self.copy(self._key(ref), path, self._manifest(ref))
         return path
 
+    def without_weights(self, ref: StoredReference) -> Path:
+        """Copies of a model's files but its weights, apart from the directory that `verify` makes."""
+        key = self._key(ref)
+        self._use(key)
+        manifest = self._manifest(ref)
+        folder, target = _folder(key, manifest), make_directory(self.root / WORK / f"outline-{self.path(ref).name}")
+        wanted = [entry for entry in manifest.files if not entry.path.endswith(".safetensors")]
+        _side_by_side(lambda entry: self._fetch(folder, entry, target, manifest.kind), wanted)
+        return target
+
     def check(self, ref: StoredReference) -> Manifest:
         """What a directory contains, and that its files are there with the right sizes; copies nothing."""
         self._use(self._key(ref))

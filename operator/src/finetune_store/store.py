@@ -106,6 +106,17 @@ class Store:
             )
         return path
 
+    def without_weights(self, ref: StoredReference) -> Path:
+        """A model's directory for those who read no weights: nothing is verified, and weights may be missing.
+
+        Raises:
+            FineTuneError: StorageUnavailable when it is not there.
+        """
+        path = self.path(ref)
+        if not path.is_dir():
+            raise FineTuneError(FailureReason.STORAGE_UNAVAILABLE, f"{ref.uri}: is not in the store any more")
+        return path
+
     def check(self, ref: StoredReference) -> Manifest:
         """Like `verify`, for those who do not read it afterwards: what it contains, and that it is whole."""
         return read_manifest(self.verify(ref))

@@ -47,6 +47,13 @@ def test_what_one_pod_has_published_another_reads(place: Place) -> None:
     assert place.pod().holds(ref)
 
 
+def test_a_model_may_be_looked_at_without_its_weights(place: Place) -> None:
+    path = place.pod().without_weights(put(place.pod(), MODEL))
+    assert (path / "config.json").read_text() == "{}"
+    with pytest.raises(FineTuneError, match="is not in the store"):
+        place.pod().without_weights(place.pod().reference(StoredKind.MODEL, DIGEST))
+
+
 def test_the_same_content_has_the_same_reference(place: Place) -> None:
     assert put(place.pod(), MODEL) == put(place.pod(), MODEL)
 

@@ -33,7 +33,7 @@ def build(
     metadata = job.metadata
     name = child_name(metadata.name, "preflight", key[:6], str(number))
     owner = jobs.owner_of("FineTuneJob", metadata)
-    marks = labels("FineTuneJob", metadata.name, ROLE, run=key[:16], attempt=str(number))
+    marks = labels("FineTuneJob", metadata.name, ROLE, run=key[:16], attempt=str(number), **storage.mark(settings))
     container = pods.container(
         "preflight",
         settings.trainer_image,
@@ -42,11 +42,12 @@ def build(
         resources=RESOURCES,
         env=pods.OFFLINE,
         mounts=(pods.PLAN_MOUNT, pods.STORE),
+        **storage.access(settings),
     )
     # Like a stage pod, it needs no accelerator: only the training pod's tolerations.
     pod = pods.pod_spec(
         [container],
-        [pods.plan_volume(name), pods.claim_volume("store", settings.claim_name)],
+        [pods.plan_volume(name), storage.volume(settings)],
         Scheduling(tolerations=job.spec.scheduling.tolerations),
         **storage.kept_together(settings),
     )

@@ -15,6 +15,7 @@ from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.methods import Method
 from finetune_contract.preflight import Fit, PreflightPlan, PreflightResult
 from finetune_contract.training import AdapterVariant, LoraPlan, TrainingPlan
+from finetune_store.opening import open_store
 from finetune_store.store import Store
 from finetune_trainer.preflight.needs import Need, Needs, Rows
 from finetune_trainer.train.adapters import ADAPTER_WEIGHTS, attach, refuse_another_kind
@@ -62,7 +63,7 @@ def check(plan: PreflightPlan, root: Path, sample: int = SAMPLE) -> PreflightRes
         FineTuneError: What the training would fail for before its first step.
     """
     training = plan.training
-    bench = _open(training, Store(root, training.claim))
+    bench = _open(training, open_store(training, root))
     config = _config(bench.base)
     model = _shape(config)
     refuse_foreign_tokenizer(model, bench.tokenizer)
@@ -103,9 +104,7 @@ def _result(data: _Data, steps: int) -> PreflightResult:
 
 def _open(plan: TrainingPlan, store: Store) -> Workbench:
     """The inputs without the base's weights, which nobody reads here: training verifies them."""
-    base = store.path(plan.base)
-    if not base.is_dir():
-        raise FineTuneError(FailureReason.STORAGE_UNAVAILABLE, f"{plan.base.uri}: is not in the store any more")
+    base = store.without_weights(plan.base)
     revision = open_revision(store.verify(plan.dataset), plan.method)
     context = context_of(base)
     start = store.verify(plan.start) if plan.start else None
