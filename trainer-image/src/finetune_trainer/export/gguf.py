@@ -8,6 +8,8 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from finetune_contract.exporting import Quantization
@@ -30,7 +32,8 @@ def write_gguf(model: Path, quantization: Quantization, name: str, file: Path) -
         FineTuneError: ExportFailed where llama.cpp does not know the architecture or the tokenizer.
     """
     _refuse_code(model)
-    _convert("convert_hf_to_gguf.py", quantization, file, [str(model), f"--model-name={name}"])
+    with _named(model, name, file.parent) as named:
+        _convert("convert_hf_to_gguf.py", quantization, file, [str(named), f"--model-name={name}"])
 
 
 def write_gguf_adapter(adapter: Path, base: Path, quantization: Quantization, name: str, file: Path) -> None:
@@ -40,13 +43,19 @@ def write_gguf_adapter(adapter: Path, base: Path, quantization: Quantization, na
         FineTuneError: ExportFailed where llama.cpp does not know the architecture, or not an adapter of that kind.
     """
     _refuse_code(base)
-    # The converter takes the file's `general.name` from the directory's.
-    named = file.parent / name
-    named.symlink_to(adapter, target_is_directory=True)
-    try:
+    with _named(adapter, name, file.parent) as named:
         _convert("convert_lora_to_gguf.py", quantization, file, [str(named), f"--base={base}"])
+
+
+@contextmanager
+def _named(directory: Path, name: str, beside: Path) -> Iterator[Path]:
+    """The directory under a name of its own: the converter writes what it reads from the name into the file."""
+    link = beside / name
+    link.symlink_to(directory, target_is_directory=True)
+    try:
+        yield link
     finally:
-        named.unlink()
+        link.unlink()
 
 
 def _refuse_code(model: Path) -> None:
