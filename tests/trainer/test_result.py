@@ -19,9 +19,9 @@ ARTIFACT = Artifact(digest=REFERENCE.digest, uri=REFERENCE.uri, type=ArtifactTyp
 def test_a_failure_fits_the_termination_message(character: str) -> None:
     failure = Failure(reason=FailureReason.TRAINER_CRASHED, message=character * 1024)
     result = fitted(TrainingResult(run_key="a1", attempt=1, failure=failure))
-    text = result.to_json().encode()
+    text = result.to_message()
     assert len(text) <= TERMINATION_LIMIT
-    again = TrainingResult.model_validate_json(text)
+    again = TrainingResult.from_message(text.decode())
     assert again.failure is not None
     assert again.failure.message.startswith(character * 100)
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from finetune_contract.base import Sha256
-from finetune_contract.paths import MANIFEST_FILE
+from finetune_contract.paths import CARD_FILE, MANIFEST_FILE
 from finetune_trainer.train.adapters import merged_into, write_plain_adapter
 from finetune_trainer.train.model import SAFE
 
@@ -59,8 +59,9 @@ def write_merged_model(checkpoint: Path, base: Path, dtype: torch.dtype, directo
 
 
 def size_of(directory: Path) -> int:
-    """Bytes of an artifact's files, its manifest not counted."""
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
+    """Bytes of an artifact's files; those that its digest leaves out, manifest and card, are not counted."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.name not in (CARD_FILE, MANIFEST_FILE))
+    return sum(path.stat().st_size for path in files)
 
 
 def copy_tokenizer(base: Path, directory: Path) -> None:

@@ -42,6 +42,8 @@ class Checkpointing(TrainerCallback):  # type: ignore[misc] # transformers has n
         self._interval_steps = plan.interval_steps
         self._stop = stop
         self._saved_at = time.monotonic()
+        self._board = board
+        # Of a store in S3 a checkpoint counts when it is there, which is later than when it is sealed.
         checkpoints.on_stored = lambda step: board.update(checkpoint_step=step)
 
     def on_train_begin(self, *_: object, **__: object) -> None:
@@ -70,6 +72,8 @@ class Checkpointing(TrainerCallback):  # type: ignore[misc] # transformers has n
         if self._ranks.is_first:
             self._checkpoints.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", state.global_step)
         together(self._ranks)  # saved means saved for all: nobody leaves while rank 0 seals
+        if not self._ranks.is_first:
+            self._board.update(checkpoint_step=state.global_step)
         self._saved_at = time.monotonic()
         log.info("step %d: checkpoint saved", state.global_step)
 
