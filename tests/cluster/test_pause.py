@@ -42,7 +42,7 @@ def test_a_run_is_paused_limited_lost_and_cleaned_up_and_trains_once(lab: Kube) 
     lab.wait("the third attempt", lambda: bool(training_pods(lab, name)) and running(lab, name), 60)
     lab.kubectl("delete", "jobs", "-l", f"finetune.dev/role=train,finetune.dev/name={name}", "--wait=false")
     status = lab.wait_ready("finetunejob", name, 240)
-    assert [attempt["reason"] for attempt in status["attempts"]][2:] == ["Unknown", "Succeeded"]
+    assert [attempt["reason"] for attempt in status["attempts"]][2:] == ["PodDeleted", "Succeeded"]
     assert status["attempts"][-1]["resumedFromStep"] >= second["checkpointStep"] > 0
     assert status["progress"]["step"] == status["progress"]["totalSteps"]
 

@@ -33,7 +33,7 @@ def test_a_messy_source_is_cleaned_counted_and_reported(lab: Kube) -> None:
         dataset(
             "messy",
             source={"inline": {"jsonl": "".join(json.dumps(row) + "\n" for row in MESSY)}},
-            prepare={"personalData": "Redact", "filters": {"minWords": 2, "maxTokens": 2000}},
+            prepare={"personalData": "Redact", "filters": {"minWords": 3, "maxTokens": 2000}},
             split={"test": 9, "stratifyBy": "label"},
             tokenizer={"persistentVolumeClaim": {"claimName": "files", "path": "base"}},
         )
