@@ -20,7 +20,7 @@ from tests.faults.stage import Stage
 TRAINING = (
     "status FineTuneJob WaitingForDataset DatasetNotFound",
     "status FineTuneJob WaitingForDataset DatasetNotReady",
-    "create PersistentVolumeClaim",
+    "create PersistentVolumeClaim store",
     "create ConfigMap prepare-1",
     "create Job prepare-1",
     "status Dataset Preparing",

@@ -15,7 +15,7 @@ from tests.faults.proxy import Rule, StreamRule
 from tests.faults.stage import Stage
 
 TRAINING = (
-    "ADDED PersistentVolumeClaim",
+    "ADDED PersistentVolumeClaim store",
     "ADDED FineTuneJob New",
     "ADDED Dataset New",
     *(f"ADDED ConfigMap {part}" for part in ("prepare-1", "stage-1", "train-1")),
