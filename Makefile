@@ -64,7 +64,7 @@ bench-evaluation: venv ## evaluation on CPU: answers in batches and one by one, 
 
 test: prepare test-unit test-faults-subset test-trainer test-cluster ## all tests: what CI runs, with `make check`
 
-test-unit: venv ## tests without a cluster, under a minute
+test-unit: venv ## tests without a cluster, a few minutes
 	@$(PYTHON) -m tools.binaries versitygw
 	$(VENV)/python -m pytest tests/unit
 

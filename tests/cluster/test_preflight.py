@@ -1,0 +1,29 @@
+"""A job is checked by a CPU pod before a GPU is asked for; what cannot fit is refused with ways to make it fit."""
+
+import pytest
+
+from tests.cluster.kube import Kube
+from tests.cluster.objects import dataset, job
+from tests.cluster.test_lifecycle import training_jobs
+
+pytestmark = pytest.mark.cluster
+
+LABEL = "nvidia.com/gpu.memory"
+
+
+def test_what_cannot_fit_is_refused_and_what_can_goes_on(lab: Kube) -> None:
+    name = "fitter"
+    lab.apply(dataset(), job(name, scheduling={"nodeSelector": {LABEL: "1"}}))
+    lab.wait("the refusal", lambda: lab.status("finetunejob", name).get("phase") == "Failed", 120)
+    refused = lab.status("finetunejob", name)
+    condition = lab.condition("finetunejob", name, "PreflightPassed")
+    assert (condition["status"], condition["reason"]) == ("False", "InsufficientGpuMemory")
+    assert refused["preflight"]["deviceMemoryBytes"] == 2**20 < refused["preflight"]["predictedPeakBytes"]
+    assert refused["preflight"]["totalSteps"] > 0
+    assert not training_jobs(lab, name)
+
+    lab.merge("finetunejob", name, {"spec": {"scheduling": {"nodeSelector": {LABEL: "81920"}}}})
+    lab.wait("the preflight", lambda: lab.condition("finetunejob", name, "PreflightPassed")["status"] == "True", 120)
+    lab.wait("a training Job", lambda: bool(training_jobs(lab, name)), 30)
+    assert lab.status("finetunejob", name)["preflight"]["deviceMemoryBytes"] == 81920 * 2**20
+    lab.kubectl("delete", "finetunejob", name)
