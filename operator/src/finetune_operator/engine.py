@@ -256,6 +256,10 @@ class Engine:
             metrics.GPU_SECONDS.labels(namespace, attempt.outcome).inc(attempt.gpu_seconds)
         if accounting.has_failed_gate(before, status):
             metrics.GATE_FAILURES.labels(namespace).inc()
+        if reason := accounting.failure(before, status):
+            metrics.FAILURES.labels(resource["kind"], reason).inc()
+        if (seconds := accounting.waited(before, status)) is not None:
+            metrics.QUEUE_WAIT_SECONDS.observe(seconds)
         if written.get("status") != status:
             # Each pass would find a difference and write again: with back-off, and without being woken by the write.
             self._cache.put(written)
