@@ -83,6 +83,7 @@ test-trainer: venv ## tests of the training code on CPU
 
 test-cluster: venv cluster images install kueue ## tests of the chart, and on the cluster with the chart installed
 	@$(PYTHON) -m tools.binaries versitygw
+	@$(PYTHON) -m tools.packages prometheus
 	$(ON_CLUSTER) $(VENV)/python -m pytest tests/chart tests/cluster
 
 check: venv ## format, lint, types, import rules, generated files
@@ -97,3 +98,4 @@ generate: venv ## everything that is made from code: CRDs, reference pages
 	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
 	$(VENV)/python -m finetune_operator.api.reference docs/reference
 	$(VENV)/python -m tools.metrics_page docs/reference/metrics.md
+	$(VENV)/python -m tools.dashboard charts/finetune-operator/files/dashboard.json
