@@ -91,9 +91,9 @@ check: venv ## format, lint, types, import rules, generated files
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 	@$(MAKE) --no-print-directory generate
-	git diff --exit-code -- crds charts docs/reference
+	git diff --exit-code -- crds charts docs/reference operator/src/finetune_cli/crds
 
 generate: venv ## everything that is made from code: CRDs, reference pages
-	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
+	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds operator/src/finetune_cli/crds
 	$(VENV)/python -m finetune_operator.api.reference docs/reference
 	$(VENV)/python -m tools.metrics_page docs/reference/metrics.md

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from finetune_cli import acts, page, report_page, stored, view, watch
 from finetune_cli.cluster import connect
+from finetune_cli.commands import validate
 from finetune_cli.compare import comparison
 from finetune_cli.errors import CliError, GateFailedError
+from finetune_cli.options import Context, Name, Namespace, console
 
-PIPE_WIDTH = 500
-"""Where nobody looks, nothing is cut: lines in a pipe may be long."""
-
+PROGRAM = "kubectl-finetune"
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -55,11 +54,6 @@ def _seconds(text: str) -> float:
     return float(found[1]) * SECONDS[found[2]]
 
 
-Name = Annotated[str, typer.Argument(help="The FineTuneJob.")]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Default: the context's.")]
-Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig. Default: the current.")]
-
-
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(help="One FineTuneJob in full; none: a table of all.")] = None,
@@ -70,9 +64,9 @@ def status(
     cluster = connect(context, namespace)
     now = datetime.now(UTC)
     if name is not None:
-        _console().print(page.job_page(cluster.job(name), now))
+        console().print(page.job_page(cluster.job(name), now))
     elif jobs := cluster.jobs():
-        _console().print(page.jobs_table(jobs, now))
+        console().print(page.jobs_table(jobs, now))
     else:
         typer.echo(f"No FineTuneJobs in namespace {cluster.namespace}.", err=True)
 
@@ -88,13 +82,13 @@ def watch_job(
 ) -> None:
     """Follow a FineTuneJob until it ends: exit code 0 when it is ready, 1 when it failed, 3 when its gate did."""
     cluster = connect(context, namespace)
-    console = _console()
+    terminal = console()
     try:
-        job = watch.until_ended(lambda: cluster.job(name), console, timeout)
+        job = watch.until_ended(lambda: cluster.job(name), terminal, timeout)
     except GateFailedError as error:
-        console.print(page.result(error.job))
+        terminal.print(page.result(error.job))
         raise
-    console.print(page.result(job))
+    terminal.print(page.result(job))
 
 
 @app.command()
@@ -163,7 +157,7 @@ def compare(
     """Compare FineTuneJobs: what they are made of, and what was measured."""
     cluster = connect(context, namespace)
     table = comparison([cluster.job(name) for name in names])
-    _console().print(table)
+    console().print(table)
     if html is not None:
         html.write_text(report_page.page_of(table, " and ".join(names)), encoding="utf-8")
 
@@ -198,9 +192,8 @@ def _say(lines: list[str]) -> None:
         typer.echo(line, err=line.startswith("note: "))
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+for command in (validate.validate,):
+    app.command()(command)
 
 
 def main() -> None:

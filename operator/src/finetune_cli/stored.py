@@ -13,8 +13,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from finetune_cli.cluster import GROUP, VERSION, Cluster
+from finetune_cli.cluster import Cluster
 from finetune_cli.errors import CliError
+from finetune_cli.explanations import GROUP, VERSION
 from finetune_cli.facts import Object, part
 from finetune_contract.paths import PLAN_DIRECTORY, SCRATCH_MOUNT, SHOWN_BEGIN, SHOWN_END, STORE_MOUNT
 

@@ -1,0 +1,64 @@
+"""What commands have in common: options, formats of an answer, and where it is printed."""
+
+import json
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console, RenderableType
+
+from finetune_cli import completion
+
+PIPE_WIDTH = 500
+"""Where nobody looks, nothing is cut: lines in a pipe may be long."""
+
+Name = Annotated[str, typer.Argument(help="The FineTuneJob.", autocompletion=completion.jobs)]
+Namespace = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", help="Default: the context's.", autocompletion=completion.namespaces),
+]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        "--context", help="A context of the kubeconfig. Default: the current.", autocompletion=completion.contexts
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force-conflicts", help="Take over fields that somebody else has set, as kubectl does.")
+]
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", help="How the answer is written.")]
+
+
+def answer(form: Format, data: Any, drawn: Callable[[], RenderableType]) -> None:  # noqa: ANN401 - JSON
+    """Print data as it is, or as a table."""
+    match form:
+        case Format.JSON:
+            typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        case Format.YAML:
+            typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=PIPE_WIDTH), nl=False)
+        case _:
+            console().print(drawn())
+
+
+def listed(items: list[Any]) -> dict[str, Any]:
+    """Several objects as kubectl writes them."""
+    return {"apiVersion": "v1", "kind": "List", "items": items}
+
+
+def console() -> Console:
+    """The terminal, or a pipe where nothing is cut."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
