@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from finetune_cli import acts, page, report_page, stored, view, watch
 from finetune_cli.cluster import connect
-from finetune_cli.commands import validate
+from finetune_cli.commands import init, validate
 from finetune_cli.compare import comparison
 from finetune_cli.errors import CliError, GateFailedError
 from finetune_cli.options import Context, Name, Namespace, console
@@ -192,7 +192,7 @@ def _say(lines: list[str]) -> None:
         typer.echo(line, err=line.startswith("note: "))
 
 
-for command in (validate.validate,):
+for command in (init.init, validate.validate):
     app.command()(command)
 
 

@@ -61,12 +61,8 @@ def circles(found: list[Reference]) -> Iterator[tuple[Reference, Problem]]:
         while waiting:
             key = waiting.pop()
             if key == start:
-                others = sorted(name for _, _, name in seen - {start, one.target})
-                way = f" by way of {', '.join(others)}" if others else ""
-                yield (
-                    one,
-                    Problem(one.path, f"{one.target[2]!r} leads back to this object{way}: none of them can start"),
-                )
+                words = f"{one.target[2]!r} leads back to this object: none of them can start"
+                yield one, Problem(one.path, words)
                 break
             if key not in seen:
                 seen.add(key)
