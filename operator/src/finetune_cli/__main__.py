@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 trained, but the gate was not passed.
 """
 
-import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,15 +13,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from finetune_cli import acts, page, report_page, stored, view, watch
+from finetune_cli import acts, completion, follow, page, report_page, stored, view, watch
 from finetune_cli.cluster import connect
-from finetune_cli.commands import init, validate
+from finetune_cli.commands import cancel, chat, cost, events, init, submit, validate
 from finetune_cli.compare import comparison
-from finetune_cli.errors import CliError, GateFailedError
-from finetune_cli.options import Context, Name, Namespace, console
+from finetune_cli.errors import CliError
+from finetune_cli.options import Context, Format, Name, Namespace, Output, Timeout, answer, console, listed
 
 PROGRAM = "kubectl-finetune"
-SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class Commands(TyperGroup):
@@ -47,16 +45,13 @@ app = typer.Typer(
 )
 
 
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found:
-        raise typer.BadParameter(f"{text!r} is not a duration; write 90s, 10m or 2h")
-    return float(found[1]) * SECONDS[found[2]]
-
-
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="One FineTuneJob in full; none: a table of all.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One FineTuneJob in full; none: a table of all.", autocompletion=completion.jobs),
+    ] = None,
+    output: Output = Format.TABLE,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
@@ -64,9 +59,12 @@ def status(
     cluster = connect(context, namespace)
     now = datetime.now(UTC)
     if name is not None:
-        console().print(page.job_page(cluster.job(name), now))
-    elif jobs := cluster.jobs():
-        console().print(page.jobs_table(jobs, now))
+        job = cluster.job(name)
+        answer(output, job, lambda: page.job_page(job, now))
+        return
+    jobs = cluster.jobs()
+    if jobs or output in (Format.JSON, Format.YAML):
+        answer(output, listed(jobs), lambda: page.jobs_table(jobs, now, wide=output is Format.WIDE))
     else:
         typer.echo(f"No FineTuneJobs in namespace {cluster.namespace}.", err=True)
 
@@ -74,21 +72,12 @@ def status(
 @app.command(name="watch")
 def watch_job(
     name: Name,
-    timeout: Annotated[
-        float | None, typer.Option(help="Give up after 90s, 10m, 2h.", parser=_seconds, metavar="DURATION")
-    ] = None,
+    timeout: Timeout = None,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
     """Follow a FineTuneJob until it ends: exit code 0 when it is ready, 1 when it failed, 3 when its gate did."""
-    cluster = connect(context, namespace)
-    terminal = console()
-    try:
-        job = watch.until_ended(lambda: cluster.job(name), terminal, timeout)
-    except GateFailedError as error:
-        terminal.print(page.result(error.job))
-        raise
-    terminal.print(page.result(job))
+    follow.to_the_end(connect(context, namespace), name, console(), timeout)
 
 
 @app.command()
@@ -121,7 +110,7 @@ class ReportKind(StrEnum):
 @app.command()
 def report(
     kind: Annotated[ReportKind, typer.Argument(help="dataset, or job for a FineTuneJob.")],
-    name: Annotated[str, typer.Argument(help="Its name.")],
+    name: Annotated[str, typer.Argument(help="Its name.", autocompletion=completion.either)],
     file: Annotated[str, typer.Option(help="Another file beside it, such as statistics.json.")] = stored.REPORT,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to save it; `-` prints it.")] = None,
     opened: Annotated[bool, typer.Option("--open/--no-open", help="Show it in the browser.")] = True,
@@ -149,7 +138,7 @@ def report(
 
 @app.command()
 def compare(
-    names: Annotated[list[str], typer.Argument(help="Two FineTuneJobs or more.")],
+    names: Annotated[list[str], typer.Argument(help="Two FineTuneJobs or more.", autocompletion=completion.jobs)],
     html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too.")] = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -192,7 +181,7 @@ def _say(lines: list[str]) -> None:
         typer.echo(line, err=line.startswith("note: "))
 
 
-for command in (init.init, validate.validate):
+for command in (init.init, validate.validate, submit.submit, events.events, cost.cost, cancel.cancel, chat.chat):
     app.command()(command)
 
 

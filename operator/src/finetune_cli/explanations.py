@@ -8,6 +8,7 @@ import urllib3
 from kubernetes import client
 
 from finetune_cli.errors import CliError, NotFoundError, NotStartedError, UnreachableError
+from finetune_cli.facts import Object, part
 
 GROUP, VERSION = "finetune.dev", "v1alpha1"
 JOBS, DATASETS, DEPLOYMENTS = "finetunejobs", "datasets", "modeldeployments"
@@ -15,6 +16,8 @@ KINDS = {JOBS: "FineTuneJob", DATASETS: "Dataset", DEPLOYMENTS: "ModelDeployment
 """Our resources and their kinds."""
 
 INSTALL = "install the finetune-operator chart (`helm install`), or choose another cluster with --context"
+
+FORWARD = "`kubectl get modeldeployments` tells if it is ready, and `kubectl port-forward` goes another way"
 
 
 @contextmanager
@@ -33,47 +36,66 @@ def _explain(error: client.ApiException, namespace: str, verb: str, resource: st
     match error.status:
         case 0:
             return unreachable(error.reason)
+        case _ if theirs := _said_by_a_model_server(error):
+            return CliError(f"the model server says: {theirs}")
         case 401:
             return CliError("the cluster does not accept your credentials; log in again, then `kubectl auth whoami`")
         case 403:
-            kind = f"{resource}.{GROUP}" if resource in KINDS else resource
-            role = "view" if verb in ("get", "list") else "edit"
-            where = f"namespace {namespace}" if namespace else "all namespaces"
-            flag = f"-n {namespace}" if namespace else "-A"
-            return CliError(
-                f"you may not {verb} {kind} in {where}; ask whoever runs the cluster for the "
-                f"role `{role}` there (`kubectl auth can-i {verb} {kind} {flag}`)"
-            )
+            return _forbidden(namespace, verb, resource)
+        case 404:
+            return _not_there(said, namespace, resource, name)
         case 400 if resource == "pods/log":
             return NotStartedError(f"no log yet: {said}; `--follow` waits for it")
-        case 404 if not said and resource in KINDS:
-            return CliError(f"this cluster has no {resource}.{GROUP}; {INSTALL}")
-        case 404 if said.startswith("namespaces "):
-            return CliError(f"there is no namespace {namespace}; `kubectl create namespace {namespace}` makes it")
-        case 404:
-            return _not_found(namespace, resource, name)
         case 409 if verb == "apply":
             return CliError(f"{said.rstrip('.')}; --force-conflicts takes these fields over")
+        case 502 | 503 | 504 if resource == "services/proxy":
+            return CliError(f"{name} cannot be reached by way of the API server: {said or error.reason}; {FORWARD}")
         case 400 | 422:
             return CliError(f"the cluster refuses this: {said}")
     return CliError(f"the cluster cannot {verb} {resource} {name}: {said or error.reason}; try again")
 
 
-def _not_found(namespace: str, resource: str, name: str) -> NotFoundError:
-    kind = KINDS.get(resource, resource.split("/", maxsplit=1)[0].removesuffix("s"))
+def _forbidden(namespace: str, verb: str, resource: str) -> CliError:
+    kind = f"{resource}.{GROUP}" if resource in KINDS else resource
+    role = "view" if verb in ("get", "list") else "edit"
+    where = f"namespace {namespace}" if namespace else "all namespaces"
+    flag = f"-n {namespace}" if namespace else "-A"
+    return CliError(
+        f"you may not {verb} {kind} in {where}; ask whoever runs the cluster for the "
+        f"role `{role}` there (`kubectl auth can-i {verb if verb != 'apply' else 'patch'} {kind} {flag}`)"
+    )
+
+
+def _not_there(said: str, namespace: str, resource: str, name: str) -> CliError:
+    if not said and resource in KINDS:
+        return CliError(f"this cluster has no {resource}.{GROUP}; {INSTALL}")
+    if said.startswith("namespaces "):
+        return CliError(f"there is no namespace {namespace}; `kubectl create namespace {namespace}` makes it")
+    base = resource.split("/", maxsplit=1)[0]
+    kind = KINDS.get(resource, base.removesuffix("s"))
     if resource == JOBS:
         look = f"`kubectl finetune status -n {namespace}` lists the jobs that are there"
     else:
-        look = f"`kubectl get {resource.split('/', maxsplit=1)[0]} -n {namespace}` lists those that are there"
+        look = f"`kubectl get {base} -n {namespace}` lists those that are there"
     return NotFoundError(f"no {kind} {name!r} in namespace {namespace}; {look}")
 
 
 def _status_of(error: client.ApiException) -> str:
     """The message of the Kubernetes Status in the answer; empty when the answer is none."""
+    return one_line(_body(error).get("message") or "")
+
+
+def _said_by_a_model_server(error: client.ApiException) -> str:
+    """The message of an error in OpenAI's form; empty when the answer is none."""
+    return one_line(part(_body(error), "error").get("message") or "")
+
+
+def _body(error: client.ApiException) -> Object:
     try:
-        return one_line(json.loads(error.body or "")["message"])
-    except (TypeError, ValueError, KeyError):
-        return ""
+        found = json.loads(error.body or "")
+    except (TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def unreachable(cause: object) -> UnreachableError:

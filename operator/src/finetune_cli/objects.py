@@ -92,6 +92,9 @@ class Objects:
         """Ask a server in the cluster by way of the API server; the answer comes in pieces.
 
         It needs the right to create services/proxy.
+
+        Raises:
+            CliError: the API server, or the server behind it, refuses.
         """
         address = f"/api/v1/namespaces/{quote(self.namespace)}/services/http:{quote(service)}:{port}/proxy/{path}"
         with explained(self.namespace, "create", "services/proxy", service):

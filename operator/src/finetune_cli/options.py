@@ -1,6 +1,7 @@
 """What commands have in common: options, formats of an answer, and where it is printed."""
 
 import json
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
@@ -28,6 +29,20 @@ Context = Annotated[
 Force = Annotated[
     bool, typer.Option("--force-conflicts", help="Take over fields that somebody else has set, as kubectl does.")
 ]
+
+
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def seconds(text: str) -> float:
+    """A duration as people write it."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not found:
+        raise typer.BadParameter(f"{text!r} is not a duration; write 90s, 10m or 2h")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+Timeout = Annotated[float | None, typer.Option(help="Give up after 90s, 10m, 2h.", parser=seconds, metavar="DURATION")]
 
 
 class Format(StrEnum):
@@ -58,7 +73,7 @@ def listed(items: list[Any]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
-def console() -> Console:
+def console(*, stderr: bool = False) -> Console:
     """The terminal, or a pipe where nothing is cut."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+    found = Console(highlight=False, stderr=stderr)
+    return found if found.is_terminal else Console(highlight=False, stderr=stderr, width=PIPE_WIDTH)

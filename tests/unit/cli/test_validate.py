@@ -100,7 +100,7 @@ def test_all_errors_come_at_once_each_with_its_line() -> None:
         (20, "Dataset/tickets", "spec.split"),
         (20, "Dataset/tickets", "spec.split"),
     ]
-    assert report.checked == 2
+    assert len(report.documents) == 2
 
 
 @pytest.mark.parametrize(
@@ -195,12 +195,12 @@ def test_other_kinds_are_passed_over_with_a_note() -> None:
     assert [(one.level, "passed over: ConfigMap of v1" in one.message) for one in report.findings] == [
         (Level.NOTE, True)
     ]
-    assert report.checked == 0
+    assert len(report.documents) == 0
 
 
 def test_the_items_of_a_list_are_objects() -> None:
     document = {"apiVersion": "v1", "kind": "List", "items": [factories.make_dataset(), factories.make_job()]}
-    assert validate([("f", json.dumps(document))]).checked == 2
+    assert len(validate([("f", json.dumps(document))]).documents) == 2
 
 
 def test_a_key_twice_is_an_error_and_a_merge_is_not() -> None:

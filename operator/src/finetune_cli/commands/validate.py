@@ -48,7 +48,7 @@ def validate(
         show(report, console())
     else:
         findings = [asdict(finding) | {"level": finding.level.value} for finding in report.findings]
-        answer(output, {"checked": report.checked, "errors": report.errors, "findings": findings}, Text)
+        answer(output, {"checked": len(report.documents), "errors": report.errors, "findings": findings}, Text)
     if report.errors:
         raise typer.Exit(1)
 
@@ -105,7 +105,7 @@ def show(report: Report, where: Console) -> None:
     for finding in report.findings:
         where.print(_line(finding), soft_wrap=True)
     notes = len(report.findings) - report.errors
-    words = f"{_count(report.checked, 'object')} checked: {_count(report.errors, 'error')}"
+    words = f"{_count(len(report.documents), 'object')} checked: {_count(report.errors, 'error')}"
     if notes:
         words += f", {_count(notes, 'note')}"
     style = "red" if report.errors else "green"

@@ -36,8 +36,8 @@ class Report:
     """What was found out about files."""
 
     findings: list[Finding]
-    checked: int = 0
-    """Documents of our kinds."""
+    documents: list[Document]
+    """Those of our kinds."""
 
     @property
     def errors(self) -> int:
@@ -71,7 +71,7 @@ def validate(texts: Iterable[tuple[str, str]], exists: Callable[[Key], bool] | N
     findings += [_finding(document, problem) for document, problem in _between(ours, exists)]
     files = list(dict.fromkeys(finding.file for finding in findings))
     findings.sort(key=lambda finding: (files.index(finding.file), finding.line))
-    return Report(findings, len(ours))
+    return Report(findings, ours)
 
 
 def problems_of(document: Document) -> list[Problem]:
