@@ -14,9 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 from finetune_cli import acts, completion, follow, page, report_page, stored, view, watch
-from finetune_cli.cluster import connect
 from finetune_cli.commands import cancel, chat, cost, events, init, submit, validate
 from finetune_cli.compare import comparison
+from finetune_cli.connecting import connect
 from finetune_cli.errors import CliError
 from finetune_cli.options import Context, Format, Name, Namespace, Output, Timeout, answer, console, listed
 

@@ -8,8 +8,9 @@ from kubernetes import client, config
 from yaml import YAMLError
 
 from finetune_cli.errors import CliError, NotStartedError
-from finetune_cli.explanations import DATASETS, GROUP, JOBS, VERSION, explained, one_line
+from finetune_cli.explanations import explained, one_line
 from finetune_cli.facts import Object, part
+from finetune_cli.kinds import DATASETS, GROUP, JOBS, VERSION
 from finetune_cli.objects import FIELD_MANAGER, REQUEST_SECONDS, Objects
 
 POD_INDEX = "batch.kubernetes.io/job-completion-index"
@@ -24,7 +25,6 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self.namespace = namespace
-        self.api = api
         self.objects = Objects(api, namespace)
         # Any: the generated signatures promise models where these calls return dictionaries and a raw response.
         self._objects: Any = client.CustomObjectsApi(api)

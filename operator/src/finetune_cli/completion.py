@@ -10,13 +10,16 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from kubernetes import client, config
 
-from finetune_cli.explanations import DATASETS, DEPLOYMENTS, GROUP, JOBS, VERSION
+from finetune_cli.connecting import connect
 from finetune_cli.facts import Object, part
+from finetune_cli.kinds import DATASETS, DEPLOYMENTS, JOBS
+
+if TYPE_CHECKING:
+    from finetune_cli.cluster import Cluster
 
 SECONDS = (1, 2)
 """For connecting and for an answer: somebody waits at a prompt."""
@@ -47,42 +50,36 @@ def either(context: typer.Context, incomplete: str) -> Choices:
 def namespaces(context: typer.Context, incomplete: str) -> Choices:
     """Namespaces that may be listed."""
 
-    def ask(api: client.ApiClient, _: str) -> list[Object]:
-        core: Any = client.CoreV1Api(api)
-        return [{"metadata": {"name": one.metadata.name}} for one in core.list_namespace(**_IN_TIME).items]
+    def ask(cluster: "Cluster") -> list[Object]:
+        return cluster.objects.namespaces(SECONDS)
 
     return _fitting([(one["metadata"]["name"], "") for one in _asked(context, ask)], incomplete)
 
 
 def contexts(incomplete: str) -> Choices:
     """Contexts of the kubeconfig, each with its cluster."""
-    list_contexts: Any = config.list_kube_config_contexts
     try:
+        from kubernetes import config
+
+        list_contexts: Any = config.list_kube_config_contexts
         found, _ = list_contexts()
         return _fitting([(str(one["name"]), part(one, "context").get("cluster") or "") for one in found], incomplete)
     except Exception:  # noqa: BLE001 - a broken kubeconfig completes to nothing
         return []
 
 
-_IN_TIME: dict[str, Any] = {"_request_timeout": SECONDS}
-
-
 def _objects(context: typer.Context, plural: str, incomplete: str) -> Choices:
-    def ask(api: client.ApiClient, namespace: str) -> list[Object]:
-        custom: Any = client.CustomObjectsApi(api)
-        return list(custom.list_namespaced_custom_object(GROUP, VERSION, namespace, plural, **_IN_TIME)["items"])
+    def ask(cluster: "Cluster") -> list[Object]:
+        return cluster.objects.all_of(plural, seconds=SECONDS)
 
     named = {word for values in context.params.values() if isinstance(values, list | tuple) for word in values}
     found = [(one["metadata"]["name"], part(one, "status").get("phase") or "") for one in _asked(context, ask)]
     return _fitting([(name, phase) for name, phase in found if name not in named], incomplete)
 
 
-def _asked(context: typer.Context, ask: Callable[[client.ApiClient, str], list[Object]]) -> list[Object]:
-    from finetune_cli.cluster import connect
-
+def _asked(context: typer.Context, ask: Callable[["Cluster"], list[Object]]) -> list[Object]:
     try:
-        cluster = connect(context.params.get("context"), context.params.get("namespace"))
-        return ask(cluster.api, cluster.namespace)
+        return ask(connect(context.params.get("context"), context.params.get("namespace")))
     except Exception:  # noqa: BLE001 - see the module's docstring
         return []
 
@@ -105,10 +102,15 @@ def _choices(words: list[str]) -> str:
 
     line = shlex.join([PROGRAM, *words[:-1]]) + " " + words[-1]
     variable = f"_{PROGRAM.replace('-', '_').upper()}_COMPLETE"
-    os.environ |= {
+    asked = {
         variable: "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args", "_TYPER_COMPLETE_ARGS": line,
     }  # fmt: skip
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-        app(args=[], prog_name=PROGRAM, complete_var=variable)
+    os.environ |= asked
+    try:
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            app(args=[], prog_name=PROGRAM, complete_var=variable)
+    finally:
+        for name in asked:
+            del os.environ[name]
     return "".join(f"{line}\n" for line in said.getvalue().splitlines() if line)

@@ -4,13 +4,15 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune_cli.errors import CliError
 from finetune_cli.facts import Object, items, name_of, part
-from finetune_cli.objects import Objects
 from finetune_cli.view import last_line
 from finetune_contract.paths import POD_PORT
+
+if TYPE_CHECKING:
+    from finetune_cli.objects import Objects
 
 PATH = "v1/chat/completions"
 
@@ -56,7 +58,7 @@ def models_of(deployment: Object, wanted: list[str] | None = None) -> list[str]:
 
 
 def ask_all(
-    objects: Objects, service: str, voices: list[Voice], text: str, settings: Settings
+    objects: "Objects", service: str, voices: list[Voice], text: str, settings: Settings
 ) -> list[threading.Thread]:
     """Begin to ask each model; each thread ends when its voice has the answer, or a failure."""
 
@@ -83,7 +85,7 @@ def ask_all(
     return threads
 
 
-def _answer(objects: Objects, service: str, voice: Voice, settings: Settings) -> Iterator[str]:
+def _answer(objects: "Objects", service: str, voice: Voice, settings: Settings) -> Iterator[str]:
     body = {
         "model": voice.model,
         "messages": voice.messages,

@@ -9,11 +9,7 @@ from kubernetes import client
 
 from finetune_cli.errors import CliError, NotFoundError, NotStartedError, UnreachableError
 from finetune_cli.facts import Object, part
-
-GROUP, VERSION = "finetune.dev", "v1alpha1"
-JOBS, DATASETS, DEPLOYMENTS = "finetunejobs", "datasets", "modeldeployments"
-KINDS = {JOBS: "FineTuneJob", DATASETS: "Dataset", DEPLOYMENTS: "ModelDeployment"}
-"""Our resources and their kinds."""
+from finetune_cli.kinds import GROUP, JOBS, KINDS
 
 INSTALL = "install the finetune-operator chart (`helm install`), or choose another cluster with --context"
 

@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from kubernetes import client
 
-from finetune_cli.explanations import DATASETS, DEPLOYMENTS, GROUP, JOBS, KINDS, VERSION, explained
+from finetune_cli.explanations import explained
 from finetune_cli.facts import Object
+from finetune_cli.kinds import GROUP, PLURALS, VERSION
 
 FIELD_MANAGER = "kubectl-finetune"
 
@@ -18,10 +19,6 @@ REQUEST_SECONDS = (5, 30)
 
 ANSWER_SECONDS = (5, 300)
 """The same for a language model, which may have to wait for others."""
-
-PLURALS = {kind: plural for plural, kind in KINDS.items()}
-ORDER = [KINDS[DATASETS], KINDS[JOBS], KINDS[DEPLOYMENTS]]
-"""What is named by others comes first."""
 
 
 class Applied(NamedTuple):
@@ -50,11 +47,18 @@ class Objects:
         with explained(where, "get", plural, name):
             return self._json("GET", f"{_ours(where, plural)}/{quote(name)}")
 
-    def all_of(self, plural: str, *, everywhere: bool = False) -> list[Object]:
+    def all_of(
+        self, plural: str, *, everywhere: bool = False, seconds: tuple[int, int] = REQUEST_SECONDS
+    ) -> list[Object]:
         """All of ours, of this namespace or of all."""
         where = "" if everywhere else self.namespace
         with explained(where, "list", plural):
-            return list(self._json("GET", _ours(where, plural))["items"])
+            return list(self._json("GET", _ours(where, plural), seconds=seconds)["items"])
+
+    def namespaces(self, seconds: tuple[int, int]) -> list[Object]:
+        """Every namespace of the cluster."""
+        with explained("", "list", "namespaces"):
+            return list(self._json("GET", "/api/v1/namespaces", seconds=seconds)["items"])
 
     def core(self, plural: str, **query: str) -> list[Object]:
         """Pods or events of the namespace."""
@@ -114,9 +118,15 @@ class Objects:
             return None
 
     def _json(
-        self, method: str, path: str, query: dict[str, str] | None = None, body: Object | None = None, kind: str = ""
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Object | None = None,
+        kind: str = "",
+        seconds: tuple[int, int] = REQUEST_SECONDS,
     ) -> Object:
-        answer = self._send(method, path, query or {}, body, kind, REQUEST_SECONDS)
+        answer = self._send(method, path, query or {}, body, kind, seconds)
         found: Object = json.loads(answer.read())
         return found
 

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from finetune_cli.facts import Object
-from finetune_cli.offline.crd_schemas import GROUP, VERSION, schemas
+from finetune_cli.kinds import GROUP, VERSION
+from finetune_cli.offline.crd_schemas import schemas
 from finetune_cli.offline.documents import UnreadableError, read
 from finetune_cli.offline.schema import Schema
 

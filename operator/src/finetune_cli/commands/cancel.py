@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from finetune_cli import acts, facts
-from finetune_cli.cluster import connect
-from finetune_cli.explanations import JOBS
+from finetune_cli.connecting import connect
+from finetune_cli.kinds import JOBS
 from finetune_cli.options import Context, Name, Namespace
 
 

@@ -1,7 +1,7 @@
 """`chat`: the base and its adapters side by side, in a terminal or for a script."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,11 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune_cli import completion
-from finetune_cli.cluster import Cluster, connect
+from finetune_cli.connecting import connect
 from finetune_cli.conversation import Settings, Voice, ask_all, models_of
-from finetune_cli.explanations import DEPLOYMENTS
+from finetune_cli.kinds import DEPLOYMENTS
 from finetune_cli.options import Context, Format, Namespace, Output, answer, console
 from finetune_cli.view import clean
+
+if TYPE_CHECKING:
+    from finetune_cli.cluster import Cluster
 
 
 def chat(
@@ -51,7 +54,7 @@ def chat(
 
 
 def _say(
-    cluster: Cluster, name: str, voices: list[Voice], messages: list[str], settings: Settings, output: Format
+    cluster: "Cluster", name: str, voices: list[Voice], messages: list[str], settings: Settings, output: Format
 ) -> None:
     """Each message to each model; a failure ends it."""
     terminal = console()
@@ -71,7 +74,7 @@ def _say(
         answer(output, said, Text)
 
 
-def _talk(cluster: Cluster, name: str, voices: list[Voice], settings: Settings) -> None:
+def _talk(cluster: "Cluster", name: str, voices: list[Voice], settings: Settings) -> None:
     """Until the person has had enough; a failure is told, and one may go on."""
     terminal = console()
     terminal.print("Say something; /reset forgets what was said, an empty line or Ctrl-D ends.", style="dim")
@@ -90,7 +93,7 @@ def _talk(cluster: Cluster, name: str, voices: list[Voice], settings: Settings) 
 
 
 def turn(
-    cluster: Cluster,
+    cluster: "Cluster",
     name: str,
     voices: list[Voice],
     text: str,

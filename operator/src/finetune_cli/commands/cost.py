@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune_cli import completion, facts
-from finetune_cli.cluster import connect
-from finetune_cli.explanations import JOBS
+from finetune_cli.connecting import connect
 from finetune_cli.facts import Object, part
+from finetune_cli.kinds import JOBS
 from finetune_cli.options import Context, Format, Namespace, Output, answer
 from finetune_cli.view import plain_table, text
 

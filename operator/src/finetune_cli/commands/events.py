@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 
 from finetune_cli import completion, facts
-from finetune_cli.cluster import connect
-from finetune_cli.explanations import DATASETS, DEPLOYMENTS, JOBS, KINDS
+from finetune_cli.connecting import connect
 from finetune_cli.facts import Object, part
+from finetune_cli.kinds import DATASETS, DEPLOYMENTS, JOBS, KINDS
 from finetune_cli.options import Context, Format, Namespace, Output, answer, listed
 from finetune_cli.view import duration, last_line, plain_table, text
 

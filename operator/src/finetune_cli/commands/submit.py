@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from finetune_cli import follow
-from finetune_cli.cluster import connect
 from finetune_cli.commands.validate import Files, show, texts_of
+from finetune_cli.connecting import connect
 from finetune_cli.errors import CliError
 from finetune_cli.facts import Object, part
-from finetune_cli.objects import ORDER
+from finetune_cli.kinds import ORDER
 from finetune_cli.offline.problems import Level
 from finetune_cli.offline.validation import validate
 from finetune_cli.options import Context, Force, Namespace, Timeout, console

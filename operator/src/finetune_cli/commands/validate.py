@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from finetune_cli.cluster import connect
+from finetune_cli.connecting import connect
 from finetune_cli.errors import NotFoundError
-from finetune_cli.objects import PLURALS
+from finetune_cli.kinds import PLURALS
 from finetune_cli.offline.problems import Level
 from finetune_cli.offline.references import Key
 from finetune_cli.offline.validation import Finding, Report

@@ -7,8 +7,6 @@ import yaml
 
 from finetune_cli.offline.schema import Schema
 
-GROUP, VERSION = "finetune.dev", "v1alpha1"
-
 METADATA: Schema = {
     "type": "object",
     "properties": {

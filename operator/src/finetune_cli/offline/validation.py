@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_cli.facts import part
+from finetune_cli.kinds import GROUP, VERSION
 from finetune_cli.offline import references
 from finetune_cli.offline.cel import broken_rules
-from finetune_cli.offline.crd_schemas import GROUP, VERSION, schemas
+from finetune_cli.offline.crd_schemas import schemas
 from finetune_cli.offline.documents import Document, UnreadableError, read
 from finetune_cli.offline.problems import Level, Problem, did_you_mean, dotted, shown
 from finetune_cli.offline.references import Key
