@@ -69,14 +69,17 @@ def line_of(job: Object) -> Object:
 
 
 def totals(lines: list[Object]) -> list[Object]:
-    """Sums by namespace and currency; hours without a price have no currency."""
+    """Sums by namespace and currency; hours without a price have no currency, and jobs without hours no sum."""
+    figures = ("gpuHours", "lostGpuHours", "earlierGpuHours")
     sums: dict[tuple[str, str | None], Object] = {}
     for line in lines:
+        if line["amount"] is None and not any(line[figure] for figure in figures):
+            continue
         currency = line["currency"] if line["amount"] is not None else None
         found = sums.setdefault(
             (line["namespace"], currency), defaultdict(float, namespace=line["namespace"], currency=currency)
         )
-        for figure in ("gpuHours", "lostGpuHours", "earlierGpuHours"):
+        for figure in figures:
             found[figure] += line[figure]
         if currency is not None:
             found["amount"] += line["amount"]

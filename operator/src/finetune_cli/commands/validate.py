@@ -103,7 +103,7 @@ def _paths(path: Path) -> list[Path]:
 def show(report: Report, where: Console) -> None:
     """A line for each finding, as compilers write them, and one that sums up."""
     for finding in report.findings:
-        where.print(_line(finding), soft_wrap=True)
+        where.print(_line(finding), soft_wrap=not where.is_terminal)
     notes = len(report.findings) - report.errors
     words = f"{_count(len(report.documents), 'object')} checked: {_count(report.errors, 'error')}"
     if notes:
