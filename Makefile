@@ -11,7 +11,7 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
 .PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
-	bench-dataset bench-evaluation bench-trainer test test-unit test-trainer test-cluster test-faults test-faults-subset check generate
+	bench-dataset bench-evaluation bench-trainer test test-unit test-trainer test-cluster test-faults test-faults-subset check generate screenshots
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,9 +91,14 @@ check: venv ## format, lint, types, import rules, generated files
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 	@$(MAKE) --no-print-directory generate
-	git diff --exit-code -- crds charts docs/reference
+	git diff --exit-code -- crds charts docs/reference operator/src/finetune_cli/crds
 
 generate: venv ## everything that is made from code: CRDs, reference pages
-	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
+	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds operator/src/finetune_cli/crds
 	$(VENV)/python -m finetune_operator.api.reference docs/reference
 	$(VENV)/python -m tools.metrics_page docs/reference/metrics.md
+	$(VENV)/python -m tools.cli_page docs/reference/cli.md
+	$(VENV)/python -m tools.screenshots docs/reference/cli
+
+screenshots: venv ## pictures of `kubectl finetune` for the documentation; `make generate` makes them, too
+	$(VENV)/python -m tools.screenshots docs/reference/cli

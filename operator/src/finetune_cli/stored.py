@@ -11,12 +11,15 @@ import gzip
 import time
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finetune_cli.cluster import GROUP, VERSION, Cluster
 from finetune_cli.errors import CliError
 from finetune_cli.facts import Object, part
+from finetune_cli.kinds import GROUP, VERSION
 from finetune_contract.paths import PLAN_DIRECTORY, SCRATCH_MOUNT, SHOWN_BEGIN, SHOWN_END, STORE_MOUNT
+
+if TYPE_CHECKING:
+    from finetune_cli.cluster import Cluster
 
 REPORT = "report.html"
 
@@ -33,7 +36,7 @@ _MOUNTS = (str(STORE_MOUNT), str(SCRATCH_MOUNT), str(PLAN_DIRECTORY))
 _CONTAINER_FIELDS = ("image", "imagePullPolicy", "env", "envFrom", "securityContext", "terminationMessagePolicy")
 
 
-def fetch(cluster: Cluster, resource: Object, file: str) -> bytes:
+def fetch(cluster: "Cluster", resource: Object, file: str) -> bytes:
     """A file beside a resource's report.
 
     Raises:
@@ -144,7 +147,7 @@ def _like(jobs: Sequence[Object], resource: Object) -> Object:
     )
 
 
-def _wait(cluster: Cluster, pod: str) -> None:
+def _wait(cluster: "Cluster", pod: str) -> None:
     """Until the pod has ended."""
     deadline = time.monotonic() + _LIFETIME
     while time.monotonic() < deadline:
