@@ -10,8 +10,9 @@ from tools.cluster.settings import NODE_IP
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """`/good.jsonl` answers all rows; `/half.jsonl` promises them and hangs up in the middle; `/page.jsonl` is for people,
-    `/endless.jsonl` one line of 100 MB; others are missing."""
+    """`/good.jsonl` answers all rows, `/half.jsonl` promises them and hangs up in the middle, `/page.jsonl` is a page
+    for people, `/endless.jsonl` is one line of 100 MB; others are missing.
+    """
 
     rows: bytes = b""
 
