@@ -93,7 +93,7 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
             write_revision(work, cleaned.parts, account)
             revision = store.publish(StoredKind.DATASET, work, lineage, statistics.digest)
         with store.workspace(StoredKind.REPORT) as work:
-            write_report(work, statistics, cleaned.parts, account, tokenizer)
+            write_report(work, statistics, cleaned.parts, account, tokenizer, lineage)
             report = store.publish(StoredKind.REPORT, work, lineage | {"dataset": revision.digest})
     log.info("revision %s: %s", revision.digest, {name: split.rows for name, split in statistics.splits.items()})
     return DatasetResult(
