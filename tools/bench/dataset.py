@@ -211,9 +211,11 @@ def peer(corpus: Corpus, directory: Path) -> tuple[Run, float]:
 def stage_rows(log: str) -> list[Row]:
     """What the command's log says of its steps."""
     inspected = re.findall(r"inspected ([\d,]+) rows, ([\d,]+) a second", log)
-    compared = re.search(r"compared them in ([\d.]+) s", log)
     rows = [Row("inspect_rows_per_s", float(inspected[-1][1].replace(",", "")), "rows/s")] if inspected else []
-    return rows + ([Row("compare_s", float(compared[1]), "s")] if compared else [])
+    for name, words in (("compare_s", "compared"), ("write_s", "wrote")):
+        if found := re.search(rf"{words} them in ([\d.]+) s", log):
+            rows.append(Row(name, float(found[1]), "s"))
+    return rows
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ partial directory.
 
 import argparse
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -89,12 +90,14 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
         cleaned = clean(plan, shelf, account)
         statistics = _statistics(plan, intake.format, cleaned, shelf, account, found)
         lineage = _lineage(plan, intake.format, source_revision) | terms.lineage() | of_parts
+        started = time.monotonic()
         with store.workspace(StoredKind.DATASET) as work:
             write_revision(work, cleaned.parts, account)
             revision = store.publish(StoredKind.DATASET, work, lineage, statistics.digest)
         with store.workspace(StoredKind.REPORT) as work:
             write_report(work, statistics, cleaned.parts, account, tokenizer, lineage)
             report = store.publish(StoredKind.REPORT, work, lineage | {"dataset": revision.digest})
+        log.info("wrote them in %.1f s", time.monotonic() - started)
     log.info("revision %s: %s", revision.digest, {name: split.rows for name, split in statistics.splits.items()})
     return DatasetResult(
         revision=revision,
