@@ -62,6 +62,15 @@ def test_a_mixture_of_mixtures_forgets_nobody(pod: Pod) -> None:
     assert lineage["licenses"] == "inner: CC-BY-NC-4.0; inner/a: MIT; inner/b: CC-BY-NC-4.0; c: MIT"
 
 
+def test_a_licence_that_is_too_long_to_say_allows_nothing(pod: Pod) -> None:
+    parts = [
+        part(pod, f"part-{at}", [{"text": make_text(at)}], license=f"LicenseRef-{'Long' * 10}-{at}") for at in range(4)
+    ]
+    result = mix(pod, *parts)
+    assert result.license == "NOASSERTION"
+    assert read_manifest(pod.path(result)).lineage["license"].count(" AND ") == 3
+
+
 def test_long_terms_of_many_parts_fit_a_message_and_stand_in_the_manifest_whole(pod: Pod) -> None:
     chance = random.Random(0)
 
@@ -120,6 +129,7 @@ def test_the_model_card_names_every_part_and_every_teacher(pod: Pod) -> None:
         (["CC-BY-NC-ND-4.0", "GPL-3.0-only"], "CC-BY-NC-ND-4.0"),
         (["LicenseRef-Ours", "MIT"], "LicenseRef-Ours"),
         (["MIT", None], "NOASSERTION"),
+        (["Apache-2.0 AND MIT", "MIT", "ISC"], "Apache-2.0 AND ISC AND MIT"),
     ],
     ids=str,
 )

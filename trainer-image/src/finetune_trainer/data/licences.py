@@ -32,7 +32,9 @@ _OWN = 6
 
 def strictest(licences: Iterable[str | None]) -> str:
     """The licence of rows that are under several; None is one that nobody named."""
-    found = sorted({licence or UNKNOWN for licence in licences})
+    named = {licence or UNKNOWN for licence in licences}
+    # What a mixture in the mixture has joined is one licence each.
+    found = sorted({part for licence in named for part in ([licence] if "(" in licence else licence.split(" AND "))})
     if UNKNOWN in found:
         return UNKNOWN
     most = max(map(_strictness, found))

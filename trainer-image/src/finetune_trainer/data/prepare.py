@@ -114,7 +114,7 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
             for name, split in statistics.splits.items()
         ),
         source_revision=source_revision,
-        license=terms.license,
+        license=terms.shown_license(),
         attribution=terms.shown_attribution(),
         teachers=terms.shown_teachers(),
         parts=tuple(MixedPart(dataset=part.name, digest=part.revision.digest) for part in plan.source.mixture or ()),

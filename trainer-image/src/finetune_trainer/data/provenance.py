@@ -20,7 +20,7 @@ _OF_A_PART = ("source", "sourceRevision", "license", "attribution", "teacher", "
 _MOST_PARTS = 1000
 """Datasets below a mixture that its manifest lists; a manifest is read whole."""
 _SHORT = 128
-"""Characters of a teacher's name and terms in a result, which has to fit a termination message."""
+"""Characters of a licence and of a teacher's name and terms in a result, which has to fit a termination message."""
 _ATTRIBUTION = 512
 _MORE = "..."
 
@@ -45,6 +45,10 @@ class Terms:
         if not listed and "teacher" in lineage:
             listed = [Teacher(model=lineage["teacher"], terms=lineage.get("teacherTerms"))]
         return cls(lineage.get("license"), _each(lineage.get("attribution")), tuple(listed))
+
+    def shown_license(self) -> str | None:
+        """SPDX expression, as a result says it; one that is too long to say allows nothing."""
+        return self.license if self.license is None or len(self.license) <= _SHORT else UNKNOWN
 
     def shown_attribution(self) -> str | None:
         """Whom to name, as a result says it."""
