@@ -187,7 +187,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.DATA_TRUNCATED: Policy(
         77, False, True,
-        "Before step 0: maxLength would cut away a larger share of the supervised tokens than limits.truncatedShare.",
+        "By the Dataset's statistics, or before step 0: maxLength would cut more than limits.truncatedShare allows.",
         "Raise hyperparameters.maxLength, or allow the loss with limits.truncatedShare.",
     ),
     FailureReason.EVALUATION_FAILED: Policy(
