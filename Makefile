@@ -11,7 +11,7 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
 .PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
-	bench-dataset bench-evaluation bench-trainer test test-unit test-trainer test-cluster test-faults test-faults-subset check generate
+	bench-dataset bench-evaluation bench-trainer test test-unit test-trainer test-cluster test-faults test-faults-subset check docs generate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,13 +85,17 @@ test-cluster: venv cluster images install kueue ## tests of the chart, and on th
 	@$(PYTHON) -m tools.binaries versitygw
 	$(ON_CLUSTER) $(VENV)/python -m pytest tests/chart tests/cluster
 
-check: venv ## format, lint, types, import rules, generated files
+check: venv ## format, lint, types, import rules, the documentation site, generated files
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
-	@$(MAKE) --no-print-directory generate
+	@$(MAKE) --no-print-directory docs generate
 	git diff --exit-code -- crds charts docs/reference
+
+# Not --quiet: with it, --strict lets every warning pass.
+docs: venv ## the documentation site in .local/site; a dead link or anchor is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict
 
 generate: venv ## everything that is made from code: CRDs, reference pages
 	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
