@@ -91,13 +91,14 @@ check: venv ## format, lint, types, import rules, the documentation site, genera
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 	@$(MAKE) --no-print-directory docs generate
-	git diff --exit-code -- crds charts docs/reference
+	git diff --exit-code -- crds charts docs/reference gitops
 
 # Not --quiet: with it, --strict lets every warning pass.
 docs: venv ## the documentation site in .local/site; a dead link or anchor is an error
 	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict
 
-generate: venv ## everything that is made from code: CRDs, reference pages
+generate: venv ## everything that is made from code: CRDs, reference pages, the patch for Argo CD
 	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
 	$(VENV)/python -m finetune_operator.api.reference docs/reference
 	$(VENV)/python -m tools.metrics_page docs/reference/metrics.md
+	$(VENV)/python -m tools.argocd

@@ -19,7 +19,7 @@ MINIMAL = {
     "ModelDeployment": factories.make_deployment(),
 }
 VALUES = json.loads((ROOT / "charts/finetune-operator/values.schema.json").read_text())
-FOREIGN = ("kueue.x-k8s.io/", "argoproj.io/", "source.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/")
+FOREIGN = ("kueue.x-k8s.io/", "argoproj.io/", "source.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "kustomize.")
 FOREIGN_API_VERSIONS = ("v1", "apps/v1", "networking.k8s.io/v1", "policy/v1", "rbac.authorization.k8s.io/v1")
 OUR_FIELDS = {path for kind in SCHEMAS for path in paths(kind)}
 KUBERNETES_FIELDS = {"spec.active", "spec.resources.requests.storage", "spec.suspend"}
