@@ -37,6 +37,8 @@ RESOURCES = {
     ),
     *(
         "events",
+        "lease",
+        "resourcequota",
         "pods",
         "pvc",
         "apiservices",
