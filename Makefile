@@ -11,7 +11,8 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
 .PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
-	bench-dataset bench-evaluation bench-trainer test test-unit test-trainer test-cluster test-faults test-faults-subset check docs generate
+	bench-dataset bench-evaluation bench-trainer test test-unit test-trainer test-cluster test-faults test-faults-subset check docs generate \
+	release release-dry-run
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +93,12 @@ check: venv ## format, lint, types, import rules, the documentation site, genera
 	$(VENV)/lint-imports
 	@$(MAKE) --no-print-directory docs generate
 	git diff --exit-code -- crds charts docs/reference gitops
+
+release-dry-run: venv ## a version in dist/ but for the images: chart, CRDs, bills of materials, licences, notes
+	$(VENV)/python -m tools.release
+
+release: venv ## the same with images, by digest in the chart: REGISTRY=registry.example.com/team, PUSH=1 pushes
+	$(VENV)/python -m tools.release --registry=$(or $(REGISTRY),$(error set REGISTRY)) $(if $(PUSH),--push)
 
 # Not --quiet: with it, --strict lets every warning pass.
 docs: venv ## the documentation site in .local/site; a dead link or anchor is an error
