@@ -25,7 +25,7 @@ TYPED = [
 ]
 RESOURCES = re.compile(
     r"datasets?|dset|finetunejobs?|ftj|modeldeployments?|mdep|yaml"
-    r"|events|pods|pvc|apiservices|namespaces?|jobs|crds|nodes|secrets?|lease|resourcequota|configmaps?"
+    r"|events|pods|pvc|apiservices|namespaces?|jobs|crds|nodes?|secrets?|lease|resourcequota|configmaps?"
 )
 FOREIGN_FLAGS = {"--lora", "--gpu-memory-utilization", "--cuda-graphs"}
 """Of llama.cpp, vLLM and TGI."""
