@@ -3,34 +3,12 @@
 import re
 from typing import Any
 
-import celpy
 import pytest
-from celpy.adapter import json_to_cel
 from pydantic import TypeAdapter, ValidationError
 
 from finetune_operator.api.base import RelativePath
-from finetune_operator.api.crd import RESOURCES, crd
 from tests import factories
-
-SCHEMAS = {entry[1].kind: crd(*entry)["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for entry in RESOURCES}
-
-
-def refusals(schema: dict[str, Any], value: Any) -> list[str]:
-    """The messages of the rules that a value breaks, anywhere in it."""
-    found = []
-    for rule in schema.get("x-kubernetes-validations", ()):
-        environment = celpy.Environment()
-        program = environment.program(environment.compile(rule["rule"]))
-        if not program.evaluate({"self": json_to_cel(value)}):
-            found.append(rule["message"])
-    for name, child in schema.get("properties", {}).items():
-        if isinstance(value, dict) and name in value:
-            found += refusals(child, value[name])
-    if "items" in schema:
-        for item in value:
-            found += refusals(schema["items"], item)
-    return found
-
+from tests.schemas import SCHEMAS, refusals
 
 VOLUME = {"claimName": "raw"}
 HUB = {"repo": "org/model"}
