@@ -45,7 +45,7 @@ async def prove(plan: ServingPlan, adapters: Path, engine_url: str, host: str, p
     # A new connection per request: an idle one that the engine closes must not look like a lost engine.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
-        prover = Prover(plan, adapters, ENGINES[plan.engine](engine_url, session), metrics)
+        prover = Prover(plan, adapters, ENGINES[plan.engine](engine_url, session, plan.name), metrics)
         runner = web.AppRunner(build_app(prover, metrics), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, host, port).start()

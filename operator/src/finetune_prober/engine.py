@@ -81,9 +81,11 @@ class _Models(BaseModel):
 class Engine:
     """A client of one engine."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, base_name: str) -> None:
+        """`base_name` is the model name that the engine's base model, merged or not, has."""
         self._url = url.rstrip("/")
         self._session = session
+        self._base_name = base_name
 
     async def check_health(self) -> None:
         """Return when the engine says it is healthy.
@@ -159,13 +161,14 @@ class TgiEngine(Engine):
 
     async def complete(self, model: str, prompt: str, max_tokens: int) -> Answer:
         """A greedy answer with log-probabilities, by `/generate`: TGI's completions have none."""
-        parameters = {
-            "adapter_id": model,
+        parameters: dict[str, Any] = {
             "max_new_tokens": max_tokens,
             "do_sample": False,
             "details": True,
             "top_n_tokens": _TOP,
         }
+        if model != self._base_name:
+            parameters["adapter_id"] = model
         document = await self._ask("POST", "/generate", {"inputs": prompt, "parameters": parameters})
         try:
             answer = _TgiAnswer.model_validate(document)

@@ -90,6 +90,15 @@ class ServedAdapterSpec(ApiModel):
     )
 
 
+class AdapterMode(StrEnum):
+    """How adapters get into the engine."""
+
+    STATIC = "Static"
+    """Beside the base model, loaded when a pod starts; any number of them."""
+    MERGED = "Merged"
+    """One adapter, merged into a 16-bit base beforehand and served as a plain model: full speed, on every engine."""
+
+
 class ModelDeploymentSpec(ApiModel):
     """What to serve."""
 
@@ -104,6 +113,9 @@ class ModelDeploymentSpec(ApiModel):
         ),
     ] = []
     """Adapters that are served beside the base."""
+    adapter_mode: AdapterMode = AdapterMode.STATIC
+    """Static: adapters beside the base model. Merged: exactly one adapter, as a whole model; the base itself is not
+    served then."""
     ignore_gate: bool = False
     """True serves artifacts whose gate failed or is not decided, and of a job always the last one made; status, an
     event and a metric say so."""
@@ -130,6 +142,11 @@ class ModelDeploymentSpec(ApiModel):
             rule(
                 "!has(self.adapters) || self.adapters.all(a, !has(a.uri)) || (has(self.ignoreGate) && self.ignoreGate)",
                 "adapters[].uri: no gate is known of what has no FineTuneJob; set ignoreGate: true to serve it",
+            ),
+            rule(
+                "!has(self.adapterMode) || self.adapterMode != 'Merged' || (has(self.adapters) && "
+                "size(self.adapters) == 1)",
+                "adapterMode: Merged serves exactly one adapter; set one in adapters, or use Static",
             ),
             rule(
                 "!has(self.adapters) || self.adapters.all(a, !has(a.uri)) || has(self.baseModel)",
@@ -193,6 +210,22 @@ class ServedBase(ApiModel):
     """Whether it is served only because spec.ignoreGate says so."""
 
 
+class MergedModel(ApiModel):
+    """The whole model that adapterMode: Merged serves."""
+
+    base: Digest
+    """What the adapter is merged into."""
+    adapter: Digest
+    """What is merged."""
+    digest: Digest
+    """Digest of the merged model's files."""
+    uri: Uri
+    """Where it is stored."""
+    difference: float | None = None
+    """Mean Kullback-Leibler divergence, in nats per token, of the merged model from base and adapter; unset where it
+    had been merged before."""
+
+
 class ModelDeploymentStatus(ResourceStatus):
     """What is served."""
 
@@ -202,6 +235,10 @@ class ModelDeploymentStatus(ResourceStatus):
     """The base model that is served."""
     stage_failure: JobFailure | None = None
     """Why the base model could not be staged."""
+    merged: MergedModel | None = None
+    """The adapter and its base as one model; only with adapterMode: Merged."""
+    merge_failure: JobFailure | None = None
+    """Why they could not be merged."""
     adapters: Annotated[list[AdapterStatus], Field(max_length=32)] = []
     """Each adapter's state."""
     replicas: Annotated[int, Field(ge=0)] = 0

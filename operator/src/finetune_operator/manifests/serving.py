@@ -57,6 +57,14 @@ def plan(
     )
 
 
+def merged_plan(
+    deployment: ModelDeployment, whole: StoredReference, adapter: ServedAdapter, settings: Settings
+) -> ServingPlan:
+    """The same for a merged model, which goes by the adapter's name: there is no base beside it."""
+    document = plan(deployment, whole, (), settings)
+    return document.model_copy(update={"name": adapter.name, "merged": adapter})
+
+
 def url(deployment: ModelDeployment) -> str:
     """The OpenAI-compatible address within the cluster."""
     return f"http://{deployment.metadata.name}.{deployment.metadata.namespace}.svc:{POD_PORT}/v1"

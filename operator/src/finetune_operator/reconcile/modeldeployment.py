@@ -10,6 +10,7 @@ from finetune_contract.base import StoredReference
 from finetune_contract.proof import AdapterProof
 from finetune_contract.serving import ServedAdapter
 from finetune_operator.api.modeldeployment import (
+    AdapterMode,
     AdapterState,
     AdapterStatus,
     ModelDeployment,
@@ -23,6 +24,7 @@ from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import GATE_FAILED
 from finetune_operator.reconcile.endings import name_of
 from finetune_operator.reconcile.enginefit import suits
+from finetune_operator.reconcile.mergedmodel import find_merged
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Outcome
 from finetune_operator.reconcile.resources import (
@@ -86,7 +88,7 @@ def _is_elsewhere(this: Pass, base: ServedBase) -> bool:
 
 
 def _serve(this: Pass, base: ServedBase) -> None:
-    """Keep a Deployment with everything that is there, and say how far it is."""
+    """Keep a Deployment with everything that is there, and say how far it is; a merged model has to be made first."""
     adapters = tuple(
         ServedAdapter(name=adapter.name, artifact=StoredReference(digest=adapter.digest, uri=adapter.uri))
         for adapter in this.adapters
@@ -94,7 +96,13 @@ def _serve(this: Pass, base: ServedBase) -> None:
     )
     reference = StoredReference(digest=base.digest, uri=base.uri)
     settings = this.observed.settings
-    document = serving.plan(this.deployment, reference, adapters, settings)
+    if this.deployment.spec.adapter_mode is AdapterMode.MERGED:
+        whole = find_merged(this, reference, adapters)
+        if whole is None:
+            return
+        document = serving.merged_plan(this.deployment, whole, adapters[0], settings)
+    else:
+        document = serving.plan(this.deployment, reference, adapters, settings)
     plan = serving.plan_config_map(this.deployment, document)
     config_map = name_of(plan)
     if not any(name_of(item) == config_map for item in this.observed.of("ConfigMap")):
@@ -153,6 +161,8 @@ def _outcome(this: Pass) -> Outcome:
             "url": serving.url(this.deployment) if served else this.deployment.status.url,
             "base": this.base,
             "stage_failure": this.stage_failure,
+            "merged": this.merged,
+            "merge_failure": this.merge_failure,
             "adapters": this.adapters,
             "replicas": int(((item or {}).get("status") or {}).get("replicas", 0)),
             "ready_replicas": rollout.ready_replicas(item),

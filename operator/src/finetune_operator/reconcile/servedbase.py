@@ -7,8 +7,9 @@ from datetime import datetime
 
 from finetune_contract.base import StoredReference
 from finetune_contract.results import ArtifactType, StageResult
-from finetune_operator.api.modeldeployment import AdapterStatus, ModelDeployment, ServedBase
-from finetune_operator.manifests import jobs, staging
+from finetune_operator.api.base import JobFailure
+from finetune_operator.api.modeldeployment import AdapterStatus, MergedModel, ModelDeployment, ServedBase
+from finetune_operator.manifests import jobs, merging, staging
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import oneshot, trusted
 from finetune_operator.reconcile.conditions import ConditionSet
@@ -36,6 +37,11 @@ class Pass:
     stage_key: str = ""
     """Names the staging of spec.baseModel; empty where it is not needed or not known yet."""
     stage_failure: object = None
+    merged: MergedModel | None = None
+    """Of adapterMode: Merged: the whole model."""
+    merge_key: str = ""
+    """Names the merging of the wanted adapter and base; empty where there is none."""
+    merge_failure: JobFailure | None = None
     create: tuple[Manifest, ...] = ()
     apply: tuple[Manifest, ...] = ()
     delete: tuple[ChildName, ...] = ()
@@ -43,8 +49,9 @@ class Pass:
     wake_after: float | None = None
 
     def is_present(self, role: str, run: str) -> bool:
-        """Whether a child is not left over from the staging of another base model."""
-        return role != staging.ROLE or run == self.stage_key[:16]
+        """Whether a child is not left over from the staging of another base model, or another merging."""
+        keys = {staging.ROLE: self.stage_key, merging.ROLE: self.merge_key}
+        return role not in keys or run == keys[role][:16]
 
 
 def find_base(this: Pass) -> None:

@@ -6,6 +6,7 @@ from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import pods
 from finetune_operator.manifests.engines.base import (
     BASE_ALIASES,
+    MERGE,
     NOT_DESCRIBED,
     WRITABLE,
     Served,
@@ -122,10 +123,12 @@ def refusal(facts: AdapterFacts | None) -> str | None:
     if facts is None:
         return NOT_DESCRIBED
     if facts.rank > RANKS[-1]:
-        return f"its rank is {facts.rank}; vLLM serves up to {RANKS[-1]}: train with a smaller spec.adapter.rank"
+        return f"its rank is {facts.rank}; vLLM serves up to {RANKS[-1]}: {MERGE}, or train with a smaller rank"
     found = [words for feature, words in _REFUSED.items() if feature in facts.features]
+    if AdapterFeature.CHANGED_BASE in facts.features:
+        return f"vLLM does not serve {' and '.join(found)}: convert it to a plain LoRA"
     if found:
-        return f"vLLM does not serve {' and '.join(found)}: use engine type Transformers, or a plain LoRA"
+        return f"vLLM does not serve {' and '.join(found)}: {MERGE}, use engine type Transformers, or a plain LoRA"
     return None
 
 
