@@ -5,8 +5,10 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.base import StoredReference
 from finetune_contract.results import ArtifactType, StageResult
+from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import JobFailure
 from finetune_operator.api.modeldeployment import AdapterStatus, MergedModel, ModelDeployment, ServedBase
 from finetune_operator.manifests import jobs, merging, staging
@@ -88,13 +90,32 @@ def _stage_base(this: Pass) -> None:
         if found is None:
             return
         stored, ignored = found
-    document = [base_model.model_dump(mode="json", by_alias=True, exclude_defaults=True), stored and stored.digest]
+    document: list[object] = [
+        base_model.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        stored and stored.digest,
+    ]
+    # They are described together with the base: what they say depends on it.
+    document += [[adapter.name, adapter.digest, adapter.uri] for adapter in _by_address(this)]
     key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
     this.stage_key = key
     if this.base and this.base.stage == key:
         return
     this.base = None
     _run_stage(this, key, stored, gate_ignored=bool(ignored))
+
+
+def _by_address(this: Pass) -> list[AdapterStatus]:
+    """Adapters that no FineTuneJob describes, in the spec's order."""
+    return [each for each in this.adapters if each.fine_tune_job is None and each.digest and each.uri]
+
+
+def _describe(this: Pass, facts: tuple[AdapterFacts, ...]) -> None:
+    """Take over what the stage pod has read of the adapters."""
+    known = {adapter.name: said for adapter, said in zip(_by_address(this), facts, strict=False)}
+    this.adapters = [
+        each.model_copy(update={"adapter": AdapterFactsStatus.of(known[each.name])}) if each.name in known else each
+        for each in this.adapters
+    ]
 
 
 def _model_of(this: Pass, name: str) -> tuple[StoredReference, bool] | None:
@@ -141,6 +162,7 @@ def _run_stage(this: Pass, key: str, stored: StoredReference | None, *, gate_ign
             assert result.base is not None
             this.base = ServedBase(digest=result.base.digest, uri=result.base.uri, stage=key, gate_ignored=gate_ignored)
             this.stage_failure = None
+            _describe(this, result.adapters)
         case oneshot.GivenUp(failure):
             if this.stage_failure != failure:
                 this.events.append(Event("Warning", failure.reason, failure.message))
@@ -173,6 +195,7 @@ def _stage_job(this: Pass, key: str, number: int, stored: StoredReference | None
         number=number,
         stored=stored,
         run=None,
+        adapters=tuple(StoredReference(digest=each.digest, uri=each.uri) for each in _by_address(this)),
         scheduling=deployment.spec.scheduling,
         template=deployment.spec.pod_template,
         settings=this.observed.settings,

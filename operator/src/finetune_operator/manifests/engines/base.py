@@ -96,6 +96,6 @@ MERGE = "serve it alone with adapterMode: Merged"
 """The remedy where an engine has no place for an adapter, but could serve the whole model."""
 
 NOT_DESCRIBED = (
-    "nobody knows whether the engine can serve it: it is named by address, or was made before artifacts were "
-    "described; name a FineTuneJob that was run since, or use engine type Transformers"
+    "nobody knows whether the engine can serve it: it was made before artifacts were described; name a FineTuneJob "
+    "that was run since, or use engine type Transformers"
 )
