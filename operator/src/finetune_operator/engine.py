@@ -192,6 +192,7 @@ class Engine:
             references=found,
             progress=self._cache.progress.get(key),
             proofs={uid: self._cache.proofs[uid] for uid in pods if uid in self._cache.proofs},
+            traffic={uid: self._cache.traffic[uid] for uid in pods if uid in self._cache.traffic},
             admissions={uid: self._cache.admissions[uid] for uid in jobs if uid in self._cache.admissions},
             denials=dict(self._denials.get(key, {})),
         )

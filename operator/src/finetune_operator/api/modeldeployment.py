@@ -5,7 +5,6 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.serving import EngineType
 from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import (
     COMMON_AGE,
@@ -31,39 +30,11 @@ from finetune_operator.api.base import (
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.api.engine import Engine
 from finetune_operator.api.gate import Verdict
 from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.api.rollout import Rollout, RolloutStatus, Route
 from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
-
-
-class Engine(ApiModel):
-    """What serves."""
-
-    type: EngineType = EngineType.TRANSFORMERS
-    """VLLM: for GPUs. TGI (frozen upstream since 2025): for fleets that have it. Transformers: our own server on
-    transformers and peft, for CPUs, tests and small GPUs."""
-    image: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
-    """The engine's image; unset: the platform's."""
-    args: Annotated[
-        list[Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\n\x00]+$")]],
-        Field(max_length=64),
-    ] = []
-    """Further arguments of vLLM or TGI, after the operator's own, such as `--gpu-memory-utilization=0.8`."""
-    max_batch_size: Annotated[int, Field(ge=1, le=256)] = 16
-    """Requests that are answered together."""
-    max_queue: Annotated[int, Field(ge=1, le=10_000)] = 128
-    """Requests that may wait; more are refused with 429 (vLLM: 503)."""
-    max_total_tokens: Annotated[int, Field(ge=2, le=10_000_000)] | None = None
-    """Tokens of a prompt and its answer together; unset: what the model can take."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.args) || size(self.args) == 0 || (has(self.type) && self.type != 'Transformers')",
-                "engine.args: the Transformers engine takes no arguments; use engine's fields, or another type",
-            )
-        )
-    )
 
 
 class ServedAdapterSpec(ApiModel):
@@ -121,6 +92,10 @@ class ModelDeploymentSpec(ApiModel):
     event and a metric say so."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     """How many serving pods."""
+    rollout: Rollout = Rollout()
+    """How what is served is replaced by something else."""
+    route: Route | None = None
+    """A way in from outside, where the cluster has the Gateway API; unset: the Service alone."""
     resources: Resources = Resources()
     """What a serving pod's engine asks for."""
     scheduling: Scheduling = Scheduling()
@@ -170,6 +145,8 @@ class AdapterState(StrEnum):
     INVALID = "Invalid"
     """The engine cannot serve it, or a pod that loaded it answers like neither tuned model nor base, or its files are
     not what was published; what was served before still is."""
+    ROLLED_BACK = "RolledBack"
+    """Its canary did not hold; what was served before still is."""
 
 
 class AdapterStatus(ApiModel):
@@ -241,6 +218,10 @@ class ModelDeploymentStatus(ResourceStatus):
     """Why they could not be merged."""
     adapters: Annotated[list[AdapterStatus], Field(max_length=32)] = []
     """Each adapter's state."""
+    rollout: RolloutStatus | None = None
+    """Where a canary roll-out is; only with spec.rollout.canary."""
+    extras: Annotated[list[Word], Field(max_length=8)] = []
+    """Kinds of the objects beside Deployment and Service that are kept for it."""
     replicas: Annotated[int, Field(ge=0)] = 0
     """Serving pods there are."""
     ready_replicas: Annotated[int, Field(ge=0)] = 0

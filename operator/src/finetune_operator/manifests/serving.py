@@ -1,6 +1,7 @@
 """The Deployment and Service of a ModelDeployment."""
 
 import hashlib
+from typing import NamedTuple
 
 from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.base import StoredReference
@@ -25,6 +26,21 @@ from finetune_operator.manifests.podtemplate import pod_template
 from finetune_operator.settings import Settings
 
 ROLE = "serve"
+CANARY_ROLE = "canary"
+SERVING_ROLES = (ROLE, CANARY_ROLE)
+"""Of pods that serve; the Services tell them apart by it."""
+
+
+class Track(NamedTuple):
+    """One of the two Deployments that a ModelDeployment can have."""
+
+    role: str
+    suffix: str
+    """Of the names of Deployment and Service."""
+
+
+MAIN = Track(ROLE, "")
+CANARY = Track(CANARY_ROLE, "-canary")
 
 PROBER_RESOURCES = Resources(requests={"cpu": "50m", "memory": "96Mi"})
 """The prober sends a few small requests."""
@@ -70,9 +86,14 @@ def url(deployment: ModelDeployment) -> str:
     return f"http://{deployment.metadata.name}.{deployment.metadata.namespace}.svc:{POD_PORT}/v1"
 
 
-def selector(deployment: ModelDeployment) -> dict[str, str]:
+def selector(deployment: ModelDeployment, track: Track = MAIN) -> dict[str, str]:
     """What marks the serving pods."""
-    return labels("ModelDeployment", deployment.metadata.name, ROLE)
+    return labels("ModelDeployment", deployment.metadata.name, track.role)
+
+
+def name_of(deployment: ModelDeployment, track: Track) -> str:
+    """The Deployment's and the Service's name."""
+    return deployment.metadata.name + track.suffix
 
 
 def plan_config_map(deployment: ModelDeployment, document: ServingPlan) -> Manifest:
@@ -89,6 +110,7 @@ def build(
     document: ServingPlan,
     facts: dict[str, AdapterFacts],
     settings: Settings,
+    track: Track = MAIN,
 ) -> tuple[Manifest, Manifest]:
     """The Deployment and the Service, kept as they are here by server-side apply.
 
@@ -98,12 +120,21 @@ def build(
         document: The plan.
         facts: What is known of the plan's adapters, by name.
         settings: The operator's.
+        track: Which of the two.
     """
     served = Served(document, facts, accelerators(deployment.spec.resources))
-    return _deployment(deployment, config_map, served, settings), _service(deployment)
+    return _deployment(deployment, config_map, served, settings, track), _service(deployment, track)
 
 
-def _deployment(deployment: ModelDeployment, config_map: str, served: Served, settings: Settings) -> Manifest:
+def replicas_of(deployment: ModelDeployment, track: Track) -> int:
+    """How many pods are wanted."""
+    canary = deployment.spec.rollout.canary
+    return canary.replicas if canary and track is CANARY else deployment.spec.replicas
+
+
+def _deployment(
+    deployment: ModelDeployment, config_map: str, served: Served, settings: Settings, track: Track
+) -> Manifest:
     engine = ENGINES[deployment.spec.engine.type].container(
         deployment, served, settings, (pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY)
     )
@@ -122,14 +153,14 @@ def _deployment(deployment: ModelDeployment, config_map: str, served: Served, se
         initContainers=[_deliver(settings)],
         terminationGracePeriodSeconds=GRACE_SECONDS,
     )
-    marks = selector(deployment)
+    marks = selector(deployment, track)
     store = {LABEL_STORE: settings.store_label} if settings.store_label else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(deployment, **{LABEL_PLAN: config_map[-8:]}),
+        "metadata": child_metadata(deployment, track, **{LABEL_PLAN: config_map[-8:]}),
         "spec": {
-            "replicas": deployment.spec.replicas,
+            "replicas": replicas_of(deployment, track),
             # Else a pod that takes its time to load counts as one that cannot start.
             "progressDeadlineSeconds": seconds_of(deployment.spec.startup_timeout) + _SLACK_SECONDS,
             "selector": {"matchLabels": marks},
@@ -172,24 +203,25 @@ def _prober(settings: Settings) -> Manifest:
     )
 
 
-def _service(deployment: ModelDeployment) -> Manifest:
+def _service(deployment: ModelDeployment, track: Track) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(deployment),
+        "metadata": child_metadata(deployment, track),
         "spec": {
-            "selector": selector(deployment),
+            "selector": selector(deployment, track),
             "ports": [{"name": "http", "port": POD_PORT, "targetPort": POD_PORT, "protocol": "TCP"}],
         },
     }
 
 
-def _metadata(deployment: ModelDeployment, **more: str) -> Manifest:
+def child_metadata(deployment: ModelDeployment, track: Track = MAIN, **more: str) -> Manifest:
+    """Name, labels and owner of what is kept for a ModelDeployment."""
     metadata = deployment.metadata
     return {
-        "name": metadata.name,
+        "name": name_of(deployment, track),
         "namespace": metadata.namespace,
-        "labels": {**selector(deployment), "app.kubernetes.io/part-of": MANAGER, **more},
+        "labels": {**selector(deployment, track), "app.kubernetes.io/part-of": MANAGER, **more},
         "annotations": {ANNOTATION_GENERATION: str(metadata.generation)},
         "ownerReferences": [owner_reference("ModelDeployment", metadata.name, metadata.uid)],
     }

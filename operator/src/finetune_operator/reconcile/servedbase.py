@@ -11,6 +11,7 @@ from finetune_contract.results import ArtifactType, StageResult
 from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import JobFailure
 from finetune_operator.api.modeldeployment import AdapterStatus, MergedModel, ModelDeployment, ServedBase
+from finetune_operator.api.rollout import RolloutStatus
 from finetune_operator.manifests import jobs, merging, staging
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import oneshot, trusted
@@ -41,6 +42,9 @@ class Pass:
     stage_failure: object = None
     merged: MergedModel | None = None
     """Of adapterMode: Merged: the whole model."""
+    rollout: RolloutStatus | None = None
+    extras: list[str] = field(default_factory=list)
+    """Kinds of what is kept beside Deployment and Service."""
     merge_key: str = ""
     """Names the merging of the wanted adapter and base; empty where there is none."""
     merge_failure: JobFailure | None = None
