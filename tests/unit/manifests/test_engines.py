@@ -73,6 +73,12 @@ def test_the_rendered_deployment_of_a_merged_model_is_the_golden_one(engine: Eng
     must_be_golden(item, f"{engine.value.lower()}-merged.yaml")
 
 
+@pytest.mark.parametrize("engine", EngineType)
+def test_the_rendered_deployment_with_api_keys_is_the_golden_one(engine: EngineType) -> None:
+    item = deployment_of(engine, apiKeysSecretRef={"name": "clients", "key": "keys.txt"}, replicas=2)
+    must_be_golden(item, f"{engine.value.lower()}-api-keys.yaml")
+
+
 def must_be_golden(item: Object, name: str) -> None:
     text = yaml.safe_dump(item, sort_keys=False, width=120)
     golden = HERE / "golden" / name

@@ -82,7 +82,7 @@ class World:
             settings=settings,
             children={kind: tuple(copy.deepcopy(items)) for kind, items in self.children.items()},
             references={
-                name: copy.deepcopy(self.others.get(name))
+                name: copy.deepcopy(self.others.get(name) or self.find(*name))
                 for name in (*ancestors(self.raw, self.others.get), *kind.references(self.raw, settings))
             },
             progress=self.progress,

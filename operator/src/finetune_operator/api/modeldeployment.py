@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_operator.api.adapterfacts import AdapterFactsStatus
+from finetune_operator.api.autoscaling import Autoscaling
 from finetune_operator.api.base import (
     COMMON_AGE,
     COMMON_MESSAGE,
@@ -23,6 +24,7 @@ from finetune_operator.api.base import (
     Resources,
     ResourceStatus,
     Scheduling,
+    SecretKeyReference,
     Uri,
     Word,
     exactly_one_of,
@@ -91,7 +93,12 @@ class ModelDeploymentSpec(ApiModel):
     """True serves artifacts whose gate failed or is not decided, and of a job always the last one made; status, an
     event and a metric say so."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """How many serving pods."""
+    """How many serving pods; with autoscaling, that decides."""
+    autoscaling: Autoscaling | None = None
+    """Lets the number of pods follow the requests that wait."""
+    api_keys_secret_ref: SecretKeyReference | None = None
+    """API keys, one in a line, of which clients have to send one as `Authorization: Bearer`; vLLM and TGI take only
+    one, without a line's end. Unset: everybody who reaches the Service may ask."""
     rollout: Rollout = Rollout()
     """How what is served is replaced by something else."""
     route: Route | None = None

@@ -9,7 +9,7 @@ from finetune_contract.paths import POD_PORT, PROBER_PORT
 from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_operator.api.base import GROUP, Resources, seconds_of
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import jobs, pods, storage
+from finetune_operator.manifests import apikeys, jobs, pods, storage
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.engines import ENGINES
 from finetune_operator.manifests.engines.base import Served
@@ -126,18 +126,37 @@ def build(
     return _deployment(deployment, config_map, served, settings, track), _service(deployment, track)
 
 
-def replicas_of(deployment: ModelDeployment, track: Track) -> int:
-    """How many pods are wanted."""
+def replicas_of(deployment: ModelDeployment, track: Track) -> int | None:
+    """How many pods are wanted; None where an autoscaler says."""
     canary = deployment.spec.rollout.canary
-    return canary.replicas if canary and track is CANARY else deployment.spec.replicas
+    if canary and track is CANARY:
+        return canary.replicas
+    return None if deployment.spec.autoscaling else deployment.spec.replicas
+
+
+def most_replicas(deployment: ModelDeployment) -> int:
+    """How many pods there may be, without a canary's."""
+    scaling = deployment.spec.autoscaling
+    return scaling.max_replicas if scaling else deployment.spec.replicas
+
+
+def _spread(deployment: ModelDeployment, marks: dict[str, str]) -> Manifest:
+    """Several pods go to different nodes and zones where they can."""
+    if most_replicas(deployment) < 2:
+        return {}
+    constraint = {"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": marks}}
+    keys = ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    return {"topologySpreadConstraints": [{**constraint, "topologyKey": key} for key in keys]}
 
 
 def _deployment(
     deployment: ModelDeployment, config_map: str, served: Served, settings: Settings, track: Track
 ) -> Manifest:
+    keys = apikeys.of(deployment)
     engine = ENGINES[deployment.spec.engine.type].container(
         deployment, served, settings, (pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY)
     )
+    marks = selector(deployment, track)
     volumes = [
         pods.plan_volume(config_map),
         storage.volume(settings, read_only=True),
@@ -145,22 +164,24 @@ def _deployment(
     ]
     if pods.SHARED_MEMORY in engine["volumeMounts"]:
         volumes.append(pods.shared_memory(deployment.spec.pod_template.shared_memory))
+    volumes += keys.volumes
     pod = pods.pod_spec(
-        [engine, _prober(settings)],
+        [engine, _prober(settings, keys)],
         volumes,
         deployment.spec.scheduling,
         **storage.kept_together(settings),
         initContainers=[_deliver(settings)],
         terminationGracePeriodSeconds=GRACE_SECONDS,
+        **_spread(deployment, marks),
     )
-    marks = selector(deployment, track)
+    replicas = replicas_of(deployment, track)
     store = {LABEL_STORE: settings.store_label} if settings.store_label else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": child_metadata(deployment, track, **{LABEL_PLAN: config_map[-8:]}),
         "spec": {
-            "replicas": replicas_of(deployment, track),
+            **({} if replicas is None else {"replicas": replicas}),
             # Else a pod that takes its time to load counts as one that cannot start.
             "progressDeadlineSeconds": seconds_of(deployment.spec.startup_timeout) + _SLACK_SECONDS,
             "selector": {"matchLabels": marks},
@@ -189,7 +210,7 @@ def _deliver(settings: Settings) -> Manifest:
     )
 
 
-def _prober(settings: Settings) -> Manifest:
+def _prober(settings: Settings, keys: apikeys.ApiKeys) -> Manifest:
     """Proves each adapter; its readiness is the pod's."""
     return pods.container(
         "prober",
@@ -197,7 +218,8 @@ def _prober(settings: Settings) -> Manifest:
         ["python", "-m", "finetune_prober"],
         pull_policy=settings.image_pull_policy,
         resources=PROBER_RESOURCES,
-        mounts=(pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY),
+        env=keys.env,
+        mounts=(pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY, *keys.mounts),
         ports=[{"name": "prober", "containerPort": PROBER_PORT}],
         readinessProbe={"httpGet": {"path": "/ready", "port": PROBER_PORT}, "periodSeconds": 2, "timeoutSeconds": 5},
     )

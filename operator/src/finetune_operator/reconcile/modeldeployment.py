@@ -19,7 +19,7 @@ from finetune_operator.api.modeldeployment import (
 )
 from finetune_operator.manifests import serving
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import canary, rollout
+from finetune_operator.reconcile import canary, extras, rollout
 from finetune_operator.reconcile.canary import Course
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import GATE_FAILED
@@ -51,7 +51,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     if "fineTuneJob" in base:
         names.append(base["fineTuneJob"]["name"])
     jobs_ = [Reference("FineTuneJob", name) for name in dict.fromkeys(names)]
-    return (store_reference(settings), *jobs_)
+    return (store_reference(settings), *jobs_, *extras.references(raw))
 
 
 def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
@@ -110,6 +110,7 @@ def _serve(this: Pass, base: ServedBase) -> None:
         plans += (put(this, course.canary, serving.CANARY),)
     else:
         this.delete += rollout.left_over(this.observed, serving.CANARY)
+    extras.keep(this)
     _judge(this, course, plans)
 
 

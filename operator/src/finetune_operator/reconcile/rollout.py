@@ -24,6 +24,8 @@ def is_done(
     if item is None:
         return False
     status, replicas = item.get("status") or {}, serving.replicas_of(deployment, track)
+    if replicas is None:
+        replicas = (item.get("spec") or {}).get("replicas", status.get("replicas", 0))
     generation = deployment.metadata.generation
     return (
         label_of(item, serving.LABEL_PLAN) == config_map[-8:]

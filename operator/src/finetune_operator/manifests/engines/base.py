@@ -60,6 +60,10 @@ class Served:
 class EngineModule(Protocol):
     """What the module of an engine has."""
 
+    @property
+    def QUEUE_METRIC(self) -> str:  # noqa: N802 - a module's constant
+        """The gauge of requests that wait, as the engine calls it."""
+
     def container(
         self, deployment: ModelDeployment, served: Served, settings: Settings, mounts: tuple[Manifest, ...]
     ) -> Manifest:

@@ -3,10 +3,12 @@
 from finetune_contract.adapterfacts import AdapterFacts, AdapterFeature
 from finetune_contract.paths import POD_PORT
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import pods
+from finetune_operator.manifests import apikeys, pods
 from finetune_operator.manifests.engines.base import MERGE, Served, probes
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.settings import Settings
+
+QUEUE_METRIC = "tgi_queue_size"
 
 
 def container(
@@ -16,14 +18,15 @@ def container(
     mounts: tuple[Manifest, ...],
 ) -> Manifest:
     """The engine's container, told what to serve by the plan."""
+    keys = apikeys.of(deployment)
     return pods.container(
         "engine",
         deployment.spec.engine.image or settings.trainer_image,
         ["python", "-m", "finetune_server"],
         pull_policy=settings.image_pull_policy,
         resources=deployment.spec.resources,
-        env=pods.OFFLINE,
-        mounts=mounts,
+        env={**pods.OFFLINE, **keys.env},
+        mounts=(*mounts, *keys.mounts),
         ports=pods.ports(POD_PORT),
         **probes(deployment, period=2, patience=2),
     )

@@ -3,7 +3,7 @@
 from finetune_contract.adapterfacts import AdapterFacts, AdapterFeature
 from finetune_contract.paths import POD_PORT, SCRATCH_MOUNT
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import pods
+from finetune_operator.manifests import apikeys, pods
 from finetune_operator.manifests.engines.base import (
     BASE_ALIASES,
     MERGE,
@@ -31,6 +31,8 @@ _REFUSED = {
     AdapterFeature.CHANGED_BASE: "an initialisation that changed the base",
 }
 """What ends vLLM when it starts with such an adapter: one would take all others down."""
+
+QUEUE_METRIC = "vllm:num_requests_waiting"
 
 _OWNED = frozenset(
     {
@@ -83,6 +85,7 @@ def container(
             "FLASHINFER_WORKSPACE_BASE": str(SCRATCH_MOUNT),
             "VLLM_NO_USAGE_STATS": "1",
         },
+        extra_env=apikeys.variable(deployment, "VLLM_API_KEY"),
         mounts=(*mounts, pods.SHARED_MEMORY),
         ports=pods.ports(POD_PORT),
         **probes(deployment, period=5, patience=6),
