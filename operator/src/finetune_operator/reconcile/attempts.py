@@ -217,7 +217,8 @@ def _follow(draft: Draft, current: Numbered, run: Run, observed: Observed, now: 
         draft.run = run.model_copy(update={"attempt": current.number - 1})
         draft.delete += with_plan(observed, current.job)
         draft.conditions.set("Running", False, "Starting", f"attempt {current.number}")
-        draft.conditions.waiting("Starting", f"starting attempt {current.number} again as the edited spec says")
+        # As the wait for its pods, if they need any time, will say.
+        draft.conditions.waiting("Stopping", f"starting attempt {current.number} again as the edited spec says")
     elif is_queued:
         pass
     elif trouble:
