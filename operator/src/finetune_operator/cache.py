@@ -46,6 +46,8 @@ class Cache:
         """Number of our resources by kind, phase and reason."""
         self.ignored_gates: Counter[str] = Counter()
         """Namespace -> number of ModelDeployments that serve something by spec.ignoreGate."""
+        self.adapters: Counter[tuple[str, str]] = Counter()
+        """Namespace and state -> number of adapters of ModelDeployments."""
         self.progress: dict[Key, Progress] = {}
         """What the newest running training pod of a job said last."""
         self.proofs: dict[str, ProofStatus] = {}
@@ -205,6 +207,7 @@ class Cache:
             self.summaries[(entry.place.kind, *entry.summary)] += 1
         if entry.ignores_gate:
             self.ignored_gates[entry.place.namespace] += 1
+        self.adapters.update((entry.place.namespace, state) for state in entry.adapters)
 
     def _unlink(self, entry: Entry) -> None:
         del self._entries[entry.uid]
@@ -222,6 +225,7 @@ class Cache:
             self.summaries[(entry.place.kind, *entry.summary)] -= 1
         if entry.ignores_gate:
             self.ignored_gates[entry.place.namespace] -= 1
+        self.adapters.subtract((entry.place.namespace, state) for state in entry.adapters)
 
     @staticmethod
     def _mark_deleted(entry: Entry) -> None:

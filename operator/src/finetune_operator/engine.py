@@ -275,6 +275,10 @@ class Engine:
             metrics.GPU_SECONDS.labels(namespace, attempt.outcome).inc(attempt.gpu_seconds)
         if accounting.has_failed_gate(before, status):
             metrics.GATE_FAILURES.labels(namespace).inc()
+        for result in accounting.tried(before, status) if resource["kind"] == "ModelDeployment" else ():
+            metrics.ADAPTER_RESULTS.labels(namespace, result.state).inc()
+            if result.seconds is not None:
+                metrics.ADAPTER_SECONDS.observe(result.seconds)
         if written.get("status") != status:
             # Each pass would find a difference and write again: with back-off, and without being woken by the write.
             self._cache.put(written)

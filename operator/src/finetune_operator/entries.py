@@ -66,6 +66,8 @@ class Entry:
     """Phase and reason of one of our resources, for metrics."""
     ignores_gate: bool = False
     """A ModelDeployment that serves what has passed no gate."""
+    adapters: tuple[str, ...] = ()
+    """States of a ModelDeployment's adapters."""
     is_edited: bool = False
     """One of our resources whose status does not speak of its present spec."""
     address: str | None = None
@@ -119,6 +121,7 @@ def entry_of(manifest: Manifest, version: int) -> Entry:
         content=digest({"spec": manifest.get("spec")}) if kind in APPLIED_KINDS else "",
         summary=_summary(manifest) if is_ours else None,
         ignores_gate=kind == "ModelDeployment" and _holds(manifest, GATE_IGNORED),
+        adapters=_adapter_states(manifest) if kind == "ModelDeployment" else (),
         is_edited=is_ours and metadata.get("generation") != (manifest.get("status") or {}).get("observedGeneration"),
         address=_training_address(manifest, labels) if kind == "Pod" else None,
         unproven=_unproven_address(manifest, labels) if kind == "Pod" else None,
@@ -161,6 +164,10 @@ def _summary(manifest: Manifest) -> tuple[str, str]:
     conditions = status.get("conditions") or ()
     reasons = (str(condition.get("reason", "")) for condition in conditions if condition.get("type") == "Ready")
     return str(status.get("phase", "")), next(reasons, "")
+
+
+def _adapter_states(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(str(each.get("state", "")) for each in (manifest.get("status") or {}).get("adapters") or ())
 
 
 def _holds(manifest: Manifest, type_: str) -> bool:

@@ -1,5 +1,6 @@
 """ModelDeployment: a base model and adapters from jobs, served under an OpenAI-compatible address."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -163,6 +164,8 @@ class AdapterStatus(ApiModel):
     """The model name that clients ask for."""
     state: AdapterState
     """How far it is."""
+    since: datetime | None = None
+    """When this artifact came into this state."""
     fine_tune_job: Word | None = None
     """The job it comes from; unset where it is named by uri."""
     digest: Digest | None = None

@@ -184,7 +184,7 @@ def _outcome(this: Pass) -> Outcome:
             "rollout": this.rollout,
             "extras": this.extras,
             "merge_failure": this.merge_failure,
-            "adapters": this.adapters,
+            "adapters": [_dated(this, adapter) for adapter in this.adapters],
             "replicas": int(((item or {}).get("status") or {}).get("replicas", 0)),
             "ready_replicas": rollout.ready_replicas(item),
             "selector": ",".join(f"{key}={value}" for key, value in serving.selector(this.deployment).items()),
@@ -198,6 +198,14 @@ def _outcome(this: Pass) -> Outcome:
         events=tuple(this.events),
         wake_after=this.wake_after,
     )
+
+
+def _dated(this: Pass, adapter: AdapterStatus) -> AdapterStatus:
+    """With the time at which it came into its state."""
+    before = next((each for each in this.deployment.status.adapters if each.name == adapter.name), None)
+    is_same = before is not None and (before.state, before.digest) == (adapter.state, adapter.digest)
+    since = before.since if before and is_same and before.since else this.now.replace(microsecond=0)
+    return adapter.model_copy(update={"since": since})
 
 
 def _phase(conditions: ConditionSet) -> str:
