@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from finetune_operator.api.adapterfacts import AdapterFactsStatus
-from finetune_operator.api.base import ApiModel, BaseStatus, Digest, Duration, Fraction, Name, Uri, Word
+from finetune_operator.api.base import ApiModel, BaseStatus, Digest, Duration, Fraction, Uri, Word
 from finetune_operator.api.engine import Engine
 
 
@@ -46,8 +46,13 @@ class ParentReference(ApiModel):
     """Its name."""
     section_name: Annotated[str, StringConstraints(min_length=1, max_length=253)] | None = None
     """The listener; unset: all."""
-    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
-    """The listener's port; unset: all."""
+
+
+Hostname = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=253, pattern=r"^([*][.])?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"),
+]
+"""A host's name, or `*.` and a domain."""
 
 
 class Route(ApiModel):
@@ -55,7 +60,7 @@ class Route(ApiModel):
 
     parent_refs: Annotated[list[ParentReference], Field(min_length=1, max_length=16)]
     """Gateways that it is attached to."""
-    hostnames: Annotated[list[Name], Field(max_length=16)] = []
+    hostnames: Annotated[list[Hostname], Field(max_length=16)] = []
     """Names that it answers to; empty: all of the Gateway's."""
 
 
