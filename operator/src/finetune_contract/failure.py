@@ -253,7 +253,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     FailureReason.EXPORT_FAILED: Policy(
         86, False, True,
         "A merged model does not answer like base and adapter, or llama.cpp's converter cannot read the model.",
-        "Remove that entry of spec.exports, or change it as the message says; the artifact itself is not concerned.",
+        "Remove that entry of spec.exports (or set adapterMode: Static), or change it as the message says.",
     ),
     FailureReason.EXPORT_DENIED: Policy(
         87, False, True,

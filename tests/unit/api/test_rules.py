@@ -28,6 +28,25 @@ def gated(rule: dict[str, Any]) -> dict[str, Any]:
         pytest.param(factories.make_deployment(), None, id="deployment"),
         pytest.param(factories.make_deployment(adapters=[], baseModel={"huggingFace": HUB}), None, id="base alone"),
         pytest.param(factories.make_deployment(adapters=[]), "nothing to serve", id="empty deployment"),
+        pytest.param(factories.make_deployment(adapterMode="Merged"), None, id="one merged"),
+        pytest.param(factories.make_deployment(autoscaling={"maxReplicas": 3}), None, id="autoscaling"),
+        pytest.param(
+            factories.make_deployment(autoscaling={"minReplicas": 4, "maxReplicas": 3}),
+            "at most maxReplicas",
+            id="autoscaling downwards",
+        ),
+        pytest.param(
+            factories.make_deployment(
+                adapterMode="Merged", adapters=[{"name": name, "fineTuneJob": {"name": name}} for name in "ab"]
+            ),
+            "exactly one adapter",
+            id="two merged",
+        ),
+        pytest.param(
+            factories.make_deployment(adapterMode="Merged", adapters=[], baseModel={"huggingFace": HUB}),
+            "exactly one adapter",
+            id="none merged",
+        ),
         pytest.param(factories.make_dataset(source={}), "set exactly one of", id="no source"),
         *(
             pytest.param(factories.make_job(evaluation=evaluation, **spec), says, id=says or "all metrics")
