@@ -49,6 +49,9 @@ ENV_HF_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name, not a token
 ENV_JUDGE_KEY = "FINETUNE_JUDGE_API_KEY"
 """The API key of `evaluation.judge`, from a Secret."""
 
+ENV_API_KEYS_FILE = "FINETUNE_API_KEYS_FILE"
+"""Names a file with one API key per line: an engine that has it answers only requests that carry one of them."""
+
 ENV_STORE = "FINETUNE_STORE_"
 """What the variables of the store's own S3 credentials begin with: a source's are another Secret's."""
 

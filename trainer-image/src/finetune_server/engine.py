@@ -169,6 +169,7 @@ class Engine:
         failure: FineTuneError | None = None
         try:
             self.model = self._load()
+            self._metrics.observe_loads(self.model.load_seconds)
             self.state = State.READY
             self._serve(self.model)
         except FineTuneError as error:

@@ -3,7 +3,9 @@
 import inspect
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +43,15 @@ class Served(NamedTuple):
 class LanguageModel:
     """A causal language model whose rows each choose an adapter."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:  # noqa: ANN401 - transformers and peft are untyped
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - transformers and peft are untyped
+        tokenizer: Any,  # noqa: ANN401
+        load_seconds: Mapping[str, float],
+    ) -> None:
+        """Take what was loaded, and how long each served name took."""
         self.tokenizer = tokenizer
+        self.load_seconds = load_seconds
         self._model = model
         self._row_adapters: list[str] = []
         self._takes_positions = "position_ids" in inspect.signature(_causal_model(model).forward).parameters
@@ -169,13 +178,23 @@ def load(models: Sequence[Served]) -> LanguageModel:
     if not Path(base.root, "config.json").is_file():
         raise FineTuneError(FailureReason.MODEL_NOT_FOUND, f"base: {base.root} holds no config.json")
     tokenizer = AutoTokenizer.from_pretrained(base.root, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(base.root, dtype=dtype, local_files_only=True).to(device)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, base.name):
+        model = AutoModelForCausalLM.from_pretrained(base.root, dtype=dtype, local_files_only=True).to(device)
     for adapter in adapters:
-        model = add_adapter(model, adapter.name, Path(adapter.root), adapter.key)
+        with _timed(seconds, adapter.name):
+            model = add_adapter(model, adapter.name, Path(adapter.root), adapter.key)
     model.eval().requires_grad_(requires_grad=False)
     torch.set_num_threads(threads_for(model.num_parameters()))
     log.info("loaded %s and %d adapters on %s as %s", base.root, len(adapters), device, dtype)
-    return LanguageModel(model, tokenizer)
+    return LanguageModel(model, tokenizer, seconds)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - began
 
 
 _PARAMETERS_PER_THREAD = 50_000_000
