@@ -50,8 +50,8 @@ def found(ask: Callable[[], object]) -> str:
         return str(error.response.status_code)
     except TextGenerationError as error:
         # The client's own class, made of TGI's error body; what it was made from knows the status.
-        assert isinstance(error.__cause__, HfHubHTTPError)
-        return str(error.__cause__.response.status_code)
+        answer = getattr(error.__cause__, "response", None)
+        return str(answer.status_code if answer is not None else error)
     return "answers"
 
 

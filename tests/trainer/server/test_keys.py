@@ -1,6 +1,5 @@
 """API keys: who is let in, and how that changes while the server runs."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ def replace(file: Path, text: str) -> None:
     """As the kubelet does it: another file under the same name."""
     other = file.with_suffix(".new")
     other.write_text(text)
-    os.replace(other, file)
+    other.replace(file)
 
 
 @pytest.mark.parametrize(
