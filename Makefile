@@ -11,7 +11,7 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
 .PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
-	bench-dataset bench-evaluation bench-trainer test test-unit test-trainer test-conformance test-cluster test-faults test-faults-subset check generate
+	bench-dataset bench-evaluation bench-trainer bench-serving test test-unit test-trainer test-conformance test-cluster test-faults test-faults-subset check generate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-trainer: venv ## our trainer against TRL on CPU; with a GPU an 8 B model, 
 
 bench-evaluation: venv ## evaluation on CPU: answers in batches and one by one, 200 rows on four systems, baselines recalled
 	@$(VENV)/python -W ignore -m tools.bench.evaluation
+
+bench-serving: venv ## the Transformers engine beside `transformers serve` and one-at-a-time peft: speed, latency, memory
+	@$(ON_CLUSTER) $(VENV)/python -W ignore -m tools.bench.serving $(MODELS)
 
 test: prepare test-unit test-faults-subset test-trainer test-cluster ## all tests: what CI runs, with `make check`
 
