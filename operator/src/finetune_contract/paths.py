@@ -43,14 +43,14 @@ PROBER_PORT = 8081
 ENV_POD_UID = "FINETUNE_POD_UID"
 """The pod's uid (downward API): names the checkpoint directory of one pod incarnation."""
 
+ENV_API_KEYS_FILE = "FINETUNE_API_KEYS_FILE"
+"""Where the API keys of a serving pod are, one in a line; unset: nobody needs one."""
+
 ENV_HF_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name, not a token
 """The Hugging Face Hub token of a stage or dataset pod, from a Secret."""
 
 ENV_JUDGE_KEY = "FINETUNE_JUDGE_API_KEY"
 """The API key of `evaluation.judge`, from a Secret."""
-
-ENV_API_KEYS_FILE = "FINETUNE_API_KEYS_FILE"
-"""Names a file with one API key per line: an engine that has it answers only requests that carry one of them."""
 
 ENV_STORE = "FINETUNE_STORE_"
 """What the variables of the store's own S3 credentials begin with: a source's are another Secret's."""
