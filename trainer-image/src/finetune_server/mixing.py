@@ -1,9 +1,8 @@
-"""LoRA layers whose rows each have an adapter of their own: two matrix products, however many adapters there are.
+"""LoRA layers whose rows each have an adapter of their own: two batched products, however many adapters there are.
 
 peft's own mixed batch takes each adapter's rows out, multiplies them twice and puts them back, for every layer and
 token: with eight adapters that is eight times the calls, and on small models calls are what takes the time. Here the
-adapters of a layer lie side by side in one pair of matrices. A row goes through all of them, and what is not its own
-is set to zero in between.
+adapters of a layer are stacked, rows are put into groups by adapter, and all groups are multiplied in one call.
 """
 
 from collections.abc import Sequence
@@ -12,16 +11,22 @@ from typing import Any, NamedTuple
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 
-Layout = tuple[tuple[str, int], ...]
-"""Which adapters a layer has, in the order in which they lie side by side, each with its rank."""
+Layout = tuple[str, ...]
+"""Which adapters a layer has, in the order in which they are stacked."""
 
 
-class Selection(NamedTuple):
-    """What of a layer's matrices a batch needs."""
+class Groups(NamedTuple):
+    """Rows by adapter, for layers with one layout."""
 
-    ranks: slice | torch.Tensor
-    foreign: torch.Tensor | None
-    """(rows, 1, selected ranks): true where a rank is of another row's adapter; None when none is."""
+    members: slice | torch.Tensor
+    """Which of the stacked adapters are multiplied with."""
+    gather: torch.Tensor | None
+    """(members * places,): the row in each place of each member's group, any row where a place is free. None: there is
+    one member, and all rows in their order are its."""
+    places: torch.Tensor
+    """(tuned rows,): where each row that has an adapter here finds its result."""
+    tuned: torch.Tensor | None
+    """(tuned rows,): the rows that have one; None: all."""
 
 
 class RowAdapters:
@@ -30,69 +35,83 @@ class RowAdapters:
     def __init__(self, device: torch.device) -> None:
         self.keys: tuple[str, ...] = ()
         self._device = device
-        self._selections: dict[Layout, Selection | None] = {}
+        self._groups: dict[Layout, Groups | None] = {}
 
     def assign(self, keys: Sequence[str]) -> None:
         """Say what the rows of the next forward pass have."""
         if self.keys != (keys := tuple(keys)):
             self.keys = keys
-            self._selections = {}
+            self._groups = {}
 
-    def selection(self, layout: Layout) -> Selection | None:
-        """What these rows need of layers with this layout; None: nothing, no row has an adapter there."""
-        if layout not in self._selections:
-            self._selections[layout] = self._select(layout)
-        return self._selections[layout]
+    def groups(self, layout: Layout) -> Groups | None:
+        """These rows for layers with this layout; None: no row has an adapter there."""
+        if layout not in self._groups:
+            self._groups[layout] = self._group(layout)
+        return self._groups[layout]
 
-    def _select(self, layout: Layout) -> Selection | None:
-        wanted = set(self.keys)
-        owners: list[str] = []
-        selected: list[int] = []
-        at = 0
-        for key, rank in layout:
-            if key in wanted:
-                selected += range(at, at + rank)
-                owners += [key] * rank
-            at += rank
-        if not selected:
+    def _group(self, layout: Layout) -> Groups | None:
+        rows_of = {at: [row for row, key in enumerate(self.keys) if key == name] for at, name in enumerate(layout)}
+        wanted = [at for at, rows in rows_of.items() if rows]
+        if not wanted:
             return None
-        first, end = selected[0], selected[-1] + 1
-        ranks: slice | torch.Tensor = slice(first, end)
-        if end - first > len(selected):
+        first, end = wanted[0], wanted[-1] + 1
+        members = list(range(first, end))
+        chosen: slice | torch.Tensor = slice(first, end)
+        if len(members) > 2 * len(wanted):
             # Copied for every token, and still cheaper than multiplying with what nobody needs.
-            ranks = torch.tensor(selected, device=self._device)
-        foreign = torch.tensor([[[owner != key for owner in owners]] for key in self.keys], device=self._device)
-        return Selection(ranks, foreign if bool(foreign.any()) else None)
+            members, chosen = wanted, self._tensor(wanted)
+        size = max(len(rows) for rows in rows_of.values())
+        gather = [row for at in members for row in (rows_of[at] + [0] * size)[:size]]
+        places = {
+            row: group * size + place for group, at in enumerate(members) for place, row in enumerate(rows_of[at])
+        }
+        tuned = sorted(places)
+        return Groups(
+            chosen,
+            None if gather == list(range(len(self.keys))) and len(members) == 1 else self._tensor(gather),
+            self._tensor([places[row] for row in tuned]),
+            None if len(tuned) == len(self.keys) else self._tensor(tuned),
+        )
+
+    def _tensor(self, values: list[int]) -> torch.Tensor:
+        return torch.tensor(values, device=self._device)
 
 
 class MixedLinear(torch.nn.Module):
-    """A linear layer with all its LoRA adapters."""
+    """A linear layer with all its LoRA adapters, padded to the highest rank among them."""
 
     def __init__(self, layer: LoraLinear, rows: RowAdapters) -> None:
         """Take over a peft layer's base and weights; the layer itself is not needed any more."""
         super().__init__()
         self.base_layer = layer.base_layer
-        keys = list(layer.lora_A)
         self._rows = rows
-        self._layout: Layout = tuple((key, int(layer.r[key])) for key in keys)
-        down = torch.cat([layer.lora_A[key].weight for key in keys])
-        up = torch.cat([layer.lora_B[key].weight.T * layer.scaling[key] for key in keys])
-        self._down = torch.nn.Buffer(down.detach(), persistent=False)  # (all ranks, inputs)
-        self._up = torch.nn.Buffer(up.detach().contiguous(), persistent=False)  # (all ranks, outputs)
+        self._layout: Layout = tuple(layer.lora_A)
+        rank = max(layer.r[key] for key in self._layout)
+        down = [_padded(layer.lora_A[key].weight, rank).T for key in self._layout]
+        up = [_padded(layer.lora_B[key].weight.T * layer.scaling[key], rank) for key in self._layout]
+        self._down = torch.nn.Buffer(torch.stack(down).detach(), persistent=False)  # (adapters, inputs, rank)
+        self._up = torch.nn.Buffer(torch.stack(up).detach(), persistent=False)  # (adapters, rank, outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (rows, tokens, inputs) to (rows, tokens, outputs)."""
         result: torch.Tensor = self.base_layer(x)
-        selection = self._rows.selection(self._layout)
-        if selection is None:
+        groups = self._rows.groups(self._layout)
+        if groups is None:
             return result
         if x.dim() != 3 or len(x) != len(self._rows.keys):
             raise RuntimeError(f"{tuple(x.shape)} does not say which of {len(self._rows.keys)} rows is which")
-        inner = torch.nn.functional.linear(x.to(self._down.dtype), self._down[selection.ranks])
-        if selection.foreign is not None:
-            # Not a product with zero: infinity times zero is not zero, and one row would spoil another.
-            inner.masked_fill_(selection.foreign, 0.0)
-        return result + (inner @ self._up[selection.ranks]).to(result.dtype)
+        down, up = self._down[groups.members], self._up[groups.members]
+        x = x.to(down.dtype)
+        if groups.gather is None:
+            return result + (x @ down[0] @ up[0]).to(result.dtype)
+        grouped = x[groups.gather].view(len(down), -1, x.shape[-1])
+        changes = torch.bmm(torch.bmm(grouped, down), up).view(-1, *result.shape[1:])[groups.places].to(result.dtype)
+        return result + changes if groups.tuned is None else result.index_add(0, groups.tuned, changes)
+
+
+def _padded(weight: torch.Tensor, rank: int) -> torch.Tensor:
+    """(own rank, features) with rows of zeros up to another rank."""
+    return torch.nn.functional.pad(weight, (0, 0, 0, rank - len(weight)))
 
 
 def can_mix(layer: Any) -> bool:  # noqa: ANN401 - peft is untyped
