@@ -71,6 +71,17 @@ RESULT_FILE = "result.json"
 CARD_FILE = "README.md"
 """The model card of an artifact or export, in the Hub's format."""
 
+
+def evaluation_path(artifact: str, key: str) -> str:
+    """Where what was measured of an artifact is, in its run's directory.
+
+    Args:
+        artifact: The artifact's digest.
+        key: Names what was asked for.
+    """
+    return f"evaluations/{artifact.removeprefix('sha256:')[:12]}-{key}"
+
+
 SHOWN_BEGIN = "-----BEGIN STORED FILE-----"
 SHOWN_END = "-----END STORED FILE-----"
 """Lines of a log around a file that `python -m finetune_store show` prints: gzip in base64."""
