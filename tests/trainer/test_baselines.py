@@ -11,7 +11,9 @@ from finetune_contract.datasets import RowFormat
 from finetune_contract.evaluating import Baseline, Metric
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.results import TrainingResult
+from finetune_contract.training import ReevaluationPlan
 from finetune_trainer.evaluate import benchmark
+from finetune_trainer.evaluate.main import reevaluate
 from finetune_trainer.evaluate.record import Evaluation
 from finetune_trainer.train import recipe
 from tests.trainer import runs, tiny
@@ -123,6 +125,14 @@ def test_previous_is_measured_with_its_own_weights(workshop: Workshop) -> None:
     for metric in (Metric.EVAL_LOSS, Metric.ACCURACY):
         assert values[metric, Baseline.PREVIOUS.value] == pytest.approx(before[metric], rel=1e-4)
         assert values[metric, "Tuned"] != values[metric, Baseline.PREVIOUS.value]
+
+
+def test_a_number_that_is_not_finite_is_left_out_and_said(workshop: Workshop) -> None:
+    wild = tiny.publish_model(workshop.store, seed=1, initializer_range=60.0)
+    plan = workshop.plan(adapter=None, base=wild, evaluation={"metrics": ["EvalLoss", "Perplexity", "Accuracy"]})
+    result = reevaluate(ReevaluationPlan(training=plan, artifact=wild), workshop.store.root)
+    assert {each.metric for each in result.evaluation} == {Metric.EVAL_LOSS, Metric.ACCURACY}
+    assert "Perplexity of Tuned is left out: it is inf" in evaluation_of(workshop, "a1").notes
 
 
 TASK = """

@@ -79,8 +79,10 @@ class Endpoint:
         Raises:
             FineTuneError: EvaluationFailed where no other try could help: the key, the model or the address is wrong.
         """
+        asked_to_wait = 0.0
         for number in range(self._settings.retries + 1):
-            time.sleep(self._count(number))
+            time.sleep(self._count(number, asked_to_wait))
+            asked_to_wait = 0.0
             try:
                 answer = self._client.post(
                     f"{self._settings.url.rstrip('/')}/chat/completions",
@@ -98,7 +100,8 @@ class Endpoint:
             if answer.status_code in _PERMANENT:
                 raise _refused(self._settings, answer)
             if answer.status_code != httpx.codes.OK:
-                self._trouble(f"HTTP {answer.status_code}: {answer.text[:200]}", answer.headers.get("retry-after"))
+                self._trouble(f"HTTP {answer.status_code}: {answer.text[:200]}")
+                asked_to_wait = _seconds(answer.headers.get("retry-after"))
                 continue
             words = _content(answer)
             found = read(words) if words is not None else None
@@ -109,29 +112,29 @@ class Endpoint:
             self._trouble(f"no {wanted} in {(answer.text if words is None else words)[:200]!r}")
         return None
 
-    def _count(self, number: int) -> float:
+    def _count(self, number: int, asked_to_wait: float) -> float:
         """Count a request, and say how long to wait before it: longer each time, by chance, as others wait too."""
         with self._lock:
             self._requests += 1
             self._retries += number > 0
-            asked = self._asked_to_wait
-            self._asked_to_wait = 0.0
         if number == 0:
             return 0.0
-        return min(_LONGEST_WAIT, max(asked, random.uniform(0.5, 1.0) * self._first_wait * 2.0**number))
+        return min(_LONGEST_WAIT, max(asked_to_wait, random.uniform(0.5, 1.0) * self._first_wait * 2.0**number))
 
-    _asked_to_wait = 0.0
     _first_wait = 0.25
     """Seconds."""
 
-    def _trouble(self, words: str, retry_after: str | None = None) -> None:
+    def _trouble(self, words: str) -> None:
         with self._lock:
             self.last_trouble = words
-            try:
-                self._asked_to_wait = float(retry_after or 0)
-            except ValueError:  # a date
-                self._asked_to_wait = 1.0
         log.info("%s: %s", self._settings.path, words)
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return max(0.0, float(retry_after or 0))
+    except ValueError:  # a date
+        return 1.0
 
 
 def _content(answer: httpx.Response) -> str | None:
