@@ -21,7 +21,7 @@ Generated from the code by `make generate`. How they get into Prometheus: [monit
 ## Operator
 
 Served on `/metrics` of each replica's health port (8080, named `health`).
-Every label has few values: none is the name of an object, and `namespace` is on what teams are told or billed by alone.
+Every label has few values: none is the name of an object, and `namespace` is on GPU-seconds, gates and adapters alone.
 A standby's queue and passes stay at zero; sum over replicas. Counters begin at zero with each process.
 
 """

@@ -17,6 +17,11 @@ SUCCEEDED, FAILED, DISRUPTED, SUSPENDED, CANCELLED = "Succeeded", "Failed", "Dis
 """How an attempt ended; disrupted ones are the cluster's doing and do not count against `retries.limit`."""
 
 
+SERVING, LOADING = "Serving", "Loading"
+PROVEN = (SERVING, "Inert", "Invalid", "RolledBack")
+"""States of a served adapter that a proof, a preflight or a canary has led to."""
+
+
 class Spent(NamedTuple):
     """What one attempt took."""
 
@@ -73,6 +78,31 @@ def waited(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
 def _condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
     found = [each for each in status.get("conditions") or () if each.get("type") == type_]
     return found[0] if found else {}
+
+
+class Tried(NamedTuple):
+    """What became of an adapter's artifact in a ModelDeployment."""
+
+    state: str
+    seconds: float | None
+    """From wanted to served."""
+
+
+def tried(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Tried]:
+    """Artifacts that `after` tells to be served, or not to be servable, and `before` did not."""
+    known = {(each["name"], each.get("digest")): each for each in before.get("adapters") or ()}
+    found = []
+    for each in after.get("adapters") or ():
+        was = known.get((each["name"], each.get("digest"))) or {}
+        if each["state"] == was.get("state") or each["state"] not in PROVEN:
+            continue
+        is_loaded = each["state"] == SERVING and was.get("state") == LOADING and "since" in was and "since" in each
+        found.append(Tried(each["state"], _seconds(was["since"], each["since"]) if is_loaded else None))
+    return found
+
+
+def _seconds(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
 def _outcome(reason: str) -> str:

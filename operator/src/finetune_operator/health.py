@@ -77,6 +77,9 @@ class Health:
         for summary, since in self._cache.oldest_transitions().items():
             metrics.OLDEST_TRANSITION.labels(*summary).set(since)
         metrics.QUEUE_OLDEST.set(self._longest_wait())
+        metrics.ADAPTERS.clear()
+        for (namespace, state), count in self._cache.adapters.items():
+            metrics.ADAPTERS.labels(namespace, state).set(count)
         metrics.IGNORED_GATES.clear()
         for namespace, count in self._cache.ignored_gates.items():
             metrics.IGNORED_GATES.labels(namespace).set(count)
