@@ -41,7 +41,7 @@ Useful expressions (`P` stands for `finetune_operator`):
 OTHERS = {
     "Training pods": "Served on port 8080 (`http`) of training pods while they run; rank 0 of several has the figures.",
     "Prober": "Served on port 8081 (`prober`) of each serving pod, whatever its engine.",
-    "Transformers engine": "Served on port 8080 (`http`) of serving pods, under TGI's names. "
+    "Transformers engine": "Served on port 8080 (`http`) of serving pods, under TGI's names and ours by adapter. "
     "The engines TGI and VLLM serve their own metrics there.",
 }
 TABLE = "| metric | type | labels | what it says |\n|---|---|---|---|\n"
