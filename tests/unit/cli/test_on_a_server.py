@@ -324,20 +324,24 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("state", ["nobody listens", *BROKEN])
+NOBODY = "nobody listens"
+
+
+@pytest.mark.parametrize(
+    ("command", "state"), [*((command, NOBODY) for command in COMMANDS), *(("submit", state) for state in BROKEN)]
+)
 def test_without_a_cluster_there_is_one_line_with_the_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, state: str
 ) -> None:
     file = tmp_path / "config"
     monkeypatch.setattr(watch, "OUTAGE_SECONDS", 0)
     monkeypatch.setattr(KUBECONFIG, str(file))
-    if state == "nobody listens":
+    if state == NOBODY:
         kubeconfig(file, "https://127.0.0.1:1")
     elif (text := BROKEN[state]) is not None:
         file.write_text(text)
     result = run(*COMMANDS[command])
     assert (result.exit_code, result.stdout) == (1, "")
     [line] = result.stderr.splitlines()
-    assert line.startswith("error: the cluster does not answer" if state == "nobody listens" else "error: no cluster: ")
+    assert line.startswith("error: the cluster does not answer" if state == NOBODY else "error: no cluster: ")
     assert "kubectl cluster-info" in line or "set KUBECONFIG" in line
