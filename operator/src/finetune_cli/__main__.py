@@ -17,7 +17,7 @@ from finetune_cli import acts, completion, follow, page, report_page, stored, vi
 from finetune_cli.commands import cancel, chat, cost, events, init, submit, validate
 from finetune_cli.compare import comparison
 from finetune_cli.connecting import connect
-from finetune_cli.errors import CliError
+from finetune_cli.errors import CliError, NotStartedError
 from finetune_cli.options import Context, Format, Name, Namespace, Output, Timeout, answer, console, listed
 
 PROGRAM = "kubectl-finetune"
@@ -93,12 +93,17 @@ def logs(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Print the log of a FineTuneJob's training pod."""
+    """Print the log of a FineTuneJob's training pod; where the pod is gone, what its attempt has left in the store."""
     cluster = connect(context, namespace)
-    cluster.job(name)
+    job = cluster.job(name)
 
     def log() -> Iterator[bytes]:
-        return cluster.log(cluster.training_pod(name, attempt), follow)
+        try:
+            return cluster.log(cluster.training_pod(name, attempt), follow)
+        except NotStartedError:
+            if not stored.has_log(job, attempt):
+                raise
+            return iter([stored.fetch_log(cluster, job, attempt)])
 
     for piece in watch.once_started(log, lambda: cluster.job(name)) if follow else log():
         sys.stdout.buffer.write(piece)
@@ -130,7 +135,7 @@ def report(
     resource = cluster.dataset(name) if kind is ReportKind.DATASET else cluster.job(name)
     content = stored.fetch(cluster, resource, file)
     if kind is ReportKind.JOB and file == stored.REPORT:
-        content = report_page.with_gate(content, resource)
+        content = report_page.with_status(content, resource)
     if output == Path("-"):
         sys.stdout.buffer.write(content)
         return
