@@ -4,7 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -58,6 +58,15 @@ def command_lines() -> Iterator[Word]:
             for command in re.split(r"\s+(?:&&|;|\|\|?)\s+|; ", line.split("  # ")[0]):
                 yield Word(block.place, command.strip())
     yield from words()
+
+
+def completed(value: Any) -> Any:
+    """A document without the `...` that stand for what a page leaves out, and with a digest for `sha256:...`."""
+    if isinstance(value, dict):
+        return {name: completed(item) for name, item in value.items() if name != "..."}
+    if isinstance(value, list):
+        return [completed(item) for item in value if item != "..."]
+    return "sha256:" + "0" * 64 if value == "sha256:..." else value
 
 
 def _place(page: Path, text: str, at: int) -> str:
