@@ -50,9 +50,8 @@ def words() -> Iterator[Word]:
 
 def command_lines() -> Iterator[Word]:
     """What people are told to type: lines of console blocks (after `$ `, if there are any), and code in sentences."""
-    for block in blocks("console"):
-        text = re.sub(r"\\\n\s*", "", block.text)
-        lines = text.splitlines()
+    for block in blocks("console", ""):
+        lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
         typed = [line[2:] for line in lines if line.startswith("$ ")] or lines
         for line in typed:
             for command in re.split(r"\s+(?:&&|;|\|\|?)\s+|; ", line.split("  # ")[0]):

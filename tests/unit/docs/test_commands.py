@@ -16,13 +16,7 @@ from tests.documents import ROOT, Word, blocks, command_lines, words
 from tools.metrics_page import name_of, own_metrics
 
 MAKE_TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-TYPED = [
-    word._replace(text=re.sub(r"^(\w+=\S+ )+", "", word.text))
-    for word in (
-        *command_lines(),
-        *(Word(block.place, line) for block in blocks("") for line in block.text.splitlines()),
-    )
-]
+TYPED = [word._replace(text=re.sub(r"^(\w+=\S+ )+", "", word.text)) for word in command_lines()]
 RESOURCES = re.compile(
     r"datasets?|dset|finetunejobs?|ftj|modeldeployments?|mdep|yaml"
     r"|events|pods|pvc|apiservices|namespaces?|jobs|crds|nodes?|secrets?|lease|resourcequota|configmaps?"

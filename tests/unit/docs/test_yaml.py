@@ -20,7 +20,16 @@ MINIMAL = {
 }
 VALUES = json.loads((ROOT / "charts/finetune-operator/values.schema.json").read_text())
 FOREIGN = ("kueue.x-k8s.io/", "argoproj.io/", "source.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "kustomize.")
-FOREIGN_API_VERSIONS = ("v1", "apps/v1", "networking.k8s.io/v1", "policy/v1", "rbac.authorization.k8s.io/v1")
+FOREIGN_API_VERSIONS = (
+    "v1",
+    "apps/v1",
+    "networking.k8s.io/v1",
+    "monitoring.coreos.com/v1",
+    "policy/v1",
+    "rbac.authorization.k8s.io/v1",
+)
+PROMETHEUS = {"scrape_configs", "groups"}
+"""What Prometheus's own configuration has at its top."""
 OUR_FIELDS = {path for kind in SCHEMAS for path in paths(kind)}
 KUBERNETES_FIELDS = {"spec.active", "spec.resources.requests.storage", "spec.suspend"}
 """Fields of Workloads, claims and Jobs that our pages speak of."""
@@ -35,8 +44,16 @@ def verdict(document: Any) -> list[str]:
         return [] if {"kind", "metadata"} <= document.keys() else ["no kind or metadata"]
     if "kind" in document:
         return _of_kind(document["kind"], document)
+    if document.keys() <= PROMETHEUS:
+        return []
     readings = {f"as spec of a {kind}": _of_kind(kind, {"spec": document.get("spec", document)}) for kind in SCHEMAS}
     if "spec" not in document:
+        readings |= {
+            f"as {path} of a {kind}": complaints(kind, document, path)
+            for kind, schema in SCHEMAS.items()
+            for name, child in schema["properties"]["spec"]["properties"].items()
+            if "properties" in child and (path := f"spec.{name}")
+        }
         readings |= {
             f"as status of a {kind}": _unknown_status(kind, document.get("status", document)) for kind in SCHEMAS
         }
