@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from finetune_cli.__main__ import app
-from tests.documents import ROOT, Word, blocks, command_lines, words
+from tests.documents import PAGES, ROOT, Word, blocks, command_lines, words
 from tools.metrics_page import name_of, own_metrics
 
 MAKE_TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -149,3 +149,11 @@ def test_chart_values_that_helm_is_given_exist() -> None:
 @pytest.mark.parametrize("block", [pytest.param(block, id=block.place) for block in blocks("python")])
 def test_python_compiles(block: Word) -> None:
     compile(block.text, block.place, "exec")
+
+
+def test_blocks_are_in_languages_that_tests_look_at_or_that_say_nothing_to_check() -> None:
+    looked_at = {"yaml", "console", "python", ""}
+    shown = {"json", "promql", "text"}
+    found = re.findall(r"^ *```(\w+)", "".join(page.read_text() for page in PAGES), re.MULTILINE)
+    assert len(found) > 50
+    assert set(found) <= looked_at | shown
