@@ -13,7 +13,7 @@ import yaml
 
 from finetune_cli.__main__ import app
 from tests.documents import PAGES, ROOT, Word, blocks, command_lines, words
-from tools.metrics_page import name_of, own_metrics
+from tools.metrics_page import catalogue, name_of
 
 MAKE_TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 TYPED = [word._replace(text=re.sub(r"^(\w+=\S+ )+", "", word.text)) for word in command_lines()]
@@ -23,6 +23,8 @@ RESOURCES = re.compile(
 )
 FOREIGN_FLAGS = {"--lora", "--gpu-memory-utilization", "--cuda-graphs"}
 """Of llama.cpp, vLLM and TGI."""
+OF_PROMETHEUS = {"finetune_dev_name", "finetune_dev_role"}
+"""What our labels are called on what it scrapes."""
 OF_OUR_SOURCES = [*(ROOT / "operator/src").rglob("*.py"), *(ROOT / "trainer-image/src").rglob("*.py")]
 
 
@@ -116,7 +118,7 @@ def anchors(page: Path) -> set[str]:
 
 def test_metrics_and_variables_that_pages_name_exist() -> None:
     sources = "".join(file.read_text() for file in OF_OUR_SOURCES)
-    metrics = {name_of(metric) for metric in own_metrics()}
+    metrics = {name_of(metric) for some in catalogue().values() for metric in some} | OF_PROMETHEUS
     packages = {folder.name for folder in (*(ROOT / "operator/src").iterdir(), *(ROOT / "trainer-image/src").iterdir())}
     named = {(word.place, name) for word in words() for name in re.findall(r"\bfinetune_[a-z_]+\b(?![./])", word.text)}
     unknown = {
