@@ -39,6 +39,11 @@ STATED = {
 }
 """Where the metadata says nothing, or several things: what the package's licence file or its publisher says."""
 
+BESIDES = (
+    "The Python packages of uv.lock. Besides them an image holds its base system, and the trainer image the conversion "
+    "scripts of llama.cpp (MIT)."
+)
+
 WORDS = (
     (r"apache", "Apache-2.0"),
     (r"\bmit\b", "MIT"),
@@ -132,7 +137,7 @@ def dependencies() -> list[Dependency]:
 
 def report(found: list[Dependency]) -> str:
     """A page with a line per package."""
-    lines = ["# Licences of dependencies", "", "| package | version | licence | in |", "|---|---|---|---|"]
+    lines = ["# Licences of dependencies", "", BESIDES, "", "| package | version | licence | in |", "|---|---|---|---|"]
     lines += [f"| {item.name} | {item.version} | {item.licence} | {', '.join(item.extras)} |" for item in found]
     return "\n".join(lines) + "\n"
 

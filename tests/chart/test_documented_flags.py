@@ -30,16 +30,23 @@ def usage(program: str, *command: str) -> str:
     return "".join(subprocess.run(line, capture_output=True, text=True, check=True).stdout for line in questions)
 
 
+def own_part(text: str) -> list[str]:
+    """The words of a command without its comment, what it pipes into, what a pod runs, and what a shell fills in."""
+    return re.sub(r"\$\([^)]*\)", "", re.split(r" # | \| | -- ", text)[0]).split()
+
+
 @pytest.mark.parametrize("word", [pytest.param(word, id=f"{word.place} {word.text[:50]}") for word in GIVEN])
 def test_flags_exist(word: Word) -> None:
-    # Without what another program says first, and what every program answers.
-    typed = re.sub(r"\$\(.*?\)|--help\b", "", word.text.split(" # ")[0])
-    program, *rest = typed.split()
+    program, *rest = own_part(word.text)
     while rest and rest[0].startswith("-"):  # flags that every subcommand has, such as `-n team-a`
         rest = rest[2:]
     found = COMMAND.match(" ".join(rest))
     assert found, word.text
     text = usage(program, *found[0].split())
-    for flag in [part.split("=")[0] for part in typed.split() if re.match(r"--?[a-z]", part)]:
-        pattern = rf"{flag}[,=]|{flag}\s" if flag.startswith("--") else rf"(^|\s){flag}, "
-        assert re.search(pattern, text, re.MULTILINE), f"{word.place}: {flag}"
+    flags = [part.split("=")[0] for part in own_part(word.text) if re.match(r"--?[a-z]", part)]
+    for flag in flags:
+        if flag.startswith("--"):
+            assert flag == "--help" or re.search(rf"{flag}[,=\s]", text), f"{word.place}: {flag}"
+        else:  # `-it` is `-i -t`
+            for letter in flag[1:]:
+                assert re.search(rf"(^|\s)-{letter}, ", text, re.MULTILINE), f"{word.place}: -{letter}"

@@ -63,7 +63,7 @@ def test_every_page_is_there(site: Path) -> None:
 
 
 def test_pages_load_nothing_from_outside(site: Path) -> None:
-    pages = [*site.rglob("*.html"), *site.rglob("*.css")]
+    pages = [page for kind in ("html", "css", "svg") for page in site.rglob(f"*.{kind}")]
     assert {str(page.relative_to(site)) for page in pages if OUTSIDE.search(page.read_text())} == set()
 
 
