@@ -58,6 +58,7 @@ def test_keys_are_asked_for_and_change_while_it_runs(shop: Shop, guarded: Runnin
         assert answer.status_code == 401, path
         assert ("error_type" in answer.json()) != path.startswith("/v1/"), "each API has its own shape"
     assert guarded.post("/v1/completions", {}).json()["error"]["code"] == "invalid_api_key"
+    assert guarded.post("/v1/completions", {"prompt": "a" * 5_000_000}).status_code == 401, "told, not cut off"
     assert guarded.get("/v1/models").status_code == guarded.get("/docs").status_code == 401
     assert {guarded.get(path).status_code for path in ("/health", "/info", "/metrics")} == {200}
 

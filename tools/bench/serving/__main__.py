@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -29,7 +30,7 @@ from tools.bench.serving.shop import ADAPTERS, BASE, MODELS, Shop
 from tools.console import exit_on_failure, failure, run_logged, say
 
 STREAMS = (1, 8, 32)
-TOKENS = {"demo": 96, "llama": 32}
+TOKENS = {"demo": 96, "llama": 24}
 """Per answer."""
 ROUNDS = {"demo": 3, "llama": 1}
 """Requests per stream, one after the other."""
@@ -84,11 +85,11 @@ def free_port() -> int:
 class Bench:
     """One model's figures."""
 
-    def __init__(self, name: str, shop: Shop, prompts: list[str]) -> None:
+    def __init__(self, name: str, shop: Shop, prompts: list[str], rows: list[Row]) -> None:
         self.name = name
         self.shop = shop
         self.prompts = prompts
-        self.rows: list[Row] = []
+        self.rows = rows
 
     def row(self, name: str, value: float, unit: str) -> None:
         """Note a figure; those of the headline model have the names that the aims are written in."""
@@ -145,7 +146,7 @@ class Bench:
     def _streaming_overhead(self, server: Server) -> None:
         """What streams cost beside whole answers, in seconds and in processor time; they take turns."""
         found: dict[bool, list[Load]] = {True: [], False: []}
-        for _ in range(3):
+        for _ in range(2):
             for is_stream, loads in found.items():
                 loads.append(self.load(server, 8, [BASE], is_stream=is_stream))
         seconds = {kind: sum(one.seconds / one.tokens for one in loads) for kind, loads in found.items()}
@@ -200,15 +201,18 @@ def main() -> None:
     texts = [pair.prompt + pair.completion for pair in pairs(400)]
     prompts = [text[:PROMPT_CHARACTERS] for text in texts[:96]]
     rows: list[Row] = []
-    for name in names:
-        with tempfile.TemporaryDirectory(prefix="bench-serving-") as directory:
-            shop = Shop(Path(directory) / "shop", texts, MODELS[name])
-            say(f"  {name}: {shop.parameters:,} parameters")
-            bench = Bench(name, shop, prompts)
-            bench.ours()
-            bench.one_at_a_time()
-            bench.transformers_serve()
-            rows += bench.rows
+    # What was measured is told, also when somebody ends it before the end.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))
+    try:
+        for name in names:
+            with tempfile.TemporaryDirectory(prefix="bench-serving-") as directory:
+                shop = Shop(Path(directory) / "shop", texts, MODELS[name])
+                say(f"  {name}: {shop.parameters:,} parameters")
+                bench = Bench(name, shop, prompts, rows)
+                bench.ours()
+                bench.one_at_a_time()
+                bench.transformers_serve()
+    finally:
         report("serving", rows)
 
 

@@ -4,6 +4,6 @@ Belongs here: loading what a `ServingPlan` names, decoding batches that mix adap
 Must not be here: training, Kubernetes, downloads (pods serve offline), or proof that an adapter is live: that is the
 prober's, which sees this server only through HTTP like any other engine.
 
-The way of a request: `gate` (limits) -> `openai_routes` or `tgi_routes` (shape) -> `engine` (queue, one model thread)
--> `decoding` (one batch) -> `model` (forward) -> `sampling` and `text` (one row).
+The way of a request: `gate` (`keys`, limits) -> `openai_routes` or `tgi_routes` (shape) -> `engine` (queue, one model
+thread) -> `decoding` (one batch) -> `model` (forward) -> `mixing` (adapters by row) -> `sampling` and `text` (one row).
 """

@@ -25,7 +25,10 @@ from finetune_server.requests import FinishReason, GenerationRequest, Token
 log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 0.005
-"""How long the first request of a batch waits for others that arrive with it."""
+"""How long a batch waits for one more request: those that arrive together are parsed one after the other."""
+
+_GATHER_AT_MOST_SECONDS = 0.05
+"""How long its first request waits for all others."""
 
 _FAILURES_UNTIL_DEAD = 3
 """Batches in a row that raise until the engine counts as broken (a CUDA error never heals in its process)."""
@@ -229,7 +232,7 @@ class Engine:
                 self._changed.wait_for(lambda: self._waiting or self._is_stopping)
                 if self._is_stopping:
                     return []
-                self._changed.wait_for(lambda: len(self._waiting) >= size or self._is_stopping, _GATHER_SECONDS)
+                self._gather(size)
                 tickets: list[Ticket] = []
                 while self._waiting and len(tickets) < size:
                     ticket = self._waiting.popleft()
@@ -238,6 +241,14 @@ class Engine:
                 self._metrics.queue_size.set(len(self._waiting))
                 if tickets:
                     return tickets
+
+    def _gather(self, size: int) -> None:
+        """Wait while requests keep coming: whoever misses the batch waits for its end. Called with the lock held."""
+        deadline = time.monotonic() + _GATHER_AT_MOST_SECONDS
+        seen = 0
+        while seen < len(self._waiting) < size and not self._is_stopping and time.monotonic() < deadline:
+            seen = len(self._waiting)
+            self._changed.wait(_GATHER_SECONDS)
 
     def _decode(self, model: LanguageModel, tickets: list[Ticket]) -> None:
         now = time.monotonic()

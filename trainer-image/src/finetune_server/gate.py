@@ -1,6 +1,7 @@
 """What every request passes: API keys, limits of the body, the drain, and the count of requests in flight."""
 
 import asyncio
+import contextlib
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
@@ -15,7 +16,7 @@ BODY_LIMIT = 1024 * 1024
 """Bytes of a request; a prompt of this size is far over any context we serve."""
 
 _READ_AND_DROPPED = 32 * BODY_LIMIT
-"""Bytes of a body over the limit that are read before the refusal: a client that still writes when the connection
+"""Bytes of a refused request's body that are read before it is told: a client that still writes when the connection
 closes sees a reset instead of the answer."""
 
 _OPEN_PATHS = frozenset({"/health", "/info", "/metrics"})
@@ -81,9 +82,10 @@ class Gate:
     async def _refuse(self, refusal: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
         is_openai = scope["path"].startswith("/v1/")
         body = refusal.as_openai() if is_openai else refusal.as_tgi()
-        if refusal.status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            await _drop_body(receive)
-        # What was not read of the body is in the way of another request on this connection.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._body_seconds):
+                await _drop_body(receive)
+        # What was not read even so is in the way of another request on this connection.
         headers = {**refusal.headers, "Connection": "close"}
         await JSONResponse(body, refusal.status, headers)(scope, receive, send)
 
