@@ -196,3 +196,11 @@ def test_the_words_do_not_change_while_the_cause_stays() -> None:
 
 def version(cause: Cause) -> str:
     return str(cause.kube.find("datasets,modeldeployments")[0]["metadata"]["resourceVersion"])
+
+
+def test_the_kubelet_evicts_a_pod_over_its_limit_of_the_node_s_disk(kube: Kube) -> None:
+    # Slow enough that the kubelet, who looks every ten seconds, finds it running.
+    kube.apply(dataset(resources={"limits": {"ephemeral-storage": "1", "cpu": "100m"}}))
+    failure = kube.wait("the eviction", lambda: kube.status("dataset", "rows").get("failure"), 90)
+    assert failure["reason"] == "EphemeralStorageFull"
+    assert "exceeds the total limit" in failure["message"]

@@ -1,5 +1,6 @@
 """A run's life on a real cluster: it ends once, whatever is killed, re-applied or deleted on the way."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -15,17 +16,16 @@ LONG = {"epochs": 100, "learningRate": 0.001, "globalBatchSize": 4, "packing": F
 OFTEN = {"intervalMinutes": 0.05, "gracePeriodSeconds": 30}
 
 
-def long_job(name: str, seed: int) -> Object:
-    """A seed of its own, so that no other test's run is this one's."""
-    return job(
-        name,
-        dataset={"name": "sentences"},
-        method="CPT",
-        adapter={"type": "None"},
-        hyperparameters={**LONG, "seed": seed},
-        checkpoints=OFTEN,
-        evaluation={"metrics": []},
-    )
+def long_job(name: str, **spec: object) -> Object:
+    default = {
+        "dataset": {"name": "sentences"},
+        "method": "CPT",
+        "adapter": {"type": "None"},
+        "hyperparameters": LONG,
+        "checkpoints": OFTEN,
+        "evaluation": {"metrics": []},
+    }
+    return job(name, **{**default, **spec})
 
 
 def training_jobs(kube: Kube, name: str) -> list[Object]:
@@ -46,7 +46,7 @@ def _sentences(lab: Kube) -> None:
 
 
 def test_operator_restart_in_the_middle_of_training(lab: Kube, system: Kube) -> None:
-    lab.apply(long_job("survivor", seed=1))
+    lab.apply(long_job("survivor"))
     lab.wait("a first step", has_checkpoint(lab, "survivor"), 120)
     before = {pod["metadata"]["uid"] for pod in training_pods(lab, "survivor")}
     system.kubectl("delete", "pods", "-l", "app.kubernetes.io/name=finetune-operator", "--grace-period=0", "--force")
@@ -56,24 +56,41 @@ def test_operator_restart_in_the_middle_of_training(lab: Kube, system: Kube) -> 
     assert len(training_jobs(lab, "survivor")) == 1
 
 
+def evict(kube: Kube, pod: str) -> None:
+    """As `kubectl drain` does."""
+    path = f"/api/v1/namespaces/{kube.namespace}/pods/{pod}/eviction"
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": kube.namespace}}
+    kube.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
+
+def kill(kube: Kube, pod: str) -> None:
+    kube.kubectl("delete", "pod", pod, "--wait=false", "--grace-period=0", "--force")
+
+
 @pytest.mark.parametrize(
-    ("name", "seed", "how", "reasons"),
+    ("name", "lose", "reasons"),
     [
-        ("told-to-stop", 2, [], {"Preempted"}),
-        ("killed", 3, ["--grace-period=0", "--force"], {"Preempted", "PodDeleted", "Unknown", "NodeLost"}),
+        ("evicted", evict, {"Preempted"}),
+        ("killed", kill, {"Preempted", "PodDeleted", "Unknown", "NodeLost"}),
     ],
-    ids=["SIGTERM and a grace period", "at once"],
+    ids=["evicted, with its grace period", "killed at once"],
 )
-def test_training_pod_deleted_in_the_middle(lab: Kube, name: str, seed: int, how: list[str], reasons: set[str]) -> None:
-    lab.apply(long_job(name, seed))
+def test_a_pod_lost_in_the_middle_costs_no_weight(
+    lab: Kube, name: str, lose: Callable[[Kube, str], None], reasons: set[str]
+) -> None:
+    lab.apply(long_job("survivor"), long_job(name, reuse="Never"))
     lab.wait("a first checkpoint", has_checkpoint(lab, name), 120)
-    lab.kubectl("delete", "pods", "-l", f"finetune.dev/role=train,finetune.dev/name={name}", "--wait=false", *how)
+    for pod in training_pods(lab, name):
+        lose(lab, pod["metadata"]["name"])
     status = lab.wait_ready("finetunejob", name, 300)
     first, second = status["attempts"]
     assert first["reason"] in reasons
     assert second["reason"] == "Succeeded"
     assert second["resumedFromStep"] > 0
     assert status["progress"]["step"] == status["progress"]["totalSteps"]
+    uninterrupted = lab.wait_ready("finetunejob", "survivor", 240)
+    assert status["run"]["key"] != uninterrupted["run"]["key"], "it was trained, not taken over"
+    assert status["artifact"]["digest"] == uninterrupted["artifact"]["digest"]
 
 
 YAMLS = [dataset(), job(), deployment()]

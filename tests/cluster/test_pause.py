@@ -20,9 +20,7 @@ def attempts(kube: Kube, name: str) -> list[Object]:
 def test_a_run_is_paused_limited_lost_and_cleaned_up_and_trains_once(lab: Kube) -> None:
     name = "stop-and-go"
     lab.apply(text_dataset("held-out", split={"test": 0.1}))
-    wanted = long_job(name, seed=11)
-    wanted["spec"]["dataset"] = {"name": "held-out"}
-    lab.apply(wanted)
+    lab.apply(long_job(name, dataset={"name": "held-out"}))
     lab.wait("a first checkpoint", has_checkpoint(lab, name), 120)
 
     patch(lab, name, {"suspend": True})

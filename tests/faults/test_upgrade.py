@@ -24,7 +24,9 @@ PREVIOUS = Path(__file__).with_name("previous")
 KINDS = ("PersistentVolumeClaim", "Dataset", "FineTuneJob", "ConfigMap", "Job")
 """In the order in which they are restored: owners before children."""
 SERVER_SIDE = ("uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "namespace", "finalizers")
-LEARNED: dict[str, tuple[tuple[str, ...], ...]] = {"0.1.0": (("run", "attempt"), ("runs", "gpuSeconds"))}
+LEARNED: dict[str, tuple[tuple[str, ...], ...]] = {
+    "0.1.0": (("run", "attempt"), ("runs", "artifact"), ("runs", "gpuSeconds"))
+}
 """Version -> fields of a status that it did not know: what had ended then is not written again for their sake."""
 MOMENTS = {"training": "is running", "succeeded": "Succeeded"}
 

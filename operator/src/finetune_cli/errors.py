@@ -2,6 +2,7 @@
 
 CliError               the command failed: exit code 1
   UnreachableError     nobody answers at the cluster's address; `watch` asks again
+  NotFoundError        there is no object of that name
   NotStartedError      there is no log yet; `logs --follow` asks again
   NotStoredError       the store has no such file
   GateFailedError      training succeeded, but what it made does not meet spec.gate: exit code 3
@@ -20,6 +21,10 @@ class CliError(Exception):
 
 class UnreachableError(CliError):
     """Nobody answers at the cluster's address."""
+
+
+class NotFoundError(CliError):
+    """There is no object of that name."""
 
 
 class NotStartedError(CliError):

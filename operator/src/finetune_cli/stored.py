@@ -12,11 +12,11 @@ import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finetune_cli.cluster import GROUP, VERSION, Cluster
 from finetune_cli.errors import CliError, NotStoredError
 from finetune_cli.facts import Object, items, part
+from finetune_cli.kinds import GROUP, VERSION
 from finetune_contract.paths import (
     LOG_FILE,
     PLAN_DIRECTORY,
@@ -26,6 +26,9 @@ from finetune_contract.paths import (
     STORE_MOUNT,
     evaluation_path,
 )
+
+if TYPE_CHECKING:
+    from finetune_cli.cluster import Cluster
 
 REPORT = "report.html"
 
@@ -45,7 +48,7 @@ _MOUNTS = (str(STORE_MOUNT), str(SCRATCH_MOUNT), str(PLAN_DIRECTORY))
 _CONTAINER_FIELDS = ("image", "imagePullPolicy", "env", "envFrom", "securityContext", "terminationMessagePolicy")
 
 
-def fetch(cluster: Cluster, resource: Object, file: str) -> bytes:
+def fetch(cluster: "Cluster", resource: Object, file: str) -> bytes:
     """A file beside a resource's report.
 
     Raises:
@@ -65,7 +68,7 @@ def has_log(job: Object, attempt: int | None) -> bool:
     return any(entry.get("number") == wanted for entry in items(job, "status", "attempts"))
 
 
-def fetch_log(cluster: Cluster, job: Object, attempt: int | None) -> bytes:
+def fetch_log(cluster: "Cluster", job: Object, attempt: int | None) -> bytes:
     """The log that an attempt which has ended has left in the store.
 
     Raises:
@@ -84,7 +87,7 @@ def _evaluation_folder(resource: Object, where: Object) -> str | None:
     return evaluation_path(str(where["digest"]), str(key))
 
 
-def _read(cluster: Cluster, resource: Object, where: Object, file: str) -> bytes:
+def _read(cluster: "Cluster", resource: Object, where: Object, file: str) -> bytes:
     pod = cluster.create_pod(reader(resource, _like(cluster.jobs_of_operator(), resource), where, file))
     try:
         _wait(cluster, pod)
@@ -190,7 +193,7 @@ def _like(jobs: Sequence[Object], resource: Object) -> Object:
     )
 
 
-def _wait(cluster: Cluster, pod: str) -> None:
+def _wait(cluster: "Cluster", pod: str) -> None:
     """Until the pod has ended."""
     deadline = time.monotonic() + _LIFETIME
     while time.monotonic() < deadline:

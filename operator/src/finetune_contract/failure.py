@@ -187,7 +187,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.DATA_TRUNCATED: Policy(
         77, False, True,
-        "Before step 0: maxLength would cut away a larger share of the supervised tokens than limits.truncatedShare.",
+        "By the Dataset's statistics, or before step 0: maxLength would cut more than limits.truncatedShare allows.",
         "Raise hyperparameters.maxLength, or allow the loss with limits.truncatedShare.",
     ),
     FailureReason.EVALUATION_FAILED: Policy(
@@ -253,7 +253,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     FailureReason.EXPORT_FAILED: Policy(
         86, False, True,
         "A merged model does not answer like base and adapter, or llama.cpp's converter cannot read the model.",
-        "Remove that entry of spec.exports, or change it as the message says; the artifact itself is not concerned.",
+        "Remove that entry of spec.exports (or set adapterMode: Static), or change it as the message says.",
     ),
     FailureReason.EXPORT_DENIED: Policy(
         87, False, True,

@@ -43,6 +43,12 @@ PROBER_PORT = 8081
 ENV_POD_UID = "FINETUNE_POD_UID"
 """The pod's uid (downward API): names the checkpoint directory of one pod incarnation."""
 
+ENV_API_KEYS_FILE = "FINETUNE_API_KEYS_FILE"
+"""Where the API keys of a serving pod are, one in a line; unset: nobody needs one."""
+
+API_KEYS_MOUNT = Path("/etc/finetune-api-keys")
+"""Not within the plan's mount, which is read-only."""
+
 ENV_HF_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name, not a token
 """The Hugging Face Hub token of a stage or dataset pod, from a Secret."""
 

@@ -282,7 +282,8 @@ class LimitsSpec(ApiModel):
     """Where a run is stopped or refused."""
 
     truncated_share: Fraction = 0.01
-    """Share of tokens that may be cut at maxLength; above it the run fails before its first step."""
+    """Share of tokens that may be cut at maxLength; above it nothing is trained: the job is refused before a
+    training pod where the Dataset counted with the same base (spec.tokenizer), else before the first step."""
     duration: Duration | None = None
     """How long the run's pods may run in all, for example `8h`; waiting, queues and pauses do not count.
 
