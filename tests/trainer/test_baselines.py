@@ -10,6 +10,7 @@ from finetune_cli.report_page import COST_MARK, MARK
 from finetune_contract.datasets import RowFormat
 from finetune_contract.evaluating import Baseline, Metric
 from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.manifest import StoredKind
 from finetune_contract.results import TrainingResult
 from finetune_contract.training import ReevaluationPlan
 from finetune_trainer.evaluate import benchmark
@@ -128,7 +129,12 @@ def test_previous_is_measured_with_its_own_weights(workshop: Workshop) -> None:
 
 
 def test_a_number_that_is_not_finite_is_left_out_and_said(workshop: Workshop) -> None:
-    wild = tiny.publish_model(workshop.store, seed=1, initializer_range=60.0)
+    with workshop.store.workspace(StoredKind.MODEL) as directory:
+        tiny.build_tokenizer(directory)
+        model = tiny.build_model(directory)
+        model.get_input_embeddings().weight.data.mul_(1000)
+        model.save_pretrained(str(directory))
+        wild = workshop.store.publish(StoredKind.MODEL, directory, {})
     plan = workshop.plan(adapter=None, base=wild, evaluation={"metrics": ["EvalLoss", "Perplexity", "Accuracy"]})
     result = reevaluate(ReevaluationPlan(training=plan, artifact=wild), workshop.store.root)
     assert {each.metric for each in result.evaluation} == {Metric.EVAL_LOSS, Metric.ACCURACY}

@@ -13,6 +13,9 @@ MARK = b"<!--finetune:gate-->"
 
 WIDTH = 140
 
+_SIGNS = {"Passed": "\u2713", "Failed": "\u2717", "Skipped": "\u2013"}
+"""As `kubectl finetune watch` shows them."""
+
 
 COST_MARK = b"<!--finetune:cost-->"
 """Where it has room for what the run has cost, which only the operator adds up."""
@@ -28,11 +31,15 @@ def _gate(job: Object) -> str:
     if not verdict:
         return ""
     rules = [
-        f"<li>{escape(str(rule.get('outcome')))}: {escape(str(rule.get('message')))}</li>"
+        f'<li class="{escape(outcome)}"><b title="{escape(outcome)}">{_SIGNS.get(outcome, "?")}</b>'
+        f"{escape(str(rule.get('message')))}</li>"
         for rule in items(job, "status", "gate", "rules")
+        if (outcome := str(rule.get("outcome")))
     ]
-    words = escape(f"{verdict.get('status')} ({verdict.get('reason')}): {verdict.get('message')}")
-    return f'<h2>Gate</h2><p class="note"><b>Passed: {words}</b></p><ul>{"".join(rules)}</ul>'
+    # The condition's message repeats the rules, where there are some.
+    words = str(verdict.get("reason")) if rules else f"{verdict.get('reason')}: {verdict.get('message')}"
+    status = escape(str(verdict.get("status")))
+    return f'<h2>Gate</h2><p class="verdict {status}">{escape(words)}</p><ul class="rules">{"".join(rules)}</ul>'
 
 
 def _cost(job: Object) -> str:

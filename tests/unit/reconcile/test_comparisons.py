@@ -151,5 +151,6 @@ def test_tasks_that_lm_eval_knows_need_a_pod_that_may_download() -> None:
     assert plans(here).evaluation.benchmark.download
     (job,) = [each for each in here.made if each["kind"] == "Job" and "stage" not in each["metadata"]["name"]]
     pod = job["spec"]["template"]["spec"]
-    assert "HF_HUB_OFFLINE" not in {each["name"] for each in pod["containers"][0]["env"]}
+    said = [each for each in pod["containers"][0]["env"] if each["name"] == "HF_HUB_OFFLINE"]
+    assert said == [{"name": "HF_HUB_OFFLINE", "value": "0"}]
     assert "tasks" not in {volume["name"] for volume in pod["volumes"]}

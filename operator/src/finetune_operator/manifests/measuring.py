@@ -17,6 +17,7 @@ REWARD_MODEL = "reward-model"
 """The part of RewardScore's model in an evaluation."""
 
 _TASKS = "tasks"
+_OFFLINE = pods.OFFLINE_VARIABLE
 
 
 def baseline_part(name: str) -> str:
@@ -91,7 +92,8 @@ def equip(container: Manifest, volumes: list[Manifest], spec: EvaluationSpec) ->
     if not spec.benchmark or Metric.BENCHMARK not in spec.metrics:
         return
     if spec.benchmark.download:
-        container["env"] = [each for each in env if each["name"] != pods.OFFLINE_VARIABLE]
+        # Said, not left out: the trainer is offline where nobody says otherwise.
+        container["env"] = [*(each for each in env if each["name"] != _OFFLINE), {"name": _OFFLINE, "value": "0"}]
     if spec.benchmark.config_map:
         volumes.append({"name": _TASKS, "configMap": {"name": spec.benchmark.config_map.name}})
         mount = {"name": _TASKS, "mountPath": str(TASKS_MOUNT), "readOnly": True}

@@ -14,7 +14,7 @@ from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.train.workbench import Workbench
 
 _LATENCY_PROMPTS = 16
-_LATENCY_SECONDS = 5.0
+_LATENCY_SECONDS = 2.0
 """Prompts that are answered one at a time, and after how long no further one is begun: a figure, not a benchmark."""
 
 
