@@ -14,7 +14,7 @@ from tools.console import exit_on_failure
 HEAD = """# Metrics of the operator
 
 Generated from the code by `make generate`. Served on `/metrics` of each replica's health port (8080).
-Every label has few values: none is the name of an object, and `namespace` is on GPU-seconds alone.
+Every label has few values: none is the name of an object, and `namespace` is on GPU-seconds, gates and adapters alone.
 A standby's queue and passes stay at zero; sum over replicas. Counters begin at zero with each process.
 
 | metric | type | labels | what it says |

@@ -145,10 +145,10 @@ def test_an_export_says_where_it_came_from(job: Exports) -> None:
 def test_a_merged_model_may_lose_little_of_what_the_adapter_does(merged: float, base: float, is_kept: bool) -> None:
     difference = Difference(merged=merged, base=base)
     if is_kept:
-        difference.check()
+        difference.check("spec.exports")
         return
     with pytest.raises(FineTuneError) as caught:
-        difference.check()
+        difference.check("spec.exports")
     assert caught.value.reason is FailureReason.EXPORT_FAILED
 
 

@@ -7,10 +7,11 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from finetune_contract.base import Address, Count, Document, Sha256
+from finetune_contract.base import Address, Count, Document, Sha256, StoredReference
 from finetune_contract.evaluating import Score
 from finetune_contract.failure import Failure
 from finetune_contract.results import Artifact
+from finetune_contract.storage import StorePlan
 from finetune_contract.training import TrainingPlan
 
 
@@ -86,6 +87,23 @@ class ExportPlan(Document):
     evaluation: tuple[Score, ...] = ()
     """What was measured last; for the model card."""
     cost: Cost = Cost()
+
+
+class MergePlan(StorePlan):
+    """Make the whole model of an adapter on a base, for serving."""
+
+    version: Literal[1] = 1
+    name: str
+    """The ModelDeployment's."""
+    namespace: str
+    base: StoredReference
+    artifact: StoredReference
+    """The adapter."""
+
+    @property
+    def key(self) -> str:
+        """Names the merged model of this adapter on this base: what has been made under a key is not made again."""
+        return hashlib.sha256(f"merged\n{self.base.digest}\n{self.artifact.digest}".encode()).hexdigest()
 
 
 class ExportResult(Document):

@@ -192,8 +192,8 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.EVALUATION_FAILED: Policy(
         82, True, True,
-        "The judge of an evaluation gives no verdict on too many rows, or a benchmark's task cannot be run.",
-        "Check spec.evaluation.judge (endpoint, model, key) or spec.evaluation.benchmark; the artifact is kept.",
+        "A judge gives no verdict on too many rows, a named baseline cannot be asked or read, or a task cannot be run.",
+        "Check what spec.evaluation names: judge, namedBaselines, rewardModel, benchmark; the artifact is kept.",
     ),
     FailureReason.REWARD_FAILED: Policy(
         83, False, True,
@@ -253,7 +253,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     FailureReason.EXPORT_FAILED: Policy(
         86, False, True,
         "A merged model does not answer like base and adapter, or llama.cpp's converter cannot read the model.",
-        "Remove that entry of spec.exports, or change it as the message says; the artifact itself is not concerned.",
+        "Remove that entry of spec.exports (or set adapterMode: Static), or change it as the message says.",
     ),
     FailureReason.EXPORT_DENIED: Policy(
         87, False, True,

@@ -126,6 +126,8 @@ class StageResult(Document):
     run_key: Label | None = None
     outcome: TrainingResult | None = None
     """The run's earlier success, if there is one."""
+    adapters: Annotated[tuple[AdapterFacts, ...], Field(max_length=32)] = ()
+    """What the files of the plan's adapters say, in their order."""
     failure: Failure | None = None
 
     @model_validator(mode="after")

@@ -30,7 +30,8 @@ class ServedAdapter(Document):
 class ServingPlan(StorePlan):
     """What a serving pod serves, and has to prove.
 
-    The init container verifies `base` in the store and copies each adapter to `/adapters/<name>/<digest hex>`.
+    The init container verifies `base` in the store and copies each adapter, the merged one for its probe, to
+    `/adapters/<name>/<digest hex>`.
     """
 
     version: Literal[1] = 1
@@ -41,8 +42,15 @@ class ServingPlan(StorePlan):
     """Decides how the prober asks."""
     base: StoredReference
     adapters: tuple[ServedAdapter, ...] = ()
+    merged: ServedAdapter | None = None
+    """The adapter whose merged model `base` is; then `name` is its model name and there are no others."""
     max_batch_size: int = 16
     max_queue: int = 128
     max_total_tokens: int | None = None
     """Prompt and answer together; None: the model's context."""
     request_timeout_seconds: float = 120.0
+
+    @property
+    def proven(self) -> tuple[ServedAdapter, ...]:
+        """What has a proof: every adapter, and the one that is merged into the base."""
+        return (*self.adapters, self.merged) if self.merged else self.adapters

@@ -58,6 +58,8 @@ class StagePlan(StorePlan):
     source: BaseSource
     run: RunIngredients | None = None
     """None for a ModelDeployment, which has no run."""
+    adapters: tuple[StoredReference, ...] = ()
+    """Adapters that a ModelDeployment names by address: nobody has said yet what engines must know of them."""
 
 
 class ResolvePlan(StorePlan):

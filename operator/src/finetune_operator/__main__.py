@@ -29,6 +29,7 @@ from finetune_operator.queue import WorkQueue
 from finetune_operator.reconcile.kinds import KINDS
 from finetune_operator.settings import Settings
 from finetune_operator.sync import Synchroniser
+from finetune_operator.traffic import TrafficPoller
 from finetune_operator.watches import Watches
 
 log = logging.getLogger("finetune_operator")
@@ -73,6 +74,9 @@ class Operator:
         )
         self._proof_poller = ProofPoller(
             self._cache, self._queue.add_after, settings.progress_poll_seconds, settings.progress_per_second
+        )
+        self._traffic_poller = TrafficPoller(
+            self._cache, self._queue.add_after, settings.progress_write_seconds, settings.progress_per_second
         )
         self._queue_poller = QueuePoller(
             self._cluster, self._cache, self._queue.add_after, settings.queue_poll_seconds, settings.progress_per_second
@@ -121,11 +125,12 @@ class Operator:
             await self._elector.campaign()
             polling = tasks.create_task(self._poller.run(), name="progress")
             proving = tasks.create_task(self._proof_poller.run(), name="proofs")
+            measuring = tasks.create_task(self._traffic_poller.run(), name="traffic")
             queueing = tasks.create_task(self._queue_poller.run(), name="queues")
             collecting = tasks.create_task(self._collector.run(), name="collection")
             holding = tasks.create_task(self._hold(), name="lease")
             await self._engine.work()
-            for task in (sweeping, polling, proving, queueing, collecting, holding):
+            for task in (sweeping, polling, proving, measuring, queueing, collecting, holding):
                 task.cancel()
 
     async def _hold(self) -> None:

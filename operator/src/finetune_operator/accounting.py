@@ -6,12 +6,18 @@ way for another is in the record of that run alone.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from finetune_contract.failure import policy_of, reason_of
 
 SUCCEEDED, FAILED, DISRUPTED, SUSPENDED, CANCELLED = "Succeeded", "Failed", "Disrupted", "Suspended", "Cancelled"
 """How an attempt ended; disrupted ones are the cluster's doing and do not count against `retries.limit`."""
+
+
+SERVING, LOADING = "Serving", "Loading"
+PROVEN = (SERVING, "Inert", "Invalid", "RolledBack")
+"""States of a served adapter that a proof, a preflight or a canary has led to."""
 
 
 class Spent(NamedTuple):
@@ -49,6 +55,31 @@ def has_failed_gate(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool
     return decided.get("verdict") == "Failed" and any(
         decided.get(part) != known.get(part) for part in ("digest", "key")
     )
+
+
+class Tried(NamedTuple):
+    """What became of an adapter's artifact in a ModelDeployment."""
+
+    state: str
+    seconds: float | None
+    """From wanted to served."""
+
+
+def tried(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Tried]:
+    """Artifacts that `after` tells to be served, or not to be servable, and `before` did not."""
+    known = {(each["name"], each.get("digest")): each for each in before.get("adapters") or ()}
+    found = []
+    for each in after.get("adapters") or ():
+        was = known.get((each["name"], each.get("digest"))) or {}
+        if each["state"] == was.get("state") or each["state"] not in PROVEN:
+            continue
+        is_loaded = each["state"] == SERVING and was.get("state") == LOADING and "since" in was and "since" in each
+        found.append(Tried(each["state"], _seconds(was["since"], each["since"]) if is_loaded else None))
+    return found
+
+
+def _seconds(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
 def _outcome(reason: str) -> str:

@@ -17,7 +17,7 @@ from finetune_operator.entries import Entry, Key, Place, QueuedJob, RunningPod, 
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.packing import pack
 from finetune_operator.reconcile.admission import Admission
-from finetune_operator.reconcile.observed import Reference
+from finetune_operator.reconcile.observed import Reference, Traffic
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -37,6 +37,7 @@ class Cache:
         """Uid of a Job -> uids of its Pods."""
         self._training: dict[str, RunningPod] = {}
         self._unproven: dict[str, RunningPod] = {}
+        self._canaries: dict[str, RunningPod] = {}
         self._queued: dict[str, QueuedJob] = {}
         self._references: dict[Key, tuple[Place, ...]] = {}
         self._referrers: defaultdict[Place, set[Key]] = defaultdict(set)
@@ -45,10 +46,14 @@ class Cache:
         """Number of our resources by kind, phase and reason."""
         self.ignored_gates: Counter[str] = Counter()
         """Namespace -> number of ModelDeployments that serve something by spec.ignoreGate."""
+        self.adapters: Counter[tuple[str, str]] = Counter()
+        """Namespace and state -> number of adapters of ModelDeployments."""
         self.progress: dict[Key, Progress] = {}
         """What the newest running training pod of a job said last."""
         self.proofs: dict[str, ProofStatus] = {}
         """Uid of a serving pod that is not ready -> what its prober said last."""
+        self.traffic: dict[str, Traffic] = {}
+        """Uid of a canary pod -> what it had counted when it was asked last."""
         self.admissions: dict[str, Admission] = {}
         """Uid of a Job that waits in a queue -> what Kueue said of it last."""
 
@@ -86,6 +91,10 @@ class Cache:
     def unproven_pods(self) -> list[RunningPod]:
         """Serving pods that run and are not ready now."""
         return list(self._unproven.values())
+
+    def canary_pods(self) -> list[RunningPod]:
+        """Canary pods that run now."""
+        return list(self._canaries.values())
 
     def queued_jobs(self) -> list[QueuedJob]:
         """Jobs that wait in a queue now."""
@@ -190,17 +199,21 @@ class Cache:
             self._training[entry.uid] = RunningPod(entry.uid, entry.created, entry.owner, entry.address)
         if entry.unproven and entry.owner:
             self._unproven[entry.uid] = RunningPod(entry.uid, entry.created, entry.owner, entry.unproven)
+        if entry.canary and entry.owner:
+            self._canaries[entry.uid] = RunningPod(entry.uid, entry.created, entry.owner, entry.canary)
         if entry.queue and entry.owner:
             self._queued[entry.uid] = QueuedJob(entry.uid, entry.owner, entry.queue)
         if entry.summary:
             self.summaries[(entry.place.kind, *entry.summary)] += 1
         if entry.ignores_gate:
             self.ignored_gates[entry.place.namespace] += 1
+        self.adapters.update((entry.place.namespace, state) for state in entry.adapters)
 
     def _unlink(self, entry: Entry) -> None:
         del self._entries[entry.uid]
         self._training.pop(entry.uid, None)
         self._unproven.pop(entry.uid, None)
+        self._canaries.pop(entry.uid, None)
         self._queued.pop(entry.uid, None)
         if self._places.get(entry.place) == entry.uid:
             del self._places[entry.place]
@@ -212,6 +225,7 @@ class Cache:
             self.summaries[(entry.place.kind, *entry.summary)] -= 1
         if entry.ignores_gate:
             self.ignored_gates[entry.place.namespace] -= 1
+        self.adapters.subtract((entry.place.namespace, state) for state in entry.adapters)
 
     @staticmethod
     def _mark_deleted(entry: Entry) -> None:

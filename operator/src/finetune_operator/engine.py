@@ -13,7 +13,7 @@ from datetime import datetime
 
 from finetune_operator import accounting, metrics
 from finetune_operator.cache import Cache
-from finetune_operator.cluster import OWN_KINDS, Cluster, controller_uid
+from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, Cluster, controller_uid
 from finetune_operator.entries import Key, Place, digest
 from finetune_operator.errors import ClusterError, Conflict, Denied, NotFound, Unavailable
 from finetune_operator.events import Recorder
@@ -192,6 +192,7 @@ class Engine:
             references=found,
             progress=self._cache.progress.get(key),
             proofs={uid: self._cache.proofs[uid] for uid in pods if uid in self._cache.proofs},
+            traffic={uid: self._cache.traffic[uid] for uid in pods if uid in self._cache.traffic},
             admissions={uid: self._cache.admissions[uid] for uid in jobs if uid in self._cache.admissions},
             denials=dict(self._denials.get(key, {})),
         )
@@ -233,6 +234,9 @@ class Engine:
         self._take(await self._cluster.create(manifest))
 
     async def _apply(self, key: Key, manifest: Manifest) -> None:
+        if manifest["kind"] not in CHILD_KINDS:
+            await self._apply_unwatched(key, manifest)
+            return
         place, wanted = _place(manifest), digest(manifest)
         entry, last = self._cache.entry(place), self._applied.get(key, {}).get(place)
         if entry is not None and last == Applied(wanted, entry.uid, entry.content):
@@ -241,6 +245,21 @@ class Engine:
         applied = self._cache.entry(place)
         if applied is not None:
             self._applied.setdefault(key, {})[place] = Applied(wanted, applied.uid, applied.content)
+
+    async def _apply_unwatched(self, key: Key, manifest: Manifest) -> None:
+        """Nobody tells of these, so each pass has looked: `references` named them."""
+        place, wanted = _place(manifest), digest(manifest)
+        found = await self._look_up(key.namespace, Reference(place.kind, place.name))
+        last = self._applied.get(key, {}).get(place)
+        if found is not None and last == _applied(wanted, found):
+            return
+        try:
+            applied = await self._cluster.apply(manifest)
+        except NotFound as error:
+            kind = f"{manifest['apiVersion']} {manifest['kind']}"
+            raise Denied(f"the cluster does not know {kind}: install its CRDs, or take out the field") from error
+        self._memo.pop(place, None)
+        self._applied.setdefault(key, {})[place] = _applied(wanted, applied)
 
     async def _write_status(self, resource: Manifest, outcome: Outcome) -> None:
         if outcome.status is None:
@@ -256,6 +275,10 @@ class Engine:
             metrics.GPU_SECONDS.labels(namespace, attempt.outcome).inc(attempt.gpu_seconds)
         if accounting.has_failed_gate(before, status):
             metrics.GATE_FAILURES.labels(namespace).inc()
+        for result in accounting.tried(before, status) if resource["kind"] == "ModelDeployment" else ():
+            metrics.ADAPTER_RESULTS.labels(namespace, result.state).inc()
+            if result.seconds is not None:
+                metrics.ADAPTER_SECONDS.observe(result.seconds)
         if written.get("status") != status:
             # Each pass would find a difference and write again: with back-off, and without being woken by the write.
             self._cache.put(written)
@@ -264,6 +287,7 @@ class Engine:
 
     async def _delete(self, namespace: str, child: ChildName) -> None:
         await self._cluster.delete(child.kind, namespace, child.name, child.uid, foreground=child.foreground)
+        self._memo.pop(Place(child.kind, namespace, child.name), None)
         self._cache.doom(child.uid)
 
     def _take(self, manifest: Manifest) -> None:
@@ -290,3 +314,7 @@ def _doubts(observed: Observed) -> list[Doubt]:
 
 def _place(manifest: Manifest) -> Place:
     return Place(manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+
+
+def _applied(wanted: str, found: Manifest) -> Applied:
+    return Applied(wanted, str(found["metadata"]["uid"]), digest({"spec": found.get("spec")}))

@@ -11,6 +11,7 @@ from finetune_operator.api.gate import GATE_IGNORED
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, RESOURCES, controller_uid
 from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_QUEUE, LABEL_ROLE, Manifest
+from finetune_operator.manifests.serving import CANARY_ROLE, SERVING_ROLES
 from finetune_operator.packing import pack, unpack
 
 KUBECTL_COPY = "kubectl.kubernetes.io/last-applied-configuration"
@@ -65,12 +66,16 @@ class Entry:
     """Phase and reason of one of our resources, for metrics."""
     ignores_gate: bool = False
     """A ModelDeployment that serves what has passed no gate."""
+    adapters: tuple[str, ...] = ()
+    """States of a ModelDeployment's adapters."""
     is_edited: bool = False
     """One of our resources whose status does not speak of its present spec."""
     address: str | None = None
     """IP of a training pod that runs."""
     unproven: str | None = None
     """IP of a serving pod that runs and is not ready."""
+    canary: str | None = None
+    """IP of a canary pod that runs."""
     queue: str | None = None
     """The Kueue queue that a suspended Job waits in."""
     gone: bool = False
@@ -116,9 +121,11 @@ def entry_of(manifest: Manifest, version: int) -> Entry:
         content=digest({"spec": manifest.get("spec")}) if kind in APPLIED_KINDS else "",
         summary=_summary(manifest) if is_ours else None,
         ignores_gate=kind == "ModelDeployment" and _holds(manifest, GATE_IGNORED),
+        adapters=_adapter_states(manifest) if kind == "ModelDeployment" else (),
         is_edited=is_ours and metadata.get("generation") != (manifest.get("status") or {}).get("observedGeneration"),
         address=_training_address(manifest, labels) if kind == "Pod" else None,
         unproven=_unproven_address(manifest, labels) if kind == "Pod" else None,
+        canary=_running_address(manifest) if kind == "Pod" and labels.get(LABEL_ROLE) == CANARY_ROLE else None,
         queue=labels.get(LABEL_QUEUE) if kind == "Job" and manifest["spec"].get("suspend") else None,
     )
 
@@ -159,6 +166,10 @@ def _summary(manifest: Manifest) -> tuple[str, str]:
     return str(status.get("phase", "")), next(reasons, "")
 
 
+def _adapter_states(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(str(each.get("state", "")) for each in (manifest.get("status") or {}).get("adapters") or ())
+
+
 def _holds(manifest: Manifest, type_: str) -> bool:
     conditions = (manifest.get("status") or {}).get("conditions") or ()
     return any(condition.get("type") == type_ and condition.get("status") == "True" for condition in conditions)
@@ -173,7 +184,7 @@ def _training_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:
 def _unproven_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:
     conditions = (pod.get("status") or {}).get("conditions") or ()
     is_ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-    return _running_address(pod) if labels.get(LABEL_ROLE) == "serve" and not is_ready else None
+    return _running_address(pod) if labels.get(LABEL_ROLE) in SERVING_ROLES and not is_ready else None
 
 
 def _running_address(pod: Manifest) -> str | None:

@@ -71,6 +71,9 @@ class Health:
         metrics.OBJECTS.clear()
         for (kind, phase, reason), count in self._cache.summaries.items():
             metrics.OBJECTS.labels(kind, phase, reason).set(count)
+        metrics.ADAPTERS.clear()
+        for (namespace, state), count in self._cache.adapters.items():
+            metrics.ADAPTERS.labels(namespace, state).set(count)
         metrics.IGNORED_GATES.clear()
         for namespace, count in self._cache.ignored_gates.items():
             metrics.IGNORED_GATES.labels(namespace).set(count)

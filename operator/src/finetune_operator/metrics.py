@@ -61,6 +61,21 @@ IGNORED_GATES = Gauge(
     f"{PREFIX}_modeldeployment_ignore_gate",
     "ModelDeployments that serve something only because of spec.ignoreGate.", ["namespace"], registry=REGISTRY,
 )  # fmt: skip
+ADAPTERS = Gauge(
+    f"{PREFIX}_modeldeployment_adapters",
+    "Adapters that ModelDeployments ask for, by state; those that are Serving are proven on every pod.",
+    ["namespace", "state"], registry=REGISTRY,
+)  # fmt: skip
+ADAPTER_RESULTS = Counter(
+    f"{PREFIX}_modeldeployment_adapter_results",
+    "What became of artifacts: Serving, Inert, Invalid (by proof or engine), RolledBack (by its canary).",
+    ["namespace", "state"], registry=REGISTRY,
+)  # fmt: skip
+ADAPTER_SECONDS = Histogram(
+    f"{PREFIX}_modeldeployment_adapter_load_seconds",
+    "From an artifact's being wanted to its being proven on every pod.",
+    buckets=(5, 10, 15, 30, 45, 60, 120, 300, 600, 1200, 3600), registry=REGISTRY,
+)  # fmt: skip
 PROGRESS_POLLS = Counter(
     f"{PREFIX}_progress_polls", "Questions to training pods: ok, unreachable, invalid.", ["result"], registry=REGISTRY
 )

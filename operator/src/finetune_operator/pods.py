@@ -4,7 +4,6 @@ import logging
 from typing import TypeVar
 
 import aiohttp
-from pydantic import ValidationError
 
 from finetune_contract.base import Document
 from finetune_contract.paths import PROGRESS_LIMIT
@@ -30,21 +29,30 @@ def host_of(pod: RunningPod) -> str:
     return f"[{pod.address}]" if ":" in pod.address else pod.address
 
 
+async def read(session: aiohttp.ClientSession, url: str, limit: int) -> bytes:
+    """What a pod answers.
+
+    Raises:
+        aiohttp.ClientError, TimeoutError, OSError: When it does not.
+        ValueError: When that is more than `limit` bytes.
+    """
+    async with session.get(url, allow_redirects=False) as response:
+        response.raise_for_status()
+        text = await response.content.read(limit + 1)
+        while len(text) <= limit and (more := await response.content.read(limit)):
+            text += more
+    if len(text) > limit:
+        raise ValueError(f"more than {limit} bytes")
+    return text
+
+
 async def ask(session: aiohttp.ClientSession, url: str, model: type[D]) -> D | str:
     """What a pod answers; `unreachable` or `invalid` where that is nothing."""
     try:
-        async with session.get(url, allow_redirects=False) as response:
-            response.raise_for_status()
-            text = await response.content.read(PROGRESS_LIMIT + 1)
-            while len(text) <= PROGRESS_LIMIT and (more := await response.content.read(PROGRESS_LIMIT)):
-                text += more
+        return model.model_validate_json(await read(session, url, PROGRESS_LIMIT))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         log.debug("%s does not answer: %r", url, error)
         return "unreachable"
-    try:
-        if len(text) > PROGRESS_LIMIT:
-            raise ValueError(f"more than {PROGRESS_LIMIT} bytes")
-        return model.model_validate_json(text)
-    except (ValidationError, ValueError) as error:
+    except ValueError as error:
         log.info("%s answers nonsense: %s", url, error)
         return "invalid"

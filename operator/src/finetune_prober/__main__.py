@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import aiohttp
 from aiohttp import web
 
 from finetune_contract.failure import FineTuneError, policy_of
-from finetune_contract.paths import ADAPTERS_MOUNT, PLAN_FILE, POD_PORT, PROBER_PORT
+from finetune_contract.paths import ADAPTERS_MOUNT, ENV_API_KEYS_FILE, PLAN_FILE, POD_PORT, PROBER_PORT
 from finetune_contract.serving import ServingPlan
 from finetune_prober.engine import ENGINES
 from finetune_prober.metrics import Metrics
@@ -45,7 +46,9 @@ async def prove(plan: ServingPlan, adapters: Path, engine_url: str, host: str, p
     # A new connection per request: an idle one that the engine closes must not look like a lost engine.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
-        prover = Prover(plan, adapters, ENGINES[plan.engine](engine_url, session), metrics)
+        keys = os.environ.get(ENV_API_KEYS_FILE)
+        engine = ENGINES[plan.engine](engine_url, session, plan.name, Path(keys) if keys else None)
+        prover = Prover(plan, adapters, engine, metrics)
         runner = web.AppRunner(build_app(prover, metrics), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, host, port).start()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -81,9 +82,19 @@ class _Models(BaseModel):
 class Engine:
     """A client of one engine."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, base_name: str, api_keys: Path | None = None) -> None:
+        """What to ask.
+
+        Args:
+            url: The engine's.
+            session: For its requests.
+            base_name: The model name that the engine's base model, merged or not, has.
+            api_keys: A file of keys, one in a line, if the engine wants one; read anew for each question.
+        """
+        self._api_keys = api_keys
         self._url = url.rstrip("/")
         self._session = session
+        self._base_name = base_name
 
     async def check_health(self) -> None:
         """Return when the engine says it is healthy.
@@ -129,10 +140,22 @@ class Engine:
         except (ValidationError, ValueError) as error:
             raise EngineRefusedError(f"/v1/completions for {model}: an answer without log-probabilities") from error
 
+    def _headers(self) -> dict[str, str]:
+        if self._api_keys is None:
+            return {}
+        try:
+            keys = self._api_keys.read_text().split()
+        except OSError as error:
+            raise EngineRefusedError(f"{self._api_keys}: {error.strerror}") from error
+        if not keys:
+            raise EngineRefusedError(f"{self._api_keys}: there is no key in the Secret of spec.apiKeysSecretRef")
+        return {"Authorization": f"Bearer {keys[0]}"}
+
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> object:
         timeout = aiohttp.ClientTimeout(total=_PROOF_SECONDS)
         try:
-            async with self._session.request(method, self._url + path, json=body, timeout=timeout) as response:
+            url, headers = self._url + path, self._headers()
+            async with self._session.request(method, url, json=body, headers=headers, timeout=timeout) as response:
                 if (
                     response.status == HTTPStatus.TOO_MANY_REQUESTS
                     or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -159,13 +182,14 @@ class TgiEngine(Engine):
 
     async def complete(self, model: str, prompt: str, max_tokens: int) -> Answer:
         """A greedy answer with log-probabilities, by `/generate`: TGI's completions have none."""
-        parameters = {
-            "adapter_id": model,
+        parameters: dict[str, Any] = {
             "max_new_tokens": max_tokens,
             "do_sample": False,
             "details": True,
             "top_n_tokens": _TOP,
         }
+        if model != self._base_name:
+            parameters["adapter_id"] = model
         document = await self._ask("POST", "/generate", {"inputs": prompt, "parameters": parameters})
         try:
             answer = _TgiAnswer.model_validate(document)

@@ -51,7 +51,7 @@ class Prover:
         self._is_ready = False
         self._proofs = {
             adapter.name: AdapterProof(name=adapter.name, digest=adapter.artifact.digest, state=ProofState.PENDING)
-            for adapter in plan.adapters
+            for adapter in plan.proven
         }
 
     @property
@@ -79,13 +79,13 @@ class Prover:
         """
         for delay in back_off(2, 60):
             probes: dict[str, Probe] = {}
-            for adapter in self._plan.adapters:
+            for adapter in self._plan.proven:
                 try:
                     probes[adapter.name] = await asyncio.to_thread(verified_probe, self._root, adapter)
                     self._set(adapter.name, ProofState.LOADING, "waiting for the engine")
                 except FineTuneError as error:
                     self._set(adapter.name, ProofState.INVALID, str(error))
-            if len(probes) == len(self._plan.adapters):
+            if len(probes) == len(self._plan.proven):
                 break
             self._say(ready=False, message=self._first_fault())
             await self._sleep(delay)

@@ -26,7 +26,7 @@ def deliver(plan: ServingPlan, store: Store, adapters: Path) -> None:
     """
     log.info("verifying base %s", plan.base.uri)
     store.verify(plan.base)
-    for adapter in plan.adapters:
+    for adapter in plan.proven:
         _deliver(adapter, store, adapters)
 
 

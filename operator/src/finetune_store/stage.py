@@ -4,12 +4,15 @@ import hashlib
 import logging
 from pathlib import Path
 
+from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.base import StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.results import StageResult
 from finetune_contract.run import run_key
 from finetune_contract.staging import BaseSource, StagePlan
+from finetune_store.adapterfiles import facts_of
+from finetune_store.manifests import read_manifest
 from finetune_store.progress import progress
 from finetune_store.resolve import cut_to_fit
 from finetune_store.sources import Listing, Source
@@ -30,15 +33,38 @@ def stage(plan: StagePlan, store: Store, source_mount: Path, scratch: Path) -> S
     """
     store.register(plan.namespace)
     result = _staged(plan.source, store, source_mount, scratch)
-    if plan.run is None or result.base is None:
+    base = result.base
+    assert base is not None, "all else is an error"
+    if plan.adapters:
+        facts = tuple(_described(adapter, store, base) for adapter in plan.adapters)
+        result = result.model_copy(update={"adapters": facts})
+    if plan.run is None:
         return result
     for reference in plan.run.inputs.values():
         log.info("verifying %s", reference.uri)
         store.check(reference)
-    key = run_key(plan.run.train_fields, plan.run.dataset, result.base.digest, plan.run.inputs)
+    key = run_key(plan.run.train_fields, plan.run.dataset, base.digest, plan.run.inputs)
     outcome = store.outcome(key)
     log.info("run %s %s", key[:12], "has succeeded before" if outcome else "is new")
     return cut_to_fit(result.model_copy(update={"run_key": key, "outcome": outcome}))
+
+
+def _described(adapter: StoredReference, store: Store, base: StoredReference) -> AdapterFacts:
+    """What engines must know of an adapter that somebody has put into the store."""
+    path = f"spec.adapters: {adapter.uri}"
+    log.info("reading %s", adapter.uri)
+    directory = store.verify(adapter)
+    trained_from = read_manifest(directory).lineage.get("base", base.digest)
+    if trained_from != base.digest:
+        raise FineTuneError(
+            FailureReason.INVALID_PLAN,
+            f"{path} was trained from {trained_from}, but spec.baseModel is {base.digest}; name the model that it was "
+            "trained from",
+        )
+    try:
+        return facts_of(directory, store.without_weights(base))
+    except OSError as error:
+        raise FineTuneError(FailureReason.INVALID_PLAN, f"{path} is no adapter: {error.filename} is missing") from error
 
 
 def _staged(source: BaseSource, store: Store, source_mount: Path, scratch: Path) -> StageResult:

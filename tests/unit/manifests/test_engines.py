@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from finetune_contract.adapterfacts import AdapterFacts, AdapterFeature
+from finetune_contract.base import StoredReference
 from finetune_contract.serving import EngineType, ServedAdapter
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import serving
 from finetune_operator.manifests.engines import ENGINES, vllm
 from finetune_operator.settings import Settings
 from tests import factories
-from tests.factories import Object, stored
+from tests.factories import Object, digest, stored
 
 HERE = Path(__file__).parent
 SETTINGS = Settings(operator_image="operator:1", trainer_image="trainer:1")
@@ -45,6 +46,15 @@ def deployment_of(engine: EngineType, ranks: dict[str, int] | None = None, **spe
     return serving.build(deployment, "support-serve-0123abcd", document, facts, SETTINGS)[0]
 
 
+def merged_of(engine: EngineType, **spec: Any) -> Object:
+    """The Deployment of an engine that serves a merged model."""
+    spec = {"engine": {"type": engine.value}, "adapterMode": "Merged", **spec}
+    deployment = ModelDeployment.model_validate(factories.make_deployment(**spec))
+    adapter = ServedAdapter(name="triage", artifact=stored("a", "artifacts"))
+    document = serving.merged_plan(deployment, stored("c", "exports"), adapter, SETTINGS)
+    return serving.build(deployment, "support-serve-0123abcd", document, {"triage": PLAIN}, SETTINGS)[0]
+
+
 def container_of(item: Object) -> Object:
     found: Object = item["spec"]["template"]["spec"]["containers"][0]
     return found
@@ -54,8 +64,24 @@ def container_of(item: Object) -> Object:
 @pytest.mark.parametrize("engine", EngineType)
 def test_the_rendered_deployment_is_the_golden_one(engine: EngineType, case: str) -> None:
     ranks = {} if case.startswith("base") else None
-    text = yaml.safe_dump(deployment_of(engine, ranks, **CASES[case]), sort_keys=False, width=120)
-    golden = HERE / "golden" / f"{engine.value.lower()}-{case}.yaml"
+    must_be_golden(deployment_of(engine, ranks, **CASES[case]), f"{engine.value.lower()}-{case}.yaml")
+
+
+@pytest.mark.parametrize("engine", EngineType)
+def test_the_rendered_deployment_of_a_merged_model_is_the_golden_one(engine: EngineType) -> None:
+    item = merged_of(engine, resources={"limits": {"nvidia.com/gpu": 1}})
+    must_be_golden(item, f"{engine.value.lower()}-merged.yaml")
+
+
+@pytest.mark.parametrize("engine", EngineType)
+def test_the_rendered_deployment_with_api_keys_is_the_golden_one(engine: EngineType) -> None:
+    item = deployment_of(engine, apiKeysSecretRef={"name": "clients", "key": "keys.txt"}, replicas=2)
+    must_be_golden(item, f"{engine.value.lower()}-api-keys.yaml")
+
+
+def must_be_golden(item: Object, name: str) -> None:
+    text = yaml.safe_dump(item, sort_keys=False, width=120)
+    golden = HERE / "golden" / name
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
@@ -141,3 +167,14 @@ def test_an_adapter_that_nobody_described_is_for_our_own_engine_only() -> None:
 
 def test_the_largest_rank_is_one_that_vllm_knows() -> None:
     assert tuple(sorted(vllm.RANKS)) == vllm.RANKS
+
+
+@pytest.mark.parametrize("engine", [EngineType.VLLM, EngineType.TGI])
+def test_a_base_that_was_copied_from_s3_is_found_where_the_copy_is(engine: EngineType) -> None:
+    settings = SETTINGS.model_copy(update={"s3_uri": "s3://bucket/team/store"})
+    deployment = ModelDeployment.model_validate(factories.make_deployment(engine={"type": engine.value}, adapters=[]))
+    base = StoredReference(digest=digest("b"), uri=f"s3://bucket/team/store/models/{'b' * 64}")
+    document = serving.plan(deployment, base, (), settings)
+    command = container_of(serving.build(deployment, "support-serve-0", document, {}, settings)[0])["command"]
+    assert [word for word in command if word.endswith(f"/store/models/{'b' * 64}")]
+    assert not [word for word in command if "bucket" in word]

@@ -7,7 +7,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_operator import accounting, metrics
-from finetune_operator.accounting import Spent
+from finetune_operator.accounting import Spent, Tried
+from finetune_operator.api.modeldeployment import AdapterState
 from finetune_operator.cache import Cache
 from finetune_operator.cluster import METHODS
 from finetune_operator.health import Health
@@ -23,6 +24,7 @@ BOUNDED = {
     "kind": {"Dataset", "FineTuneJob", "ModelDeployment"},
     "result": {"success", "requeue_after", "retry", "error", "ok", "unreachable", "invalid"},
     "verb": set(METHODS),
+    "state": {state.value for state in AdapterState},
     "outcome": {"Succeeded", "Failed", "Disrupted", "Suspended", "Cancelled"},
 }
 """Labels and all their values; kinds of children come on top."""
@@ -66,6 +68,8 @@ def test_no_label_has_unbounded_values() -> None:
         "finetune_operator_gpu_seconds_total",
         "finetune_operator_gate_failures_total",
         "finetune_operator_modeldeployment_ignore_gate",
+        "finetune_operator_modeldeployment_adapters",
+        "finetune_operator_modeldeployment_adapter_results_total",
     }
 
 
@@ -165,3 +169,38 @@ async def test_the_queue_and_the_passes_are_seen() -> None:
     for name in ("workqueue_adds_total", "workqueue_queue_duration_seconds_count"):
         assert found[f"{metrics.PREFIX}_{name}", ()] > 0
     assert found[f"{metrics.PREFIX}_workqueue_depth", ()] == 0
+
+
+def adapter(state: str, second: int, digest: str = "a") -> dict[str, object]:
+    return {"name": "triage", "digest": digest, "state": state, "since": f"2026-11-21T00:00:{second:02}Z"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "result"),
+    [
+        (adapter("Loading", 1), adapter("Serving", 31), [Tried("Serving", 30.0)]),
+        (adapter("Loading", 1), adapter("Inert", 31), [Tried("Inert", None)]),
+        (adapter("Serving", 1), adapter("Serving", 1), []),
+        (adapter("Serving", 1), adapter("Loading", 31, "c"), []),
+        (adapter("Loading", 1, "c"), adapter("RolledBack", 31, "c"), [Tried("RolledBack", None)]),
+        (adapter("Serving", 1), adapter("Serving", 31, "c"), [Tried("Serving", None)]),
+    ],
+    ids=["loaded", "inert", "the same", "another one is wanted", "rolled back", "known from before"],
+)
+def test_what_became_of_an_artifact_is_counted_when_it_is_known(
+    before: dict[str, object], after: dict[str, object], result: list[Tried]
+) -> None:
+    assert accounting.tried({"adapters": [before]}, {"adapters": [after]}) == result
+
+
+async def test_adapters_are_counted_by_state() -> None:
+    cache = Cache()
+    for version, states in enumerate((["Serving", "Loading"], ["Serving", "Serving"]), start=1):
+        resource = make_resource(name="support")
+        resource |= {"kind": "ModelDeployment", "status": {"adapters": [{"state": state} for state in states]}}
+        resource["metadata"] |= {"uid": "uid-support", "resourceVersion": str(version)}
+        cache.put(resource)
+    found = await scrape(cache)
+    name = f"{metrics.PREFIX}_modeldeployment_adapters"
+    counted = {dict(labels)["state"]: value for (each, labels), value in found.items() if each == name}
+    assert {state: value for state, value in counted.items() if value} == {"Serving": 2.0}

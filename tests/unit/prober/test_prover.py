@@ -109,11 +109,13 @@ class ScriptedEngine(Engine):
 class Course:
     """A prover at work, with waits of no length."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, is_merged: bool = False) -> None:
         self.engine = ScriptedEngine()
         adapter = deliver(root)
         base = StoredReference(digest="sha256:" + "0" * 64, uri="pvc://c/models/0")
         plan = ServingPlan(name="support", namespace="n", base=base, adapters=(adapter,), claim="c")
+        if is_merged:
+            plan = plan.model_copy(update={"name": adapter.name, "adapters": (), "merged": adapter})
         self.directory = directory_of(root, adapter)
         self.prover = Prover(plan, root, self.engine, Metrics(), sleep=lambda _seconds: asyncio.sleep(0))
 
@@ -214,3 +216,15 @@ def test_waits_double() -> None:
     delays = back_off(0.25, 2)
 
     assert [next(delays) for _ in range(6)] == [0.25, 0.5, 1, 2, 2, 2]
+
+
+async def test_a_merged_model_is_proven_by_its_adapters_probe(tmp_path: Path) -> None:
+    course = Course(tmp_path, is_merged=True)
+    course.engine.listed = frozenset({"triage"})
+    course.engine.answer = BASE
+    task = asyncio.create_task(course.prover.run())
+    await course.until_says("adapter triage is Inert")
+    course.engine.answer = TUNED
+    await course.until(lambda: course.prover.status.ready)
+    task.cancel()
+    await asyncio.wait({task})

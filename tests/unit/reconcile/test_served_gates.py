@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.results import ArtifactType
 from finetune_operator.reconcile.observed import Reference
 from tests import factories
@@ -186,6 +187,55 @@ def test_an_adapter_by_address_is_served_without_a_gate_and_says_so() -> None:
     here = roll_out(staged(world(**by_address())))
     assert here.status["phase"] == "Serving"
     assert here.says("GateIgnored").endswith(f"triage: {digest('9')} (no gate known)")
+
+
+FACTS = AdapterFacts(rank=16, targets=("q_proj",), family="llama")
+
+
+def described(here: World, **facts: Any) -> World:
+    """The stage pod has read the adapter's files."""
+    result = factories.stage_result(None, adapters=(FACTS.model_copy(update=facts),))
+    here.end(here.newest("stage"), result.to_json())
+    here.settle()
+    return here
+
+
+def test_an_adapter_by_address_is_described_and_so_served_by_any_engine() -> None:
+    here = roll_out(described(world(**by_address(), engine={"type": "VLLM"}), rank=40))
+    assert here.status["phase"] == "Serving"
+    assert here.status["adapters"][0]["adapter"] == {
+        "rank": 40,
+        "targets": ["q_proj"],
+        "family": "llama",
+        "features": [],
+    }
+    item = here.find("Deployment", "support")
+    assert item is not None
+    assert "--max-lora-rank=64" in item["applied"]["spec"]["template"]["spec"]["containers"][0]["command"]
+    (plan,) = [item for item in here.made if item["metadata"]["labels"]["finetune.dev/role"] == "stage"][:1]
+    assert digest("9") in plan["data"]["plan.json"]
+
+
+def test_one_that_the_engine_cannot_serve_is_refused_like_any_other() -> None:
+    here = described(world(**by_address(), engine={"type": "TGI"}), rank=200)
+    assert "its rank is 200" in here.says("AdaptersValid")
+    assert here.find("Deployment", "support") is None
+
+
+def test_another_adapter_by_address_is_described_while_the_first_serves() -> None:
+    here = roll_out(described(world(**by_address(), engine={"type": "VLLM"})))
+    more = [
+        *here.raw["spec"]["adapters"],
+        {"name": "b", "uri": "pvc://finetune-artifacts/artifacts/y", "digest": digest("8")},
+    ]
+    here.edit(adapters=more)
+    here.settle()
+    assert here.says("Ready").startswith("False Staging: ")
+    assert here.condition("Available")["status"] == "True"  # type: ignore[index]
+    here.end(here.newest("stage"), factories.stage_result(None, adapters=(FACTS, FACTS)).to_json())
+    here.settle()
+    roll_out(here)
+    assert states(here) == {"triage": "Serving", "b": "Serving"}
 
 
 def test_an_address_of_another_store_is_refused() -> None:

@@ -16,7 +16,7 @@ from finetune_operator.api.crd import RESOURCES, crd
 from finetune_operator.reconcile.admission import Admission
 from finetune_operator.reconcile.kinds import KINDS
 from finetune_operator.reconcile.lineage import ancestors
-from finetune_operator.reconcile.observed import Observed, Reference
+from finetune_operator.reconcile.observed import Observed, Reference, Traffic
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
 from finetune_operator.reconcile.storage import settings_of
 from finetune_operator.reconcile.troubles import NO_REPORTS
@@ -64,6 +64,7 @@ class World:
         self.denials: dict[str, str] = {}
         self.reports = NO_REPORTS
         self.proofs: dict[str, ProofStatus] = {}
+        self.traffic: dict[str, Traffic] = {}
         self.now = factories.NOW
         self.events: list[Event] = []
         self.created: list[str] = []
@@ -81,7 +82,7 @@ class World:
             settings=settings,
             children={kind: tuple(copy.deepcopy(items)) for kind, items in self.children.items()},
             references={
-                name: copy.deepcopy(self.others.get(name))
+                name: copy.deepcopy(self.others.get(name) or self.find(*name))
                 for name in (*ancestors(self.raw, self.others.get), *kind.references(self.raw, settings))
             },
             progress=self.progress,
@@ -89,6 +90,7 @@ class World:
             denials=dict(self.denials),
             reports=self.reports,
             proofs=self.proofs,
+            traffic=self.traffic,
         )
 
     def decide(self) -> Outcome:

@@ -9,6 +9,7 @@ from finetune_contract.failure import Failure, FailureReason, policy_of
 from finetune_contract.manifest import StoredKind
 from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_store.__main__ import main
+from finetune_store.deliver import deliver
 from finetune_store.store import Store
 from tests.unit.store.conftest import Publish
 
@@ -82,3 +83,12 @@ def test_a_name_that_is_a_path_is_refused(pod: Pod, base: StoredReference, triag
     code, log = pod.deliver(base, **{"../triage": triage})
     assert Failure.model_validate_json(log).message == "spec.adapters: '../triage' is not a model name"
     assert code == 64
+
+
+def test_the_adapter_of_a_merged_model_is_delivered_for_its_probe(
+    pod: Pod, base: StoredReference, triage: StoredReference
+) -> None:
+    adapter = ServedAdapter(name="triage", artifact=triage)
+    plan = ServingPlan(name="triage", namespace="team-a", base=base, merged=adapter, claim=pod.store.claim)
+    deliver(plan, pod.store, pod.adapters)
+    assert (pod.adapters / "triage" / triage.digest.removeprefix("sha256:") / "extra/probe.json").is_file()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune_contract.adapterfacts import AdapterFeature
 from finetune_contract.base import StoredReference
 from finetune_contract.evaluating import Metric, Score
 from finetune_contract.failure import FailureReason, policy_of
@@ -23,6 +24,7 @@ from finetune_store.__main__ import main
 from finetune_store.edge import fitting
 from finetune_store.store import Store
 from tests.unit.store.servers import COMMIT, Served, hub, s3
+from tests.unit.store.test_adapterfiles import header, layers
 
 MODEL = {
     "config.json": "{}",
@@ -49,8 +51,10 @@ class Pod:
             (root / name).mkdir()
         self.store = Store(root / "store", "artifacts")
 
-    def stage(self, source: BaseSource, run: RunIngredients | None = None) -> tuple[int, StageResult]:
-        plan = StagePlan(name="tiny", namespace="team-a", source=source, run=run, claim="artifacts")
+    def stage(
+        self, source: BaseSource, run: RunIngredients | None = None, *adapters: StoredReference
+    ) -> tuple[int, StageResult]:
+        plan = StagePlan(name="tiny", namespace="team-a", source=source, run=run, adapters=adapters, claim="artifacts")
         (self.root / "plan.json").write_text(plan.to_json())
         return self.run()
 
@@ -398,3 +402,42 @@ def test_a_bad_plan_is_named(pod: Pod, plan: str | None, said: str) -> None:
 def test_a_store_that_is_not_mounted_is_named(pod: Pod) -> None:
     shutil.rmtree(pod.root / "store")
     fails(pod.stage(BaseSource(volume=".")), FailureReason.STORAGE_UNAVAILABLE, "claim artifacts is not mounted")
+
+
+def put_adapter(pod: Pod, rank: int = 8, base: str | None = None, **config: object) -> StoredReference:
+    """An adapter that somebody has put into the store."""
+    with pod.store.workspace(StoredKind.ARTIFACT) as work:
+        (work / "adapter_config.json").write_text(json.dumps({"r": rank, **config}))
+        (work / "adapter_model.safetensors").write_bytes(header(layers(rank=rank)))
+        return pod.store.publish(StoredKind.ARTIFACT, work, {"base": base} if base else {})
+
+
+def test_adapters_named_by_address_are_described(pod: Pod) -> None:
+    write(pod.root / "source/tiny", MODEL | {"config.json": '{"model_type": "llama"}'})
+    base = pod.stage(BaseSource(volume="tiny"))[1].base
+    assert base is not None
+    plain, dora = put_adapter(pod), put_adapter(pod, 16, base.digest, use_dora=True)
+    code, result = pod.stage(BaseSource(volume="tiny"), None, plain, dora)
+    assert (code, result.base) == (0, base)
+    assert [(facts.rank, facts.family) for facts in result.adapters] == [(8, "llama"), (16, "llama")]
+    assert [facts.features for facts in result.adapters] == [(), (AdapterFeature.DORA,)]
+
+
+def test_very_many_adapters_fit_a_result(pod: Pod) -> None:
+    write(pod.root / "source/tiny", MODEL)
+    adapters = [put_adapter(pod, rank) for rank in range(1, 33)]
+    code, result = pod.stage(BaseSource(volume="tiny"), None, *adapters)
+    assert (code, [facts.rank for facts in result.adapters]) == (0, list(range(1, 33)))
+
+
+def test_an_adapter_of_another_base_is_refused_with_both_digests(pod: Pod) -> None:
+    write(pod.root / "source/tiny", MODEL)
+    answer = pod.stage(BaseSource(volume="tiny"), None, put_adapter(pod, base="sha256:" + "f" * 64))
+    fails(answer, FailureReason.INVALID_PLAN, "was trained from sha256:ffff", "spec.baseModel is sha256:")
+
+
+def test_what_is_no_adapter_is_refused(pod: Pod) -> None:
+    write(pod.root / "source/tiny", MODEL)
+    model = pod.stage(BaseSource(volume="tiny"))[1].base
+    assert model is not None
+    fails(pod.stage(BaseSource(volume="tiny"), None, model), FailureReason.INVALID_PLAN, "is no adapter")

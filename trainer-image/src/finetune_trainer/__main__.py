@@ -1,4 +1,4 @@
-"""`python -m finetune_trainer prepare|preflight|train|evaluate|export`: dispatch and nothing else.
+"""`python -m finetune_trainer prepare|preflight|train|evaluate|export|merge`: dispatch and nothing else.
 
 Each command imports its own libraries: `prepare` never loads torch, and `train` answers `/progress` before it does.
 """
@@ -27,11 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from finetune_trainer.export.main import main as export
 
         return export(arguments)
+    if command == "merge":
+        from finetune_trainer.export.merge import main as merge
+
+        return merge(arguments)
     if command == "prepare":
         from finetune_trainer.data.prepare import main as prepare
 
         return prepare(arguments)
-    sys.stderr.write("usage: python -m finetune_trainer {prepare,preflight,train,evaluate,export} [options]\n")
+    sys.stderr.write("usage: python -m finetune_trainer {prepare,preflight,train,evaluate,export,merge} [options]\n")
     return 2
 
 

@@ -1,12 +1,13 @@
 """ModelDeployment: a base model and adapters from jobs, served under an OpenAI-compatible address."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.serving import EngineType
 from finetune_operator.api.adapterfacts import AdapterFactsStatus
+from finetune_operator.api.autoscaling import Autoscaling
 from finetune_operator.api.base import (
     COMMON_AGE,
     COMMON_MESSAGE,
@@ -24,6 +25,7 @@ from finetune_operator.api.base import (
     Resources,
     ResourceStatus,
     Scheduling,
+    SecretKeyReference,
     Uri,
     Word,
     exactly_one_of,
@@ -31,39 +33,11 @@ from finetune_operator.api.base import (
     rules,
 )
 from finetune_operator.api.basemodel import BaseModelSource
+from finetune_operator.api.engine import Engine
 from finetune_operator.api.gate import Verdict
 from finetune_operator.api.podtemplate import PodTemplate
+from finetune_operator.api.rollout import Rollout, RolloutStatus, Route
 from finetune_operator.api.storage import STORAGE_RULE, StorageSpec
-
-
-class Engine(ApiModel):
-    """What serves."""
-
-    type: EngineType = EngineType.TRANSFORMERS
-    """VLLM: for GPUs. TGI (frozen upstream since 2025): for fleets that have it. Transformers: our own server on
-    transformers and peft, for CPUs, tests and small GPUs."""
-    image: Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
-    """The engine's image; unset: the platform's."""
-    args: Annotated[
-        list[Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\n\x00]+$")]],
-        Field(max_length=64),
-    ] = []
-    """Further arguments of vLLM or TGI, after the operator's own, such as `--gpu-memory-utilization=0.8`."""
-    max_batch_size: Annotated[int, Field(ge=1, le=256)] = 16
-    """Requests that are answered together."""
-    max_queue: Annotated[int, Field(ge=1, le=10_000)] = 128
-    """Requests that may wait; more are refused with 429 (vLLM: 503)."""
-    max_total_tokens: Annotated[int, Field(ge=2, le=10_000_000)] | None = None
-    """Tokens of a prompt and its answer together; unset: what the model can take."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.args) || size(self.args) == 0 || (has(self.type) && self.type != 'Transformers')",
-                "engine.args: the Transformers engine takes no arguments; use engine's fields, or another type",
-            )
-        )
-    )
 
 
 class ServedAdapterSpec(ApiModel):
@@ -90,6 +64,15 @@ class ServedAdapterSpec(ApiModel):
     )
 
 
+class AdapterMode(StrEnum):
+    """How adapters get into the engine."""
+
+    STATIC = "Static"
+    """Beside the base model, loaded when a pod starts; any number of them."""
+    MERGED = "Merged"
+    """One adapter, merged into a 16-bit base beforehand and served as a plain model: full speed, on every engine."""
+
+
 class ModelDeploymentSpec(ApiModel):
     """What to serve."""
 
@@ -104,11 +87,23 @@ class ModelDeploymentSpec(ApiModel):
         ),
     ] = []
     """Adapters that are served beside the base."""
+    adapter_mode: AdapterMode = AdapterMode.STATIC
+    """Static: adapters beside the base model. Merged: exactly one adapter, as a whole model; the base itself is not
+    served then."""
     ignore_gate: bool = False
     """True serves artifacts whose gate failed or is not decided, and of a job always the last one made; status, an
     event and a metric say so."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """How many serving pods."""
+    """How many serving pods; with autoscaling, that decides."""
+    autoscaling: Autoscaling | None = None
+    """Lets the number of pods follow the requests that wait."""
+    api_keys_secret_ref: SecretKeyReference | None = None
+    """API keys, one in a line, of which clients have to send one as `Authorization: Bearer`; vLLM and TGI take only
+    one, without a line's end. Unset: everybody who reaches the Service may ask."""
+    rollout: Rollout = Rollout()
+    """How what is served is replaced by something else."""
+    route: Route | None = None
+    """A way in from outside, where the cluster has the Gateway API; unset: the Service alone."""
     resources: Resources = Resources()
     """What a serving pod's engine asks for."""
     scheduling: Scheduling = Scheduling()
@@ -132,6 +127,11 @@ class ModelDeploymentSpec(ApiModel):
                 "adapters[].uri: no gate is known of what has no FineTuneJob; set ignoreGate: true to serve it",
             ),
             rule(
+                "!has(self.adapterMode) || self.adapterMode != 'Merged' || (has(self.adapters) && "
+                "size(self.adapters) == 1)",
+                "adapterMode: Merged serves exactly one adapter; set one in adapters, or use Static",
+            ),
+            rule(
                 "!has(self.adapters) || self.adapters.all(a, !has(a.uri)) || has(self.baseModel)",
                 "adapters[].uri: set baseModel, what the adapter was trained from",
             ),
@@ -153,6 +153,8 @@ class AdapterState(StrEnum):
     INVALID = "Invalid"
     """The engine cannot serve it, or a pod that loaded it answers like neither tuned model nor base, or its files are
     not what was published; what was served before still is."""
+    ROLLED_BACK = "RolledBack"
+    """Its canary did not hold; what was served before still is."""
 
 
 class AdapterStatus(ApiModel):
@@ -162,6 +164,8 @@ class AdapterStatus(ApiModel):
     """The model name that clients ask for."""
     state: AdapterState
     """How far it is."""
+    since: datetime | None = None
+    """When this artifact came into this state."""
     fine_tune_job: Word | None = None
     """The job it comes from; unset where it is named by uri."""
     digest: Digest | None = None
@@ -193,6 +197,22 @@ class ServedBase(ApiModel):
     """Whether it is served only because spec.ignoreGate says so."""
 
 
+class MergedModel(ApiModel):
+    """The whole model that adapterMode: Merged serves."""
+
+    base: Digest
+    """What the adapter is merged into."""
+    adapter: Digest
+    """What is merged."""
+    digest: Digest
+    """Digest of the merged model's files."""
+    uri: Uri
+    """Where it is stored."""
+    difference: float | None = None
+    """Mean Kullback-Leibler divergence, in nats per token, of the merged model from base and adapter; unset where it
+    had been merged before."""
+
+
 class ModelDeploymentStatus(ResourceStatus):
     """What is served."""
 
@@ -202,8 +222,16 @@ class ModelDeploymentStatus(ResourceStatus):
     """The base model that is served."""
     stage_failure: JobFailure | None = None
     """Why the base model could not be staged."""
+    merged: MergedModel | None = None
+    """The adapter and its base as one model; only with adapterMode: Merged."""
+    merge_failure: JobFailure | None = None
+    """Why they could not be merged."""
     adapters: Annotated[list[AdapterStatus], Field(max_length=32)] = []
     """Each adapter's state."""
+    rollout: RolloutStatus | None = None
+    """Where a canary roll-out is; only with spec.rollout.canary."""
+    extras: Annotated[list[Word], Field(max_length=8)] = []
+    """Kinds of the objects beside Deployment and Service that are kept for it."""
     replicas: Annotated[int, Field(ge=0)] = 0
     """Serving pods there are."""
     ready_replicas: Annotated[int, Field(ge=0)] = 0

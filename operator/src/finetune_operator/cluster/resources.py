@@ -36,6 +36,8 @@ def _resource(api_version: str, plural: str, verbs: str) -> Resource:
 OWN_KINDS = ("Dataset", "FineTuneJob", "ModelDeployment")
 CHILD_KINDS = ("Job", "Pod", "Deployment", "Service", "ConfigMap", "PersistentVolumeClaim")
 WATCHED = "get list watch"
+KEPT = "get create patch delete"
+"""Of what is looked up by name and not watched; some clusters do not have the kind."""
 RESOURCES = {
     "Dataset": _resource(API_VERSION, "datasets", f"{WATCHED} update/status"),
     "FineTuneJob": _resource(API_VERSION, "finetunejobs", f"{WATCHED} update/status"),
@@ -46,6 +48,10 @@ RESOURCES = {
     "Service": _resource("v1", "services", f"{WATCHED} create patch delete"),
     "ConfigMap": _resource("v1", "configmaps", f"{WATCHED} create delete"),
     "PersistentVolumeClaim": _resource("v1", "persistentvolumeclaims", f"{WATCHED} create"),
+    "PodDisruptionBudget": _resource("policy/v1", "poddisruptionbudgets", KEPT),
+    "HorizontalPodAutoscaler": _resource("autoscaling/v2", "horizontalpodautoscalers", KEPT),
+    "ScaledObject": _resource("keda.sh/v1alpha1", "scaledobjects", KEPT),
+    "HTTPRoute": _resource("gateway.networking.k8s.io/v1", "httproutes", KEPT),
     "Workload": _resource("kueue.x-k8s.io/v1beta2", "workloads", "list"),
     "LocalQueue": _resource("visibility.kueue.x-k8s.io/v1beta2", "localqueues", "get/pendingworkloads"),
     "Event": _resource("events.k8s.io/v1", "events", "list create patch"),

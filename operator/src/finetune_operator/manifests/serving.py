@@ -1,6 +1,7 @@
 """The Deployment and Service of a ModelDeployment."""
 
 import hashlib
+from typing import NamedTuple
 
 from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.base import StoredReference
@@ -8,7 +9,7 @@ from finetune_contract.paths import POD_PORT, PROBER_PORT
 from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_operator.api.base import GROUP, Resources, seconds_of
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import jobs, pods, storage
+from finetune_operator.manifests import apikeys, jobs, pods, storage
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.engines import ENGINES
 from finetune_operator.manifests.engines.base import Served
@@ -25,6 +26,21 @@ from finetune_operator.manifests.podtemplate import pod_template
 from finetune_operator.settings import Settings
 
 ROLE = "serve"
+CANARY_ROLE = "canary"
+SERVING_ROLES = (ROLE, CANARY_ROLE)
+"""Of pods that serve; the Services tell them apart by it."""
+
+
+class Track(NamedTuple):
+    """One of the two Deployments that a ModelDeployment can have."""
+
+    role: str
+    suffix: str
+    """Of the names of Deployment and Service."""
+
+
+MAIN = Track(ROLE, "")
+CANARY = Track(CANARY_ROLE, "-canary")
 
 PROBER_RESOURCES = Resources(requests={"cpu": "50m", "memory": "96Mi"})
 """The prober sends a few small requests."""
@@ -57,14 +73,27 @@ def plan(
     )
 
 
+def merged_plan(
+    deployment: ModelDeployment, whole: StoredReference, adapter: ServedAdapter, settings: Settings
+) -> ServingPlan:
+    """The same for a merged model, which goes by the adapter's name: there is no base beside it."""
+    document = plan(deployment, whole, (), settings)
+    return document.model_copy(update={"name": adapter.name, "merged": adapter})
+
+
 def url(deployment: ModelDeployment) -> str:
     """The OpenAI-compatible address within the cluster."""
     return f"http://{deployment.metadata.name}.{deployment.metadata.namespace}.svc:{POD_PORT}/v1"
 
 
-def selector(deployment: ModelDeployment) -> dict[str, str]:
+def selector(deployment: ModelDeployment, track: Track = MAIN) -> dict[str, str]:
     """What marks the serving pods."""
-    return labels("ModelDeployment", deployment.metadata.name, ROLE)
+    return labels("ModelDeployment", deployment.metadata.name, track.role)
+
+
+def name_of(deployment: ModelDeployment, track: Track) -> str:
+    """The Deployment's and the Service's name."""
+    return deployment.metadata.name + track.suffix
 
 
 def plan_config_map(deployment: ModelDeployment, document: ServingPlan) -> Manifest:
@@ -81,6 +110,7 @@ def build(
     document: ServingPlan,
     facts: dict[str, AdapterFacts],
     settings: Settings,
+    track: Track = MAIN,
 ) -> tuple[Manifest, Manifest]:
     """The Deployment and the Service, kept as they are here by server-side apply.
 
@@ -90,15 +120,43 @@ def build(
         document: The plan.
         facts: What is known of the plan's adapters, by name.
         settings: The operator's.
+        track: Which of the two.
     """
     served = Served(document, facts, accelerators(deployment.spec.resources))
-    return _deployment(deployment, config_map, served, settings), _service(deployment)
+    return _deployment(deployment, config_map, served, settings, track), _service(deployment, track)
 
 
-def _deployment(deployment: ModelDeployment, config_map: str, served: Served, settings: Settings) -> Manifest:
+def replicas_of(deployment: ModelDeployment, track: Track) -> int | None:
+    """How many pods are wanted; None where an autoscaler says."""
+    canary = deployment.spec.rollout.canary
+    if canary and track is CANARY:
+        return canary.replicas
+    return None if deployment.spec.autoscaling else deployment.spec.replicas
+
+
+def most_replicas(deployment: ModelDeployment) -> int:
+    """How many pods there may be, without a canary's."""
+    scaling = deployment.spec.autoscaling
+    return scaling.max_replicas if scaling else deployment.spec.replicas
+
+
+def _spread(deployment: ModelDeployment, marks: dict[str, str]) -> Manifest:
+    """Several pods go to different nodes and zones where they can."""
+    if most_replicas(deployment) < 2:
+        return {}
+    constraint = {"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": marks}}
+    keys = ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    return {"topologySpreadConstraints": [{**constraint, "topologyKey": key} for key in keys]}
+
+
+def _deployment(
+    deployment: ModelDeployment, config_map: str, served: Served, settings: Settings, track: Track
+) -> Manifest:
+    keys = apikeys.of(deployment)
     engine = ENGINES[deployment.spec.engine.type].container(
         deployment, served, settings, (pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY)
     )
+    marks = selector(deployment, track)
     volumes = [
         pods.plan_volume(config_map),
         storage.volume(settings, read_only=True),
@@ -106,22 +164,24 @@ def _deployment(deployment: ModelDeployment, config_map: str, served: Served, se
     ]
     if pods.SHARED_MEMORY in engine["volumeMounts"]:
         volumes.append(pods.shared_memory(deployment.spec.pod_template.shared_memory))
+    volumes += keys.volumes
     pod = pods.pod_spec(
-        [engine, _prober(settings)],
+        [engine, _prober(settings, keys)],
         volumes,
         deployment.spec.scheduling,
         **storage.kept_together(settings),
         initContainers=[_deliver(settings)],
         terminationGracePeriodSeconds=GRACE_SECONDS,
+        **_spread(deployment, marks),
     )
-    marks = selector(deployment)
+    replicas = replicas_of(deployment, track)
     store = {LABEL_STORE: settings.store_label} if settings.store_label else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(deployment, **{LABEL_PLAN: config_map[-8:]}),
+        "metadata": child_metadata(deployment, track, **{LABEL_PLAN: config_map[-8:]}),
         "spec": {
-            "replicas": deployment.spec.replicas,
+            **({} if replicas is None else {"replicas": replicas}),
             # Else a pod that takes its time to load counts as one that cannot start.
             "progressDeadlineSeconds": seconds_of(deployment.spec.startup_timeout) + _SLACK_SECONDS,
             "selector": {"matchLabels": marks},
@@ -150,7 +210,7 @@ def _deliver(settings: Settings) -> Manifest:
     )
 
 
-def _prober(settings: Settings) -> Manifest:
+def _prober(settings: Settings, keys: apikeys.ApiKeys) -> Manifest:
     """Proves each adapter; its readiness is the pod's."""
     return pods.container(
         "prober",
@@ -158,30 +218,32 @@ def _prober(settings: Settings) -> Manifest:
         ["python", "-m", "finetune_prober"],
         pull_policy=settings.image_pull_policy,
         resources=PROBER_RESOURCES,
-        mounts=(pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY),
+        env=keys.env,
+        mounts=(pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY, *keys.mounts),
         ports=[{"name": "prober", "containerPort": PROBER_PORT}],
         readinessProbe={"httpGet": {"path": "/ready", "port": PROBER_PORT}, "periodSeconds": 2, "timeoutSeconds": 5},
     )
 
 
-def _service(deployment: ModelDeployment) -> Manifest:
+def _service(deployment: ModelDeployment, track: Track) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(deployment),
+        "metadata": child_metadata(deployment, track),
         "spec": {
-            "selector": selector(deployment),
+            "selector": selector(deployment, track),
             "ports": [{"name": "http", "port": POD_PORT, "targetPort": POD_PORT, "protocol": "TCP"}],
         },
     }
 
 
-def _metadata(deployment: ModelDeployment, **more: str) -> Manifest:
+def child_metadata(deployment: ModelDeployment, track: Track = MAIN, **more: str) -> Manifest:
+    """Name, labels and owner of what is kept for a ModelDeployment."""
     metadata = deployment.metadata
     return {
-        "name": metadata.name,
+        "name": name_of(deployment, track),
         "namespace": metadata.namespace,
-        "labels": {**selector(deployment), "app.kubernetes.io/part-of": MANAGER, **more},
+        "labels": {**selector(deployment, track), "app.kubernetes.io/part-of": MANAGER, **more},
         "annotations": {ANNOTATION_GENERATION: str(metadata.generation)},
         "ownerReferences": [owner_reference("ModelDeployment", metadata.name, metadata.uid)],
     }

@@ -41,6 +41,7 @@ def build(
     number: int,
     stored: StoredReference | None,
     run: RunIngredients | None,
+    adapters: tuple[StoredReference, ...] = (),
     scheduling: Scheduling,
     template: PodTemplate,
     settings: Settings,
@@ -53,6 +54,7 @@ def build(
         namespace=owner["namespace"],
         source=source_plan(base, stored),
         run=run,
+        adapters=adapters,
         **dict(storage.plan_of(settings)),
     )
     source, mounts = _source_volume(base, settings)

@@ -1,6 +1,7 @@
 """Whether the engine can serve what is wanted: decided before a running Deployment is touched."""
 
-from finetune_operator.api.modeldeployment import AdapterState, AdapterStatus
+from finetune_contract.adapterfacts import AdapterFacts, AdapterFeature
+from finetune_operator.api.modeldeployment import AdapterMode, AdapterState, AdapterStatus
 from finetune_operator.manifests.engines import ENGINES
 from finetune_operator.reconcile.resources import ACCEPTED
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass
@@ -19,11 +20,13 @@ def suits(this: Pass) -> bool:
         this.conditions.set(ACCEPTED, False, "InvalidSpec", message)
         this.conditions.stalled("InvalidSpec", message)
         return False
+    is_merged = this.deployment.spec.adapter_mode is AdapterMode.MERGED
+    judge = _no_merging if is_merged else engine.refusal
     refusals: dict[str, str] = {}
     for adapter in this.adapters:
         if adapter.digest is None:
             continue
-        if words := engine.refusal(adapter.adapter.facts() if adapter.adapter else None):
+        if words := judge(adapter.adapter.facts() if adapter.adapter else None):
             refusals[adapter.name] = words
     if not refusals:
         return True
@@ -32,6 +35,20 @@ def suits(this: Pass) -> bool:
     this.conditions.set(ADAPTERS_VALID, False, "UnsupportedByEngine", message)
     this.conditions.stalled("UnsupportedByEngine", f"adapter {message}")
     return False
+
+
+def _no_merging(facts: AdapterFacts | None) -> str | None:
+    """Why an adapter cannot be merged; the Job that merges looks again, and compares what it has made."""
+    if facts is None:
+        return None
+    if AdapterFeature.CHANGED_BASE in facts.features:
+        return "its initialisation changed the base, so it does not fit the base as it is: convert it to a plain LoRA"
+    if facts.quantization:
+        return (
+            f"its base is stored in {facts.quantization}, and an adapter is merged into 16-bit weights only: use "
+            "adapterMode: Static"
+        )
+    return None
 
 
 def _refused(adapter: AdapterStatus, words: str | None) -> AdapterStatus:

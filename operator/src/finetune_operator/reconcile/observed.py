@@ -19,6 +19,14 @@ class Reference(NamedTuple):
     name: str
 
 
+class Traffic(NamedTuple):
+    """What a serving pod has counted since it started."""
+
+    requests: int
+    errors: int
+    """Requests that failed by the server's fault: not those that it refused as wrong or for want of room."""
+
+
 @dataclass(frozen=True)
 class Observed:
     """Everything around a resource, as it was when the pass began."""
@@ -35,6 +43,8 @@ class Observed:
     """What the newest running training pod said last."""
     proofs: Mapping[str, ProofStatus] = field(default_factory=dict)
     """Uid of a serving pod that is not ready -> what its prober says of the adapters."""
+    traffic: Mapping[str, Traffic] = field(default_factory=dict)
+    """Uid of a canary pod -> what it has counted."""
     admissions: Mapping[str, Admission] = field(default_factory=dict)
     """Uid of a Job that waits in a queue -> what Kueue says of it."""
     denials: Mapping[str, str] = field(default_factory=dict)

@@ -11,15 +11,21 @@ from finetune_operator.reconcile.resources import child
 from finetune_operator.reconcile.troubles import POD_STARTING, Trouble, pod_trouble, refusal, stable
 
 
-def child_of(deployment: ModelDeployment, observed: Observed) -> Manifest | None:
+def child_of(deployment: ModelDeployment, observed: Observed, track: serving.Track = serving.MAIN) -> Manifest | None:
     """The Deployment, if it is there."""
-    name = deployment.metadata.name
+    name = serving.name_of(deployment, track)
     return next((item for item in observed.of("Deployment") if name_of(item) == name), None)
 
 
-def is_done(item: Manifest, config_map: str, deployment: ModelDeployment) -> bool:
+def is_done(
+    item: Manifest | None, config_map: str, deployment: ModelDeployment, track: serving.Track = serving.MAIN
+) -> bool:
     """Whether every pod that the present spec wants is there, serves the plan and is ready, and no other is left."""
-    status, replicas = item.get("status") or {}, deployment.spec.replicas
+    if item is None:
+        return False
+    status, replicas = item.get("status") or {}, serving.replicas_of(deployment, track)
+    if replicas is None:
+        replicas = (item.get("spec") or {}).get("replicas", status.get("replicas", 0))
     generation = deployment.metadata.generation
     return (
         label_of(item, serving.LABEL_PLAN) == config_map[-8:]
@@ -51,22 +57,43 @@ def hindrance(observed: Observed) -> Trouble:
     return Trouble("Proving", "pods are loading the model and proving the adapters")
 
 
-def unproven(observed: Observed) -> dict[tuple[str, str], AdapterProof]:
-    """Name and digest -> what a prober says of an adapter whose proof has failed."""
+def unproven(observed: Observed, track: serving.Track = serving.MAIN) -> dict[tuple[str, str], AdapterProof]:
+    """Name and digest -> what a prober of the track's pods says of an adapter whose proof has failed."""
+    others = {pod["metadata"]["uid"] for pod in observed.of("Pod") if label_of(pod, LABEL_ROLE) != track.role}
     return {
         (proof.name, proof.digest): proof
-        for status in observed.proofs.values()
+        for uid, status in observed.proofs.items()
+        if uid not in others
         for proof in status.adapters
         if proof.state in (ProofState.INERT, ProofState.INVALID)
     }
 
 
-def old_plans(observed: Observed, config_map: str) -> tuple[ChildName, ...]:
+def pods_of(observed: Observed, track: serving.Track) -> list[Manifest]:
+    """The pods of one Deployment that are not going."""
+    return [
+        pod
+        for pod in observed.of("Pod")
+        if label_of(pod, LABEL_ROLE) == track.role and not pod["metadata"].get("deletionTimestamp")
+    ]
+
+
+def left_over(observed: Observed, track: serving.Track) -> tuple[ChildName, ...]:
+    """Deployment and Service of a track that is not wanted any more."""
+    return tuple(
+        child(kind, item)
+        for kind in ("Deployment", "Service")
+        for item in observed.of(kind)
+        if label_of(item, LABEL_ROLE) == track.role and not item["metadata"].get("deletionTimestamp")
+    )
+
+
+def old_plans(observed: Observed, *present: str) -> tuple[ChildName, ...]:
     """Plans that no pod serves any more."""
     return tuple(
         child("ConfigMap", item)
         for item in observed.of("ConfigMap")
         if label_of(item, LABEL_ROLE) == serving.ROLE
-        and name_of(item) != config_map
+        and name_of(item) not in present
         and not item["metadata"].get("deletionTimestamp")
     )

@@ -63,7 +63,7 @@ def _source_of(status: AdapterStatus) -> str | None:
 
 def _find(this: Pass, path: str, wanted: ServedAdapterSpec, known: AdapterStatus | None) -> AdapterStatus:
     if wanted.fine_tune_job is None:
-        return _by_address(this, path, wanted)
+        return _by_address(this, path, wanted, known)
     name, ignore = wanted.fine_tune_job.name, this.deployment.spec.ignore_gate
     job = this.observed.references.get(Reference("FineTuneJob", name))
     artifact = trusted.pinned(job, wanted.digest) if wanted.digest else trusted.newest(job, ignore_gate=ignore)
@@ -93,7 +93,7 @@ def _find(this: Pass, path: str, wanted: ServedAdapterSpec, known: AdapterStatus
     )
 
 
-def _by_address(this: Pass, path: str, wanted: ServedAdapterSpec) -> AdapterStatus:
+def _by_address(this: Pass, path: str, wanted: ServedAdapterSpec, known: AdapterStatus | None) -> AdapterStatus:
     """Nobody knows of a gate that it passed; the schema demands ignoreGate and a digest."""
     assert wanted.uri is not None, "a CEL rule demands it"
     store = address_of(this.observed.settings)
@@ -104,6 +104,7 @@ def _by_address(this: Pass, path: str, wanted: ServedAdapterSpec) -> AdapterStat
         state=AdapterState.LOADING,
         digest=wanted.digest,
         uri=wanted.uri,
+        adapter=known.adapter if known and known.digest == wanted.digest else None,
         gate_ignored=True,
     )
 

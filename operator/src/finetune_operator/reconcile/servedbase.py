@@ -5,10 +5,14 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.base import StoredReference
 from finetune_contract.results import ArtifactType, StageResult
-from finetune_operator.api.modeldeployment import AdapterStatus, ModelDeployment, ServedBase
-from finetune_operator.manifests import jobs, staging
+from finetune_operator.api.adapterfacts import AdapterFactsStatus
+from finetune_operator.api.base import JobFailure
+from finetune_operator.api.modeldeployment import AdapterStatus, MergedModel, ModelDeployment, ServedBase
+from finetune_operator.api.rollout import RolloutStatus
+from finetune_operator.manifests import jobs, merging, staging
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile import oneshot, trusted
 from finetune_operator.reconcile.conditions import ConditionSet
@@ -36,6 +40,14 @@ class Pass:
     stage_key: str = ""
     """Names the staging of spec.baseModel; empty where it is not needed or not known yet."""
     stage_failure: object = None
+    merged: MergedModel | None = None
+    """Of adapterMode: Merged: the whole model."""
+    rollout: RolloutStatus | None = None
+    extras: list[str] = field(default_factory=list)
+    """Kinds of what is kept beside Deployment and Service."""
+    merge_key: str = ""
+    """Names the merging of the wanted adapter and base; empty where there is none."""
+    merge_failure: JobFailure | None = None
     create: tuple[Manifest, ...] = ()
     apply: tuple[Manifest, ...] = ()
     delete: tuple[ChildName, ...] = ()
@@ -43,8 +55,9 @@ class Pass:
     wake_after: float | None = None
 
     def is_present(self, role: str, run: str) -> bool:
-        """Whether a child is not left over from the staging of another base model."""
-        return role != staging.ROLE or run == self.stage_key[:16]
+        """Whether a child is not left over from the staging of another base model, or another merging."""
+        keys = {staging.ROLE: self.stage_key, merging.ROLE: self.merge_key}
+        return role not in keys or run == keys[role][:16]
 
 
 def find_base(this: Pass) -> None:
@@ -81,13 +94,32 @@ def _stage_base(this: Pass) -> None:
         if found is None:
             return
         stored, ignored = found
-    document = [base_model.model_dump(mode="json", by_alias=True, exclude_defaults=True), stored and stored.digest]
+    document: list[object] = [
+        base_model.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        stored and stored.digest,
+    ]
+    # They are described together with the base: what they say depends on it.
+    document += [[adapter.name, adapter.digest, adapter.uri] for adapter in _by_address(this)]
     key = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
     this.stage_key = key
     if this.base and this.base.stage == key:
         return
     this.base = None
     _run_stage(this, key, stored, gate_ignored=bool(ignored))
+
+
+def _by_address(this: Pass) -> list[AdapterStatus]:
+    """Adapters that no FineTuneJob describes, in the spec's order."""
+    return [each for each in this.adapters if each.fine_tune_job is None and each.digest and each.uri]
+
+
+def _describe(this: Pass, facts: tuple[AdapterFacts, ...]) -> None:
+    """Take over what the stage pod has read of the adapters."""
+    known = {adapter.name: said for adapter, said in zip(_by_address(this), facts, strict=False)}
+    this.adapters = [
+        each.model_copy(update={"adapter": AdapterFactsStatus.of(known[each.name])}) if each.name in known else each
+        for each in this.adapters
+    ]
 
 
 def _model_of(this: Pass, name: str) -> tuple[StoredReference, bool] | None:
@@ -134,6 +166,7 @@ def _run_stage(this: Pass, key: str, stored: StoredReference | None, *, gate_ign
             assert result.base is not None
             this.base = ServedBase(digest=result.base.digest, uri=result.base.uri, stage=key, gate_ignored=gate_ignored)
             this.stage_failure = None
+            _describe(this, result.adapters)
         case oneshot.GivenUp(failure):
             if this.stage_failure != failure:
                 this.events.append(Event("Warning", failure.reason, failure.message))
@@ -166,6 +199,7 @@ def _stage_job(this: Pass, key: str, number: int, stored: StoredReference | None
         number=number,
         stored=stored,
         run=None,
+        adapters=tuple(StoredReference(digest=each.digest, uri=each.uri) for each in _by_address(this)),
         scheduling=deployment.spec.scheduling,
         template=deployment.spec.pod_template,
         settings=this.observed.settings,

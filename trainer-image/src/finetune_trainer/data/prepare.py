@@ -22,7 +22,7 @@ from finetune_store.opening import open_store
 from finetune_store.store import Store
 from finetune_trainer.data.clean import Cleaned, clean, similarity_of
 from finetune_trainer.data.inspect import Orders, inspected, listed
-from finetune_trainer.data.instructions import Instruction
+from finetune_trainer.data.instructions import INSTRUCTION_FILE, Instruction, Stripped
 from finetune_trainer.data.intake import Intake, MixtureIntake
 from finetune_trainer.data.mixture import Mixture
 from finetune_trainer.data.pace import Pace
@@ -65,6 +65,7 @@ class Intook:
     findings: Findings = field(default_factory=Counter)
     rows_with: Findings = field(default_factory=Counter)
     instruction: str = ""
+    stripped: Stripped | None = None
 
     def personal_data(self) -> tuple[Found, ...]:
         """By kind, most rows first."""
@@ -93,6 +94,8 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
         started = time.monotonic()
         with store.workspace(StoredKind.DATASET) as work:
             write_revision(work, cleaned.parts, account)
+            if found.stripped:
+                (work / INSTRUCTION_FILE).write_text(found.stripped.to_json(), encoding="utf-8")
             revision = store.publish(StoredKind.DATASET, work, lineage, statistics.digest)
         with store.workspace(StoredKind.REPORT) as work:
             write_report(work, statistics, cleaned.parts, account, tokenizer, lineage)
@@ -157,7 +160,7 @@ def _fill(
         orders = Orders(plan.cleaning, intake.format, similarity_of(plan), tokenizer, instruction)
         found = _inspect(shelf, plan, raw.rows(range(len(raw))), account, orders)
     account.changed[ChangeReason.INSTRUCTION_STRIPPED] = len(shelf)
-    found.instruction = instruction.text()
+    found.instruction, found.stripped = instruction.text(), instruction.record()
     return found
 
 

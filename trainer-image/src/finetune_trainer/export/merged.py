@@ -48,8 +48,8 @@ class Difference:
         """How far the merged model may be off."""
         return min(LIMIT, max(_ROUNDING, _SHARE * self.base))
 
-    def check(self) -> None:
-        """Refuse a merged model that does not answer like base and adapter.
+    def check(self, path: str) -> None:
+        """Refuse a merged model that does not answer like base and adapter; `path` is the field that asked for it.
 
         Raises:
             FineTuneError: ExportFailed, with both numbers.
@@ -57,7 +57,7 @@ class Difference:
         if not self.merged <= self.limit:
             raise FineTuneError(
                 FailureReason.EXPORT_FAILED,
-                f"spec.exports: the merged model differs by {self.merged:.4g} nats per token from base and adapter, "
+                f"{path}: the merged model differs by {self.merged:.4g} nats per token from base and adapter, "
                 f"and {self.limit:.4g} are allowed (the adapter itself changes {self.base:.4g}): its change is too "
                 "small for 16-bit weights; serve the adapter on its base instead",
             )
@@ -69,13 +69,14 @@ def sixteen_bit(base: Path) -> torch.dtype:
     return dtype if dtype in (torch.float16, torch.bfloat16) else torch.bfloat16
 
 
-def write_merged(base: Path, adapter: Path, directory: Path) -> Difference:
+def write_merged(base: Path, adapter: Path, directory: Path, path: str = "spec.exports") -> Difference:
     """Merge a published adapter into its base, write the model, read it again and compare.
 
     Args:
         base: The base model's directory.
         adapter: The artifact's directory: adapter, tokenizer, probe.
         directory: Where the model's files go.
+        path: The field that asked for it, for messages.
 
     Raises:
         FineTuneError: ExportFailed when the merged model answers otherwise than base and adapter.
@@ -97,7 +98,7 @@ def write_merged(base: Path, adapter: Path, directory: Path) -> Difference:
     difference = Difference(merged=_divergence(tuned, written), base=_divergence(tuned, untuned))
     log.info("merged in %s: differs by %.3g nats per token, the adapter changes %.3g",
              dtype, difference.merged, difference.base)  # fmt: skip
-    difference.check()
+    difference.check(path)
     return difference
 
 

@@ -42,7 +42,8 @@ class Served:
     @property
     def base_path(self) -> str:
         """The base model's directory in the pod."""
-        return str(STORE_MOUNT / PurePosixPath(self.plan.base.uri.removeprefix("pvc://").partition("/")[2]))
+        store = self.plan.s3.uri if self.plan.s3 else f"pvc://{self.plan.claim}"
+        return str(STORE_MOUNT / PurePosixPath(self.plan.base.uri.removeprefix(f"{store}/")))
 
     @property
     def adapter_paths(self) -> dict[str, str]:
@@ -58,6 +59,10 @@ class Served:
 
 class EngineModule(Protocol):
     """What the module of an engine has."""
+
+    @property
+    def QUEUE_METRIC(self) -> str:  # noqa: N802 - a module's constant
+        """The gauge of requests that wait, as the engine calls it."""
 
     def container(
         self, deployment: ModelDeployment, served: Served, settings: Settings, mounts: tuple[Manifest, ...]
@@ -91,7 +96,10 @@ def probes(deployment: ModelDeployment, *, period: int, patience: int) -> dict[s
     }
 
 
+MERGE = "serve it alone with adapterMode: Merged"
+"""The remedy where an engine has no place for an adapter, but could serve the whole model."""
+
 NOT_DESCRIBED = (
-    "nobody knows whether the engine can serve it: it is named by address, or was made before artifacts were "
-    "described; name a FineTuneJob that was run since, or use engine type Transformers"
+    "nobody knows whether the engine can serve it: it was made before artifacts were described; name a FineTuneJob "
+    "that was run since, or use engine type Transformers"
 )

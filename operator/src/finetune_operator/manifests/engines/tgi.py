@@ -6,8 +6,8 @@ What its last release does wrong with adapters is in docs/user-guides/serving.md
 from finetune_contract.adapterfacts import AdapterFacts, AdapterFeature
 from finetune_contract.paths import POD_PORT
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import pods
-from finetune_operator.manifests.engines.base import NOT_DESCRIBED, WRITABLE, Served, probes
+from finetune_operator.manifests import apikeys, pods
+from finetune_operator.manifests.engines.base import MERGE, NOT_DESCRIBED, WRITABLE, Served, probes
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.settings import Settings
 
@@ -36,6 +36,8 @@ _REFUSED = {
     AdapterFeature.CHANGED_BASE: "an initialisation that changed the base",
 }
 """What TGI ignores or scales wrongly without a word."""
+
+QUEUE_METRIC = "tgi_queue_size"
 
 _OWNED = frozenset(
     {
@@ -77,6 +79,7 @@ def container(
         pull_policy=settings.image_pull_policy,
         resources=deployment.spec.resources,
         env={**pods.OFFLINE, **WRITABLE, "HUGGINGFACE_HUB_CACHE": WRITABLE["HF_HOME"]},
+        extra_env=apikeys.variable(deployment, "API_KEY"),
         mounts=(*mounts, pods.SHARED_MEMORY),
         ports=pods.ports(POD_PORT),
         # A full queue makes /health fail: a busy engine must not be killed for it.
@@ -114,14 +117,16 @@ def refusal(facts: AdapterFacts | None) -> str | None:
     """What TGI 3.3.7 does not serve, or serves wrongly without a word."""
     if facts is None:
         return NOT_DESCRIBED
-    instead = "use engine type VLLM or Transformers"
+    instead = f"{MERGE}, or use engine type VLLM or Transformers"
     found = [words for feature, words in _REFUSED.items() if feature in facts.features]
+    if AdapterFeature.CHANGED_BASE in facts.features:
+        return f"TGI does not serve {' and '.join(found)}: convert it to a plain LoRA"
     if found:
         return f"TGI does not serve {' and '.join(found)}: {instead}, or a plain LoRA"
     if facts.rank > _MOST_RANK:
         return f"its rank is {facts.rank}; TGI serves up to {_MOST_RANK}: {instead}"
     if facts.quantization in _QUANTIZED:
-        return f"TGI cannot add adapters to a base in {facts.quantization}: {instead}"
+        return f"TGI cannot add adapters to a base in {facts.quantization}: use engine type VLLM"
     return _unfit_modules(facts, instead)
 
 

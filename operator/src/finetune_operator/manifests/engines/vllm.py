@@ -3,9 +3,10 @@
 from finetune_contract.adapterfacts import AdapterFacts, AdapterFeature
 from finetune_contract.paths import POD_PORT, SCRATCH_MOUNT
 from finetune_operator.api.modeldeployment import ModelDeployment
-from finetune_operator.manifests import pods
+from finetune_operator.manifests import apikeys, pods
 from finetune_operator.manifests.engines.base import (
     BASE_ALIASES,
+    MERGE,
     NOT_DESCRIBED,
     WRITABLE,
     Served,
@@ -30,6 +31,8 @@ _REFUSED = {
     AdapterFeature.CHANGED_BASE: "an initialisation that changed the base",
 }
 """What ends vLLM when it starts with such an adapter: one would take all others down."""
+
+QUEUE_METRIC = "vllm:num_requests_waiting"
 
 _OWNED = frozenset(
     {
@@ -82,6 +85,7 @@ def container(
             "FLASHINFER_WORKSPACE_BASE": str(SCRATCH_MOUNT),
             "VLLM_NO_USAGE_STATS": "1",
         },
+        extra_env=apikeys.variable(deployment, "VLLM_API_KEY"),
         mounts=(*mounts, pods.SHARED_MEMORY),
         ports=pods.ports(POD_PORT),
         **probes(deployment, period=5, patience=6),
@@ -122,10 +126,12 @@ def refusal(facts: AdapterFacts | None) -> str | None:
     if facts is None:
         return NOT_DESCRIBED
     if facts.rank > RANKS[-1]:
-        return f"its rank is {facts.rank}; vLLM serves up to {RANKS[-1]}: train with a smaller spec.adapter.rank"
+        return f"its rank is {facts.rank}; vLLM serves up to {RANKS[-1]}: {MERGE}, or train with a smaller rank"
     found = [words for feature, words in _REFUSED.items() if feature in facts.features]
+    if AdapterFeature.CHANGED_BASE in facts.features:
+        return f"vLLM does not serve {' and '.join(found)}: convert it to a plain LoRA"
     if found:
-        return f"vLLM does not serve {' and '.join(found)}: use engine type Transformers, or a plain LoRA"
+        return f"vLLM does not serve {' and '.join(found)}: {MERGE}, use engine type Transformers, or a plain LoRA"
     return None
 
 
