@@ -11,7 +11,8 @@ ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
 .PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
-	bench-dataset bench-evaluation bench-trainer test test-unit test-trainer test-cluster test-faults test-faults-subset check generate
+	bench-dataset bench-evaluation bench-serving bench-trainer test test-unit test-trainer test-conformance test-cluster test-faults \
+	test-faults-subset check docs generate screenshots release release-dry-run
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +63,9 @@ bench-trainer: venv ## our trainer against TRL on CPU; with a GPU an 8 B model, 
 bench-evaluation: venv ## evaluation on CPU: answers in batches and one by one, 200 rows on four systems, baselines recalled
 	@$(VENV)/python -W ignore -m tools.bench.evaluation
 
+bench-serving: venv ## the Transformers engine beside `transformers serve` and one-at-a-time peft: speed, latency, memory
+	@$(ON_CLUSTER) $(VENV)/python -W ignore -m tools.bench.serving $(MODELS)
+
 test: prepare test-unit test-faults-subset test-trainer test-cluster ## all tests: what CI runs, with `make check`
 
 test-unit: venv ## tests without a cluster, a few minutes
@@ -76,24 +80,43 @@ test-faults-subset: venv ## a seeded subset of them: SEED=n chooses another
 	@$(PYTHON) -m tools.binaries kubernetes
 	$(VENV)/python -m pytest tests/faults --faults=subset --faults-seed=$(or $(SEED),0)
 
-test-trainer: venv ## tests of the training code on CPU
+test-conformance: venv ## clients against an engine: ours; ENGINE=vllm, or ENGINE=tgi|vllm with ENGINE_URL, another
+	$(VENV)/python -m pytest tests/conformance
+
+test-trainer: venv ## tests of the training code on CPU, and the conformance of our engine
 	@$(PYTHON) -m tools.binaries versitygw
 	-@test -d .venv/gguf-converter || sh trainer-image/gguf-converter.sh $(PYTHON) .venv/gguf-converter
-	$(VENV)/python -m pytest tests/trainer
+	env -u ENGINE -u ENGINE_URL $(VENV)/python -m pytest tests/trainer tests/conformance
 
 test-cluster: venv cluster images install kueue ## tests of the chart, and on the cluster with the chart installed
 	@$(PYTHON) -m tools.binaries versitygw
 	$(ON_CLUSTER) $(VENV)/python -m pytest tests/chart tests/cluster
 
-check: venv ## format, lint, types, import rules, generated files
+check: venv ## format, lint, types, import rules, the documentation site, generated files
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
-	@$(MAKE) --no-print-directory generate
-	git diff --exit-code -- crds charts docs/reference
+	@$(MAKE) --no-print-directory docs generate
+	git diff --exit-code -- crds charts docs/reference gitops operator/src/finetune_cli/crds
 
-generate: venv ## everything that is made from code: CRDs, reference pages
-	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds
+release-dry-run: venv ## a version in dist/ but for the images: chart, CRDs, bills of materials, licences, notes
+	$(VENV)/python -m tools.release
+
+release: venv ## the same with images, by digest in the chart: REGISTRY=registry.example.com/team, PUSH=1 pushes
+	$(VENV)/python -m tools.release --registry=$(or $(REGISTRY),$(error set REGISTRY)) $(if $(PUSH),--push)
+
+# Not --quiet: with it, --strict lets every warning pass.
+docs: venv ## the documentation site in .local/site; a dead link or anchor is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict
+
+generate: venv ## everything that is made from code: CRDs, reference pages, the patch for Argo CD
+	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds operator/src/finetune_cli/crds
 	$(VENV)/python -m finetune_operator.api.reference docs/reference
 	$(VENV)/python -m tools.metrics_page docs/reference/metrics.md
+	$(VENV)/python -m tools.cli_page docs/reference/cli.md
+	$(VENV)/python -m tools.screenshots docs/reference/cli
+	$(VENV)/python -m tools.argocd
+
+screenshots: venv ## pictures of `kubectl finetune` for the documentation; `make generate` makes them, too
+	$(VENV)/python -m tools.screenshots docs/reference/cli

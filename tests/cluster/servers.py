@@ -10,19 +10,29 @@ from tools.cluster.settings import NODE_IP
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """`/good.jsonl` answers all rows; `/half.jsonl` promises them and hangs up in the middle; others are missing."""
+    """`/good.jsonl` answers all rows, `/half.jsonl` promises them and hangs up in the middle, `/page.jsonl` is a page
+    for people, `/endless.jsonl` is one line of 100 MB; others are missing.
+    """
 
     rows: bytes = b""
 
     def do_GET(self) -> None:
-        if self.path not in ("/good.jsonl", "/half.jsonl"):
+        bodies = {
+            "/good.jsonl": self.rows,
+            "/half.jsonl": self.rows,
+            "/page.jsonl": b"<!doctype html><title>Sign in</title>",
+        }
+        if self.path not in (*bodies, "/endless.jsonl"):
             self.send_error(404)
             return
+        megabytes = 100 if self.path == "/endless.jsonl" else 0
+        body = bodies.get(self.path, b"")
         self.send_response(200)
-        self.send_header("Content-Length", str(len(self.rows)))
+        self.send_header("Content-Length", str(len(body) + megabytes * 10**6))
         self.end_headers()
-        half = self.path == "/half.jsonl"
-        self.wfile.write(self.rows[: len(self.rows) // 2] if half else self.rows)
+        self.wfile.write(body[: len(body) // 2] if self.path == "/half.jsonl" else body)
+        for _ in range(megabytes):
+            self.wfile.write(b"a" * 10**6)
         self.close_connection = True
 
     def log_message(self, *arguments: Any) -> None:

@@ -53,6 +53,26 @@ FILES = {
 """The rows, a few in each type of file."""
 
 
+TEXTS = [{"text": f"Sentence number {number} of a small story."} for number in range(15)]
+PACKINGS: dict[str, Any] = {"": bytes, ".gz": gzip.compress, ".zst": pyarrow.Codec("zstd").compress}
+
+
+def every_type_packed_every_way() -> dict[str, bytes]:
+    """Fifteen files with one of TEXTS each."""
+    kinds: dict[str, Any] = {
+        "jsonl": lambda row: jsonl([row]).encode(),
+        "json": lambda row: json.dumps([row]).encode(),
+        "csv": lambda row: table([row]).encode(),
+        "parquet": lambda row: columns([row]),
+        "txt": lambda row: row["text"].encode(),
+    }
+    names = [(kind, suffix) for kind in kinds for suffix in PACKINGS]
+    return {
+        f"{kind}.{kind}{suffix}": bytes(PACKINGS[suffix](kinds[kind](row)))
+        for (kind, suffix), row in zip(names, TEXTS, strict=True)
+    }
+
+
 def turns(*said: tuple[str, str], words: tuple[str, str] = ("role", "content")) -> list[Object]:
     return [dict(zip(words, turn, strict=True)) for turn in said]
 
@@ -62,6 +82,7 @@ FORMATS: dict[str, tuple[Object, str, Object]] = {
     "sharegpt": (
         {"conversations": turns(("human", "Hi"), ("gpt", "Hello"), words=("from", "value"))}, "Messages", {},
     ),
+    "messages": ({"messages": turns(("system", "Be brief."), ("user", "a"), ("assistant", "b"))}, "Messages", {}),
     "openai": (
         {"messages": [*turns(("user", "a")), {"role": "assistant", "content": "b", "weight": 0},
                       *turns(("user", "c"), ("assistant", "d"))]}, "Messages", {},
@@ -125,10 +146,11 @@ def put_files(kube: Kube) -> None:
     claim = kube.wait("the claim", lambda: (kube.get("pvc", "raw") or {}).get("spec", {}).get("volumeName"))
     volume = kube.get("pv", claim)
     assert volume is not None
-    directory = Path((volume["spec"].get("hostPath") or volume["spec"]["local"])["path"]) / "tickets"
-    directory.mkdir()
-    for name, content in FILES.items():
-        (directory / name).write_bytes(content)
+    root = Path((volume["spec"].get("hostPath") or volume["spec"]["local"])["path"])
+    for folder, files in (("tickets", FILES), ("all", every_type_packed_every_way())):
+        (root / folder).mkdir()
+        for name, content in files.items():
+            (root / folder / name).write_bytes(content)
 
 
 def test_every_source_file_and_format(kube: Kube, http: str, s3: str, hub_address: str) -> None:
@@ -147,6 +169,12 @@ def test_every_source_file_and_format(kube: Kube, http: str, s3: str, hub_addres
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": KEYS},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}, "data": {"rows.csv": table(ROWS)}},
         *(resource("Dataset", name, {"source": source}) for name, source in sources.items()),
+        resource("Dataset", "every-file", {"source": {"persistentVolumeClaim": {"claimName": "raw", "path": "all/*"}}}),
+        resource(
+            "Dataset",
+            "scheduled",
+            {"source": sources["inline"], "refresh": {"schedule": "* * * * *"}},
+        ),
         resource("Dataset", "hub", {"source": hub_part, "podTemplate": endpoint, "license": {"spdx": "MIT"}}),
         resource(
             "Dataset",
@@ -172,6 +200,16 @@ def test_every_source_file_and_format(kube: Kube, http: str, s3: str, hub_addres
     assert {name: revisions[name]["format"] for name in FORMATS} == {
         name: kind for name, (_, kind, _) in FORMATS.items()
     }
+    assert kube.wait_ready("dataset", "every-file")["revision"]["rows"] == {"read": 15, "kept": 15}
     failure = kube.wait("the failure", lambda: kube.status("dataset", "gone").get("failure"))
     assert failure["reason"] == "SourceNotFound"
     assert kube.condition("dataset", "loop", "Stalled")["reason"] == "ReferenceCycle"
+    # Its minute has passed meanwhile, or is about to.
+    read = kube.wait(
+        "a reading by the schedule",
+        lambda: (status := kube.status("dataset", "scheduled")).get("revision", {}).get("scheduledFor") and status,
+        120,
+    )
+    assert read["revision"]["digest"] == revisions["inline"]["digest"]
+    assert not read.get("history")
+    assert kube.condition("dataset", "scheduled", "Refreshed")["reason"] == "SourceRead"

@@ -1,25 +1,17 @@
 """The gate on a real cluster: refused, relaxed, served; and nothing trained or measured a second time."""
 
-import os
-import subprocess
-import sys
+import json
 
 import pytest
 
-from tests.cluster.kube import KUBECONFIG, Kube, Object
+from tests.cluster.kube import Kube, Object
 from tests.cluster.objects import dataset, deployment, job
+from tests.cluster.plugin import plugin
 
 pytestmark = pytest.mark.cluster
 
 FAILS = {"rules": [{"metric": "EvalLoss", "atMost": 0}]}
 EVALUATION = {"metrics": ["EvalLoss"], "baselines": ["ZeroShot"], "maxRows": 8}
-
-
-def plugin(kube: Kube, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run `kubectl finetune`."""
-    command = [sys.executable, "-m", "finetune_cli", *arguments, "-n", kube.namespace]
-    environment = {**os.environ, "KUBECONFIG": str(KUBECONFIG)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +58,9 @@ def test_what_fails_its_gate_is_not_served_until_the_gate_is_relaxed(lab: Kube) 
     served = lab.wait_ready("modeldeployment", "colours", 90)
     assert [(each["digest"], each["verdict"]) for each in served["adapters"]] == [(made["digest"], "Passed")]
     assert [item["metadata"]["uid"] for item in lab.find("jobs")] == before, "nothing is trained or measured again"
+    # Base and adapter are asked by way of the API server.
+    talk = plugin(lab, "chat", "colours", "-m", "number 1 of 5: colour of sky", "--max-tokens", "8", "-o", "json")
+    assert talk.returncode == 0, talk.stderr
+    said = {each["model"]: each["answer"] for each in json.loads(talk.stdout)}
+    assert said.keys() == {"colours", "namer"}
+    assert said["colours"] != said["namer"]

@@ -1,8 +1,9 @@
-"""Every source of a Dataset through a real pod, and what bad ones end in."""
+"""What bad sources of a Dataset end in, through real pods, and what another reading of a good one does."""
 
+import base64
+import gzip
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -23,47 +24,83 @@ def server() -> Iterator[str]:
         yield address
 
 
-def source(kind: str, address: str) -> Object:
-    return {
-        "inline": {"inline": {"jsonl": JSONL}},
-        "configMap": {"configMap": {"name": "rows", "key": "rows.jsonl"}},
-        "http": {"http": {"urls": [f"{address}/good.jsonl"]}},
-    }[kind]
+def lines(*rows: str | Object) -> bytes:
+    return "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows).encode()
 
 
-def test_every_source_gives_the_same_revision(kube: Kube, server: str) -> None:
-    kube.apply(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}, "data": {"rows.jsonl": JSONL}},
-        *(
-            dataset(f"from-{kind.lower()}", source=source(kind, server), split={"test": 0.25})
-            for kind in ("inline", "configMap", "http")
-        ),
-    )
-    revisions = [kube.wait_ready("dataset", f"from-{kind}")["revision"] for kind in ("inline", "configmap", "http")]
-    assert len({revision["digest"] for revision in revisions}) == 1
-    assert revisions[0]["rows"] == {"read": 20, "kept": 20}
-    assert sum(split["rows"] for split in revisions[0]["splits"]) == 20
+def turns(*roles: str) -> Object:
+    return {"messages": [{"role": role, "content": "a"} for role in roles]}
 
 
-BAD: dict[str, tuple[Any, str, tuple[str, ...]]] = {
-    "a line that is not JSON": (lambda _: {"inline": {"jsonl": BROKEN}}, "BadRow", ("line 7",)),
-    "HTTP 404": (lambda address: {"http": {"urls": [f"{address}/none.jsonl"]}}, "SourceUnavailable", ("404",)),
-    "HTTP that stops half-way": (
-        lambda address: {"http": {"urls": [f"{address}/half.jsonl"]}},
-        "SourceUnavailable",
-        ("half.jsonl",),
-    ),
+GOOD, CHAT = ROWS[0], turns("user", "assistant")
+BOMB = gzip.compress((b'{"text": "' + b"a" * 10**6 + b'"}\n') * 70)
+
+FILES: dict[str, tuple[bytes, str, str]] = {
+    "broken.jsonl": (BROKEN.encode(), "BadRow", "line 7"),
+    "empty.jsonl": (b"", "DatasetInvalid", "holds no rows"),
+    "blank.jsonl": (lines({"text": " "}, {"text": ""}), "DatasetInvalid", "no row is left of 2 (2 Empty)"),
+    "latin.jsonl": (lines(GOOD) + b'\n{"prompt": "K\xf6ln", "completion": "?"}', "BadRow", "line 2: is not UTF-8"),
+    "nan.jsonl": (lines(GOOD, '{"prompt": NaN, "completion": "a"}'), "BadRow", "line 2: holds NaN"),
+    "twice.jsonl": (lines(GOOD, '{"prompt": "a", "prompt": "b"}'), "BadRow", "line 2: has the key 'prompt' twice"),
+    "deep.jsonl": (lines(GOOD, "[" * 50_000 + "]" * 50_000), "BadRow", "line 2: is nested too deeply"),
+    "begins.jsonl": (lines(CHAT, turns("assistant", "user")), "BadRow", "line 2: messages[0].role"),
+    "repeats.jsonl": (lines(CHAT, turns("user", "user")), "BadRow", "line 2: messages[1].role"),
+    "mixed.jsonl": (lines({"text": "a"}, {"text": "a", "label": "b"}), "BadRow", "line 2: is a row of Classification"),
+    "columns.csv": (b"a,b\n1,2\n", "DatasetInvalid", "line 2: has the columns a, b"),
+    "bomb.jsonl.gz": (BOMB, "DatasetInvalid", "decompression bomb"),
 }
+"""What people hand in by mistake, the reason that it ends in, and what is said of it."""
+
+ADDRESSES: dict[str, tuple[str, str, str]] = {
+    "missing": ("none.jsonl", "SourceUnavailable", "404"),
+    "half": ("half.jsonl", "SourceUnavailable", "half.jsonl"),
+    "page": ("page.jsonl", "DatasetInvalid", "is HTML"),
+    "endless": ("endless.jsonl", "BadRow", "line 1: is longer than 16 MiB"),
+}
+"""What an address answers by mistake."""
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_source_never_gives_a_revision(kube: Kube, server: str, case: str) -> None:
-    build, reason, words = BAD[case]
-    kube.apply(dataset("bad", source=build(server)))
-    failure = kube.wait("the failure", lambda: kube.status("dataset", "bad").get("failure"), 120)
-    assert failure["reason"] == reason
-    assert all(word in failure["message"] for word in words), failure
-    assert "revision" not in kube.status("dataset", "bad")
+def test_no_bad_source_gives_a_revision(kube: Kube, server: str) -> None:
+    content = {name: base64.b64encode(data).decode() for name, (data, _, _) in FILES.items()}
+    sources = {name.partition(".")[0]: {"configMap": {"name": "bad", "key": name}} for name in FILES}
+    sources |= {name: {"http": {"urls": [f"{server}/{path}"]}} for name, (path, _, _) in ADDRESSES.items()}
+    kube.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bad"}, "binaryData": content},
+        *(dataset(name, source=source, split={}) for name, source in sources.items()),
+    )
+    told = {name.partition(".")[0]: expected for name, (_, *expected) in FILES.items()}
+    told |= {name: expected for name, (_, *expected) in ADDRESSES.items()}
+    for name, (reason, words) in told.items():
+        failure = kube.wait(
+            f"the failure of {name}", lambda name=name: kube.status("dataset", name).get("failure"), 180
+        )
+        assert failure["reason"] == reason, (name, failure)
+        assert words in failure["message"], (name, failure)
+        assert "revision" not in kube.status("dataset", name)
+
+
+def test_reading_again_gives_a_revision_only_for_new_rows(kube: Kube) -> None:
+    def put(rows: list[Object]) -> None:
+        data = {"rows.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+        kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}, "data": data})
+
+    def read_again(word: str) -> Object:
+        kube.merge("dataset", "rows", {"spec": {"rerun": word}})
+        kube.wait("another reading", lambda: kube.status("dataset", "rows")["revision"].get("rerun") == word, 120)
+        return kube.status("dataset", "rows")
+
+    put(ROWS)
+    kube.apply(dataset("rows", source={"configMap": {"name": "rows", "key": "rows.jsonl"}}))
+    first = kube.wait_ready("dataset", "rows")["revision"]
+    put(ROWS[::-1])
+    same = read_again("another order")
+    assert (same["revision"]["digest"], same["revision"]["createdAt"]) == (first["digest"], first["createdAt"])
+    assert not same.get("history")
+    put([*ROWS, {"prompt": "And now?", "completion": "Another."}])
+    changed = read_again("another row")
+    assert changed["revision"]["digest"] != first["digest"]
+    assert changed["revision"]["rows"] == {"read": 21, "kept": 21}
+    assert [older["digest"] for older in changed["history"]] == [first["digest"]]
 
 
 def test_job_waits_for_its_dataset(kube: Kube) -> None:
@@ -72,7 +109,7 @@ def test_job_waits_for_its_dataset(kube: Kube) -> None:
     assert waiting["reason"] == "DatasetNotFound"
     assert "spec.dataset.name" in waiting["message"]
     assert "'late'" in waiting["message"]
-    kube.apply(dataset("late", source=source("inline", ""), split={"test": 0.25}))
+    kube.apply(dataset("late", source={"inline": {"jsonl": JSONL}}, split={"test": 0.25}))
     kube.wait(
         "the job to go on",
         lambda: kube.condition("finetunejob", "early", "DatasetReady").get("status") == "True",

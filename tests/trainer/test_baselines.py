@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from finetune_cli.report_page import COST_MARK, MARK
 from finetune_contract.datasets import RowFormat
 from finetune_contract.evaluating import Baseline, Metric
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.results import TrainingResult
+from finetune_contract.training import ReevaluationPlan
 from finetune_trainer.evaluate import benchmark
+from finetune_trainer.evaluate.main import reevaluate
 from finetune_trainer.evaluate.record import Evaluation
+from finetune_trainer.train import recipe
 from tests.trainer import runs, tiny
 from tests.trainer.conftest import Workshop
 
@@ -20,7 +24,7 @@ QUICK = {"epochs": 1}
 
 
 def evaluation_of(workshop: Workshop, key: str) -> Evaluation:
-    path = workshop.store.root / "runs" / key / "attempts" / "1" / "evaluation.json"
+    path = workshop.store.root / "runs" / key / "evaluation.json"
     return Evaluation.model_validate_json(path.read_text())
 
 
@@ -65,17 +69,50 @@ def test_a_run_leaves_a_report_that_loads_nothing(workshop: Workshop) -> None:
     dataset = tiny.publish_dataset(workshop.store, RowFormat.CLASSIFICATION, rows)
     result, found = trained(workshop, "a1", dataset=dataset)
     text = (workshop.store.root / "runs/a1/report.html").read_text()
-    assert text == (workshop.store.root / "runs/a1/attempts/1/report.html").read_text()
+    (folder,) = (workshop.store.root / "runs/a1/evaluations").iterdir()
+    assert text == (folder / "report.html").read_text()
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "http" not in text.replace('http-equiv="Content-Security-Policy"', "")
     assert result.artifact is not None
-    for word in (result.artifact.digest, "MacroF1", "FewShot", "<polyline", "Confusion", "tokens/s"):
+    for word in (
+        result.artifact.digest,
+        "MacroF1",
+        "FewShot",
+        "<polyline",
+        "Confusion",
+        "tokens/s",
+        MARK.decode(),
+        COST_MARK.decode(),
+    ):
         assert word in text
     assert result.speed == found.speed
     assert found.speed is not None
     assert found.speed.latency_p50 <= found.speed.latency_p95
     assert len(found.confusions) == 3
+
+
+def test_a_pod_that_comes_second_leaves_the_figures_of_the_first(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = trained(workshop, "a1")
+    run = workshop.store.root / "runs/a1"
+    outcome = run / "outcome.json"
+    said, pages = outcome.read_bytes(), {path: path.read_bytes() for path in run.glob("*") if path.is_file()}
+    outcome.unlink()
+    publish = recipe.publish_outcome
+
+    def publish_after_the_other(*arguments: Any) -> TrainingResult:
+        outcome.write_bytes(said)
+        return publish(*arguments)
+
+    monkeypatch.setattr(recipe, "publish_outcome", publish_after_the_other)
+    second, found = trained(workshop, "a1", hyperparameters={"epochs": 2})
+    assert (second.reused, second.artifact) == (True, first.artifact)
+    assert [each.value for each in found.scores] == [each.value for each in first.evaluation]
+    assert len(list((run / "evaluations").iterdir())) == 2
+    for name in ("evaluation.json", "report.html"):
+        assert (run / name).read_bytes() == pages[run / name]
 
 
 def test_previous_is_measured_with_its_own_weights(workshop: Workshop) -> None:
@@ -88,6 +125,14 @@ def test_previous_is_measured_with_its_own_weights(workshop: Workshop) -> None:
     for metric in (Metric.EVAL_LOSS, Metric.ACCURACY):
         assert values[metric, Baseline.PREVIOUS.value] == pytest.approx(before[metric], rel=1e-4)
         assert values[metric, "Tuned"] != values[metric, Baseline.PREVIOUS.value]
+
+
+def test_a_number_that_is_not_finite_is_left_out_and_said(workshop: Workshop) -> None:
+    wild = tiny.publish_model(workshop.store, seed=1, initializer_range=60.0)
+    plan = workshop.plan(adapter=None, base=wild, evaluation={"metrics": ["EvalLoss", "Perplexity", "Accuracy"]})
+    result = reevaluate(ReevaluationPlan(training=plan, artifact=wild), workshop.store.root)
+    assert {each.metric for each in result.evaluation} == {Metric.EVAL_LOSS, Metric.ACCURACY}
+    assert "Perplexity of Tuned is left out: it is inf" in evaluation_of(workshop, "a1").notes
 
 
 TASK = """

@@ -1,9 +1,7 @@
 """A judge's verdicts: what is asked, what is counted, what fails. Against real HTTP servers."""
 
-import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -13,61 +11,18 @@ from finetune_contract.evaluating import EvaluationPlan, JudgePlan, Metric
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.paths import ENV_JUDGE_KEY
 from finetune_trainer.evaluate import judge
-from finetune_trainer.evaluate.asking import Endpoint, Verdict, verdict_in
+from finetune_trainer.evaluate.asking import Endpoint
 from finetune_trainer.evaluate.judge import compare, length_controlled, outcome, prompt_hash, question
+from finetune_trainer.evaluate.verdicts import Verdict, verdict_in
 from finetune_trainer.train.render import Example
-
-Answer = tuple[int, str, dict[str, str]]
-"""Status, the judge's words (or a body), headers."""
-
-
-class Server(ThreadingHTTPServer):
-    """Answers every question by a function of the number of requests so far and the prompt."""
-
-    answer: Callable[[int, str], Answer]
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.seen: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        with self.server.lock:
-            self.server.seen.append(body)
-            self.server.keys.append(self.headers["authorization"])
-            number = len(self.server.seen)
-        status, words, headers = self.server.answer(number, body["messages"][0]["content"])
-        data = json.dumps({"choices": [{"message": {"content": words}}]}) if status == 200 else words
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data.encode())
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing."""
+from tests.trainer.answering import Answer, Server, answering
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(Endpoint, "_first_wait", 0.001)
-    found = Server()
-    thread = threading.Thread(target=found.serve_forever, args=(0.01,))
-    thread.start()
-    yield found
-    found.shutdown()
-    found.server_close()
-    thread.join()
+    with answering() as found:
+        yield found
 
 
 TEMPLATE = "{prompt}|{reference}|A={a}|B={b}"

@@ -110,12 +110,15 @@ def test_an_adapter_names_its_base_by_digest_and_holds_no_path(lora: tuple[Works
 
 def test_the_evaluation_lies_beside_the_run_with_every_row(lora: tuple[Workshop, TrainingResult]) -> None:
     workshop, result = lora
-    attempt = workshop.store.root / "runs" / "a1" / "attempts" / "1"
-    rows = read_json(attempt / "evaluation.json")["rows"]
+    run = workshop.store.root / "runs" / "a1"
+    attempt = run / "attempts" / "1"
+    rows = read_json(run / "evaluation.json")["rows"]
     matches = [row["answers"]["Tuned"].strip() == row["reference"] for row in rows]
     assert score(result, "ExactMatch", "Tuned") == pytest.approx(sum(matches) / len(matches), abs=1e-6)
     assert len(rows) == 24
     assert TrainingResult.model_validate(read_json(attempt / "result.json")) == result
+    assert result.artifact is not None
+    assert result.artifact.digest in (attempt / "log.txt").read_text()
 
 
 def test_the_probe_is_what_the_models_answer(lora: tuple[Workshop, TrainingResult]) -> None:

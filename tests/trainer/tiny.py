@@ -151,10 +151,15 @@ def publish_model(store: Store, chat_template: str | None = CHATML, **config: An
 
 
 def publish_dataset(
-    store: Store, row_format: RowFormat, splits: Mapping[str, Iterable[Mapping[str, Any]]]
+    store: Store,
+    row_format: RowFormat,
+    splits: Mapping[str, Iterable[Mapping[str, Any]]],
+    files: Mapping[str, str] | None = None,
 ) -> StoredReference:
-    """A dataset revision in the store."""
+    """A dataset revision in the store, and what else lies beside its rows."""
     with store.workspace(StoredKind.DATASET) as directory:
+        for name, text in (files or {}).items():
+            (directory / name).write_text(text)
         for name, rows in splits.items():
             parquet.write_table(pa.Table.from_pylist([dict(row) for row in rows]), directory / f"{name}.parquet")
         return store.publish(StoredKind.DATASET, directory, {"format": row_format.value})

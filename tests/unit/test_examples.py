@@ -18,6 +18,7 @@ def documents() -> list[tuple[str, dict]]:
         (f"{file.relative_to(EXAMPLES)} {item['metadata']['name']}", item)
         for file in sorted(EXAMPLES.rglob("*.yaml"))
         for item in yaml.safe_load_all(file.read_text())
+        if item["apiVersion"].startswith("finetune.dev/")
     ]
 
 

@@ -211,13 +211,36 @@ def peer(corpus: Corpus, directory: Path) -> tuple[Run, float]:
 def stage_rows(log: str) -> list[Row]:
     """What the command's log says of its steps."""
     inspected = re.findall(r"inspected ([\d,]+) rows, ([\d,]+) a second", log)
-    compared = re.search(r"compared them in ([\d.]+) s", log)
     rows = [Row("inspect_rows_per_s", float(inspected[-1][1].replace(",", "")), "rows/s")] if inspected else []
-    return rows + ([Row("compare_s", float(compared[1]), "s")] if compared else [])
+    for name, words in (("compare_s", "compared"), ("write_s", "wrote")):
+        if found := re.search(rf"{words} them in ([\d.]+) s", log):
+            rows.append(Row(name, float(found[1]), "s"))
+    return rows
+
+
+def beside_peer(corpus: Corpus, directory: Path, size: int, run: Run, result: DatasetResult) -> list[Row]:
+    """What one processor makes of the rows, and what the peer does."""
+    _, alone, _ = ours(corpus, directory, processes=1)
+    rows = [Row("digest_equal_with_one_process", float(alone.revision == result.revision), "")]
+    try:
+        its, its_recall = peer(corpus, directory)
+    except (StepError, OSError, subprocess.SubprocessError) as error:
+        say(f"  the peer could not be measured: {error}")
+        return rows
+    say(f"  {PEER}: {size / its.seconds:,.0f} rows/s, peak {its.peak_mb:,.0f} MB")
+    return [
+        *rows,
+        Row("peer_rows_per_s", round(size / its.seconds), "rows/s"),
+        Row("peer_near_recall", round(its_recall, 4), ""),
+        Row("peer_peak_mb", round(its.peak_mb), "MB"),
+        Row("peer_cpu_us_per_row", round(its.cpu_seconds / size * 1e6), "us"),
+        Row("cpu_us_per_row_beside_peer", round(run.cpu_seconds / size * 1e6), "us"),
+        Row("rows_per_s_beside_peer", round(size / run.seconds), "rows/s"),
+    ]
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print, write: after each size, so that what has been measured stays."""
     sizes = sorted(int(size) for size in os.environ.get("ROWS", "100000 300000 1000000").split())
     rows: list[Row] = []
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -232,29 +255,23 @@ def main() -> None:
             if result.failure or result.revision is None:
                 raise StepError(f"the dataset pod failed: {result.failure}")
             name = f"{size // 1000}k" if size < 10**6 else f"{size // 10**6}m"
+            say(f"  {size / run.seconds:,.0f} rows/s, peak {run.peak_mb:,.0f} MB, {result.revision.digest[:19]}")
             rows += [
                 Row(f"peak_mb_{name}", round(run.peak_mb), "MB"),
+                Row(f"bytes_per_row_{name}", round(run.peak_mb * 2**20 / size), "B"),
                 Row(f"seconds_{name}", round(run.seconds, 1), "s"),
             ]
-            say(f"  {size / run.seconds:,.0f} rows/s, peak {run.peak_mb:,.0f} MB, {result.revision.digest[:19]}")
             if size == sizes[0]:
-                _, alone, _ = ours(corpus, directory, processes=1)
-                rows.append(Row("digest_equal_with_one_process", float(alone.revision == result.revision), ""))
-                try:
-                    its, its_recall = peer(corpus, directory)
-                    rows += [Row("peer_rows_per_s", round(size / its.seconds), "rows/s"),
-                             Row("peer_near_recall", round(its_recall, 4), ""),
-                             Row("peer_peak_mb", round(its.peak_mb), "MB"),
-                        Row("peer_cpu_us_per_row", round(its.cpu_seconds / size * 1e6), "us"),
-                        Row("cpu_us_per_row_beside_peer", round(run.cpu_seconds / size * 1e6), "us"),
-                             Row("rows_per_s_beside_peer", round(size / run.seconds), "rows/s")]  # fmt: skip
-                except (StepError, OSError, subprocess.SubprocessError) as error:
-                    say(f"  the peer could not be measured: {error}")
-        recall, precision = quality(corpus, dropped)
-        rows += [Row("rows_per_s", round(size / run.seconds), "rows/s"),
-                 Row("cpu_us_per_row", round(run.cpu_seconds / size * 1e6), "us"), *stage_rows(run.log),
-                 Row("near_recall", round(recall, 4), ""), Row("near_precision", round(precision, 4), "")]  # fmt: skip
-    report("dataset", rows)
+                rows += beside_peer(corpus, directory, size, run, result)
+            recall, precision = quality(corpus, dropped)
+            largest = [
+                Row("rows_per_s", round(size / run.seconds), "rows/s"),
+                Row("cpu_us_per_row", round(run.cpu_seconds / size * 1e6), "us"),
+                *stage_rows(run.log),
+                Row("near_recall", round(recall, 4), ""),
+                Row("near_precision", round(precision, 4), ""),
+            ]
+            report("dataset", [*rows, *largest])
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 trained, but the gate was not passed.
 """
 
-import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,18 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
-from finetune_cli import acts, page, report_page, stored, view, watch
-from finetune_cli.cluster import connect
+from finetune_cli import acts, completion, follow, page, report_page, stored, view, watch
+from finetune_cli.commands import cancel, chat, cost, events, init, submit, validate
 from finetune_cli.compare import comparison
-from finetune_cli.errors import CliError, GateFailedError
+from finetune_cli.connecting import connect
+from finetune_cli.errors import CliError, NotStartedError
+from finetune_cli.options import Context, Format, Name, Namespace, Output, Timeout, answer, console, listed
 
-PIPE_WIDTH = 500
-"""Where nobody looks, nothing is cut: lines in a pipe may be long."""
-
-SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+PROGRAM = "kubectl-finetune"
 
 
 class Commands(TyperGroup):
@@ -48,21 +45,13 @@ app = typer.Typer(
 )
 
 
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found:
-        raise typer.BadParameter(f"{text!r} is not a duration; write 90s, 10m or 2h")
-    return float(found[1]) * SECONDS[found[2]]
-
-
-Name = Annotated[str, typer.Argument(help="The FineTuneJob.")]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Default: the context's.")]
-Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig. Default: the current.")]
-
-
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="One FineTuneJob in full; none: a table of all.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One FineTuneJob in full; none: a table of all.", autocompletion=completion.jobs),
+    ] = None,
+    output: Output = Format.TABLE,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
@@ -70,9 +59,12 @@ def status(
     cluster = connect(context, namespace)
     now = datetime.now(UTC)
     if name is not None:
-        _console().print(page.job_page(cluster.job(name), now))
-    elif jobs := cluster.jobs():
-        _console().print(page.jobs_table(jobs, now))
+        job = cluster.job(name)
+        answer(output, job, lambda: page.job_page(job, now))
+        return
+    jobs = cluster.jobs()
+    if jobs or output in (Format.JSON, Format.YAML):
+        answer(output, listed(jobs), lambda: page.jobs_table(jobs, now, wide=output is Format.WIDE))
     else:
         typer.echo(f"No FineTuneJobs in namespace {cluster.namespace}.", err=True)
 
@@ -80,21 +72,12 @@ def status(
 @app.command(name="watch")
 def watch_job(
     name: Name,
-    timeout: Annotated[
-        float | None, typer.Option(help="Give up after 90s, 10m, 2h.", parser=_seconds, metavar="DURATION")
-    ] = None,
+    timeout: Timeout = None,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
     """Follow a FineTuneJob until it ends: exit code 0 when it is ready, 1 when it failed, 3 when its gate did."""
-    cluster = connect(context, namespace)
-    console = _console()
-    try:
-        job = watch.until_ended(lambda: cluster.job(name), console, timeout)
-    except GateFailedError as error:
-        console.print(page.result(error.job))
-        raise
-    console.print(page.result(job))
+    follow.to_the_end(connect(context, namespace), name, console(), timeout)
 
 
 @app.command()
@@ -105,12 +88,17 @@ def logs(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Print the log of a FineTuneJob's training pod."""
+    """Print the log of a FineTuneJob's training pod; where the pod is gone, what its attempt has left in the store."""
     cluster = connect(context, namespace)
-    cluster.job(name)
+    job = cluster.job(name)
 
     def log() -> Iterator[bytes]:
-        return cluster.log(cluster.training_pod(name, attempt), follow)
+        try:
+            return cluster.log(cluster.training_pod(name, attempt), follow)
+        except NotStartedError:
+            if not stored.has_log(job, attempt):
+                raise
+            return iter([stored.fetch_log(cluster, job, attempt)])
 
     for piece in watch.once_started(log, lambda: cluster.job(name)) if follow else log():
         sys.stdout.buffer.write(piece)
@@ -127,7 +115,7 @@ class ReportKind(StrEnum):
 @app.command()
 def report(
     kind: Annotated[ReportKind, typer.Argument(help="dataset, or job for a FineTuneJob.")],
-    name: Annotated[str, typer.Argument(help="Its name.")],
+    name: Annotated[str, typer.Argument(help="Its name.", autocompletion=completion.either)],
     file: Annotated[str, typer.Option(help="Another file beside it, such as statistics.json.")] = stored.REPORT,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to save it; `-` prints it.")] = None,
     opened: Annotated[bool, typer.Option("--open/--no-open", help="Show it in the browser.")] = True,
@@ -142,7 +130,7 @@ def report(
     resource = cluster.dataset(name) if kind is ReportKind.DATASET else cluster.job(name)
     content = stored.fetch(cluster, resource, file)
     if kind is ReportKind.JOB and file == stored.REPORT:
-        content = report_page.with_gate(content, resource)
+        content = report_page.with_status(content, resource)
     if output == Path("-"):
         sys.stdout.buffer.write(content)
         return
@@ -155,7 +143,7 @@ def report(
 
 @app.command()
 def compare(
-    names: Annotated[list[str], typer.Argument(help="Two FineTuneJobs or more.")],
+    names: Annotated[list[str], typer.Argument(help="Two FineTuneJobs or more.", autocompletion=completion.jobs)],
     html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too.")] = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -163,7 +151,7 @@ def compare(
     """Compare FineTuneJobs: what they are made of, and what was measured."""
     cluster = connect(context, namespace)
     table = comparison([cluster.job(name) for name in names])
-    _console().print(table)
+    console().print(table)
     if html is not None:
         html.write_text(report_page.page_of(table, " and ".join(names)), encoding="utf-8")
 
@@ -198,9 +186,8 @@ def _say(lines: list[str]) -> None:
         typer.echo(line, err=line.startswith("note: "))
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+for command in (init.init, validate.validate, submit.submit, events.events, cost.cost, cancel.cancel, chat.chat):
+    app.command()(command)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def suspend(cluster: Patcher, name: str, *, wanted: bool) -> list[str]:
         return [f"{name} is {'suspended' if wanted else 'not suspended'} already"]
     cluster.patch(name, {"suspend": wanted})
     what = "it saves a checkpoint and frees its GPU" if wanted else "it goes on from its newest checkpoint"
-    return [f"{name} {word}: {what}", *_owned_elsewhere(job, f"suspend: {str(wanted).lower()}")]
+    return [f"{name} {word}: {what}", *owned_elsewhere(job, f"set `suspend: {str(wanted).lower()}`")]
 
 
 def rerun(cluster: Patcher, name: str, token: str | None, now: datetime) -> list[str]:
@@ -47,10 +47,11 @@ def rerun(cluster: Patcher, name: str, token: str | None, now: datetime) -> list
         lines.append(
             "unless they have changed nothing is trained: its run has succeeded (spec.reuse: Never trains anew)"
         )
-    return [*lines, *_owned_elsewhere(job, f"rerun: {word}")]
+    return [*lines, *owned_elsewhere(job, f"set `rerun: {word}`")]
 
 
-def _owned_elsewhere(job: Object, line: str) -> list[str]:
+def owned_elsewhere(job: Object, remedy: str) -> list[str]:
+    """A line for whoever else writes the job, and may undo what was done."""
     marks = {**part(job, "metadata", "labels"), **part(job, "metadata", "annotations")}
     owners = sorted({owner for mark, owner in TRACKERS.items() if mark in marks})
-    return [f"note: {owner} writes this job and may undo this; set `{line}` at its source, too" for owner in owners]
+    return [f"note: {owner} writes this job and may undo this; {remedy} at its source, too" for owner in owners]

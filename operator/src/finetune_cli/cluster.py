@@ -1,30 +1,23 @@
-"""The only module that talks to the API server: reads jobs and logs, and says in one line why it cannot."""
+"""Jobs, their pods and logs, as the API server has them; `objects` reads and writes every other kind."""
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
-import urllib3
 from kubernetes import client, config
 from yaml import YAMLError
 
-from finetune_cli.errors import CliError, NotStartedError, UnreachableError
+from finetune_cli.errors import CliError, NotStartedError
+from finetune_cli.explanations import explained, one_line
 from finetune_cli.facts import Object, part
+from finetune_cli.kinds import DATASETS, GROUP, JOBS, VERSION
+from finetune_cli.objects import FIELD_MANAGER, REQUEST_SECONDS, Objects
 
-GROUP, VERSION = "finetune.dev", "v1alpha1"
-JOBS = "finetunejobs"
-DATASETS = "datasets"
 POD_INDEX = "batch.kubernetes.io/job-completion-index"
 """Label of the pods of a job with several nodes; 0 knows how far all are."""
 
-REQUEST_SECONDS = (5, 30)
-"""Limits for connecting and for an answer."""
-
 MISSHAPEN = (TypeError, KeyError, AttributeError, ValueError)
 """What the client raises on a kubeconfig that is YAML, but none."""
-
-INSTALL = "install the finetune-operator chart (`helm install`), or choose another cluster with --context"
 
 
 class Cluster:
@@ -32,6 +25,7 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self.namespace = namespace
+        self.objects = Objects(api, namespace)
         # Any: the generated signatures promise models where these calls return dictionaries and a raw response.
         self._objects: Any = client.CustomObjectsApi(api)
         self._core: Any = client.CoreV1Api(api)
@@ -65,7 +59,7 @@ class Cluster:
                 JOBS,
                 name,
                 {"spec": spec},
-                field_manager="kubectl-finetune",
+                field_manager=FIELD_MANAGER,
                 _request_timeout=REQUEST_SECONDS,
             )
         return answer
@@ -146,49 +140,8 @@ class Cluster:
             # By chunk as the kubelet sends them: a line is seen when it is written.
             yield from response.stream()
 
-    @contextmanager
-    def _explained(self, verb: str, resource: str, name: str = "") -> Iterator[None]:
-        try:
-            yield
-        except client.ApiException as error:
-            raise self._explain(error, verb, resource, name) from error
-        except urllib3.exceptions.HTTPError as error:
-            raise _unreachable(error) from error
-
-    def _explain(self, error: client.ApiException, verb: str, resource: str, name: str) -> CliError:
-        said = _status_of(error)
-        match error.status:
-            case 0:
-                return _unreachable(error.reason)
-            case 401:
-                return CliError(
-                    "the cluster does not accept your credentials; log in again, then `kubectl auth whoami`"
-                )
-            case 403:
-                kind = f"{resource}.{GROUP}" if resource in (JOBS, DATASETS) else resource
-                role = "view" if verb in ("get", "list") else "edit"
-                return CliError(
-                    f"you may not {verb} {kind} in namespace {self.namespace}; ask whoever runs the cluster for the "
-                    f"role `{role}` there (`kubectl auth can-i {verb} {kind} -n {self.namespace}`)"
-                )
-            case 400 if resource == "pods/log":
-                return NotStartedError(f"no log yet: {said}; `--follow` waits for it")
-            case 404 if not said:
-                return CliError(f"this cluster has no {resource}.{GROUP}; {INSTALL}")
-            case 404:
-                kind = {JOBS: "FineTuneJob", DATASETS: "Dataset"}.get(resource, "pod")
-                if resource == DATASETS:
-                    return CliError(
-                        f"no Dataset {name!r} in namespace {self.namespace}; "
-                        f"`kubectl get datasets -n {self.namespace}` lists those that are there"
-                    )
-                return CliError(
-                    f"no {kind} {name!r} in namespace {self.namespace}; "
-                    f"`kubectl finetune status -n {self.namespace}` lists the jobs that are there"
-                )
-            case 422:
-                return CliError(f"the cluster refuses this: {said}")
-        return CliError(f"the cluster cannot {verb} {resource} {name}: {said or error.reason}; try again")
+    def _explained(self, verb: str, resource: str, name: str = "") -> AbstractContextManager[None]:
+        return explained(self.namespace, verb, resource, name)
 
 
 def connect(context: str | None = None, namespace: str | None = None) -> Cluster:
@@ -208,27 +161,8 @@ def connect(context: str | None = None, namespace: str | None = None) -> Cluster
     except (config.ConfigException, YAMLError, OSError, *MISSHAPEN) as error:
         which = f"context {context!r}" if context else "the kubeconfig"
         raise CliError(
-            f"no cluster: {which} cannot be used ({_one_line(error)}); set KUBECONFIG, or choose one of "
+            f"no cluster: {which} cannot be used ({one_line(error)}); set KUBECONFIG, or choose one of "
             "`kubectl config get-contexts` with --context"
         ) from error
     chosen = next((one for one in contexts if one["name"] == context), active)
     return Cluster(client.ApiClient(settings), namespace or part(chosen, "context").get("namespace") or "default")
-
-
-def _status_of(error: client.ApiException) -> str:
-    """The message of the Kubernetes Status in the answer; empty when the answer is none."""
-    try:
-        return _one_line(json.loads(error.body or "")["message"])
-    except (TypeError, ValueError, KeyError):
-        return ""
-
-
-def _unreachable(cause: object) -> UnreachableError:
-    return UnreachableError(
-        f"the cluster does not answer ({_one_line(cause)}); "
-        "check `kubectl cluster-info`, or choose another with --context"
-    )
-
-
-def _one_line(words: object) -> str:
-    return " ".join(str(words).split())

@@ -2,7 +2,9 @@
 
 CliError               the command failed: exit code 1
   UnreachableError     nobody answers at the cluster's address; `watch` asks again
+  NotFoundError        there is no object of that name
   NotStartedError      there is no log yet; `logs --follow` asks again
+  NotStoredError       the store has no such file
   GateFailedError      training succeeded, but what it made does not meet spec.gate: exit code 3
 
 Wrong usage is typer's own: exit code 2. `cluster` turns the client's exceptions into these, `__main__` prints them.
@@ -21,8 +23,16 @@ class UnreachableError(CliError):
     """Nobody answers at the cluster's address."""
 
 
+class NotFoundError(CliError):
+    """There is no object of that name."""
+
+
 class NotStartedError(CliError):
     """There is no pod, or its container has not started."""
+
+
+class NotStoredError(CliError):
+    """The store has no such file."""
 
 
 class GateFailedError(CliError):

@@ -66,6 +66,22 @@ def attempt(resource: Object) -> int:
     return ended + 1 if holds(resource, "Running") else ended
 
 
+def queue_place(resource: Object) -> str:
+    """`2nd of 5 in team-a`; empty when it does not wait in a queue, or its place is not known."""
+    queue = part(resource, "status", "queue")
+    position = queue.get("position")
+    if not isinstance(position, int) or holds(resource, "Admitted"):
+        return ""
+    of = f" of {queue['waiting']}" if queue.get("waiting") else ""
+    return f"{ordinal(position)}{of} in {queue.get('name')}"
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
 def finite(value: object) -> float | None:
     """The number, when it is one that can be drawn."""
     number = float(value) if isinstance(value, int | float) else math.nan

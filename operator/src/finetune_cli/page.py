@@ -23,9 +23,9 @@ from finetune_cli.view import (
 )
 
 
-def jobs_table(jobs: list[Object], now: datetime) -> Table:
-    """One line per job, by name."""
-    table = plain_table("NAME", "PHASE", "PROGRESS", "LOSS", "ATTEMPT", "REASON", "AGE")
+def jobs_table(jobs: list[Object], now: datetime, *, wide: bool = False) -> Table:
+    """One line per job, by name; a wide one tells, too, what is trained, where it waits and what came of it."""
+    table = plain_table("NAME", "PHASE", "PROGRESS", "LOSS", "ATTEMPT", "REASON", "AGE", *(_WIDE if wide else ()))
     for job in sorted(jobs, key=facts.name_of):
         loss = facts.finite(part(job, "status", "progress").get("loss"))
         table.add_row(
@@ -36,8 +36,28 @@ def jobs_table(jobs: list[Object], now: datetime) -> Table:
             str(facts.attempt(job) or "-"),
             text(facts.condition(job, "Ready").get("reason") or "-"),
             _age(part(job, "metadata").get("creationTimestamp"), now),
+            *(_wide(job) if wide else ()),
         )
     return table
+
+
+_WIDE = ("METHOD", "DATASET", "QUEUE", "GATE", "COST", "ARTIFACT")
+
+
+def _wide(job: Object) -> list[Text]:
+    spec, status = part(job, "spec"), part(job, "status")
+    cost = part(status, "cost")
+    return [
+        text(words or "-")
+        for words in (
+            spec.get("method") or "SFT",
+            part(spec, "dataset").get("name"),
+            facts.queue_place(job) or part(spec, "scheduling").get("queueName"),
+            part(status, "gate").get("verdict"),
+            _cost(cost) if cost else "",
+            str(part(status, "artifact").get("digest") or "").removeprefix("sha256:")[:12],
+        )
+    ]
 
 
 def job_page(job: Object, now: datetime) -> RenderableType:

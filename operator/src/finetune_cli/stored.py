@@ -11,14 +11,29 @@ import gzip
 import time
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from finetune_cli.cluster import GROUP, VERSION, Cluster
-from finetune_cli.errors import CliError
-from finetune_cli.facts import Object, part
-from finetune_contract.paths import PLAN_DIRECTORY, SCRATCH_MOUNT, SHOWN_BEGIN, SHOWN_END, STORE_MOUNT
+from finetune_cli.errors import CliError, NotStoredError
+from finetune_cli.facts import Object, items, part
+from finetune_cli.kinds import GROUP, VERSION
+from finetune_contract.paths import (
+    LOG_FILE,
+    PLAN_DIRECTORY,
+    SCRATCH_MOUNT,
+    SHOWN_BEGIN,
+    SHOWN_END,
+    STORE_MOUNT,
+    evaluation_path,
+)
+
+if TYPE_CHECKING:
+    from finetune_cli.cluster import Cluster
 
 REPORT = "report.html"
+
+_ABSENT = "--file: there is no"
+"""What the pod says of a file that is not there."""
 
 _LIFETIME = 300
 """Seconds after which the kubelet ends the pod of a CLI that was killed."""
@@ -33,13 +48,46 @@ _MOUNTS = (str(STORE_MOUNT), str(SCRATCH_MOUNT), str(PLAN_DIRECTORY))
 _CONTAINER_FIELDS = ("image", "imagePullPolicy", "env", "envFrom", "securityContext", "terminationMessagePolicy")
 
 
-def fetch(cluster: Cluster, resource: Object, file: str) -> bytes:
+def fetch(cluster: "Cluster", resource: Object, file: str) -> bytes:
     """A file beside a resource's report.
 
     Raises:
         CliError: there is no report yet, or the pod could not read it.
     """
     where = _reference(resource)
+    folder = _evaluation_folder(resource, where)
+    if folder:
+        with suppress(NotStoredError):  # what an older release has measured lies with the run
+            return _read(cluster, resource, where, f"{folder}/{file}")
+    return _read(cluster, resource, where, file)
+
+
+def has_log(job: Object, attempt: int | None) -> bool:
+    """Whether an attempt of a FineTuneJob's present run has ended; None: the last one."""
+    wanted = attempt or part(job, "status", "run").get("attempt")
+    return any(entry.get("number") == wanted for entry in items(job, "status", "attempts"))
+
+
+def fetch_log(cluster: "Cluster", job: Object, attempt: int | None) -> bytes:
+    """The log that an attempt which has ended has left in the store.
+
+    Raises:
+        CliError: the pod could not read it.
+    """
+    run = part(job, "status", "run")
+    number = attempt or run["attempt"]
+    where = {"run": run["key"], "uri": part(run, "inputs").get("baseUri", "")}
+    return _read(cluster, job, where, f"attempts/{number}/{LOG_FILE}")
+
+
+def _evaluation_folder(resource: Object, where: Object) -> str | None:
+    key = part(resource, "status").get("evaluationKey")
+    if resource["kind"] != "FineTuneJob" or not key:
+        return None
+    return evaluation_path(str(where["digest"]), str(key))
+
+
+def _read(cluster: "Cluster", resource: Object, where: Object, file: str) -> bytes:
     pod = cluster.create_pod(reader(resource, _like(cluster.jobs_of_operator(), resource), where, file))
     try:
         _wait(cluster, pod)
@@ -114,7 +162,8 @@ def unpacked(log: str) -> bytes:
     text, end, _ = rest.partition(SHOWN_END)
     if not begin or not end:
         last = log.strip().splitlines()[-1:] or ["it left no word"]
-        raise CliError(f"the report could not be read: {last[0]}")
+        error = NotStoredError if _ABSENT in last[0] else CliError
+        raise error(f"the report could not be read: {last[0]}")
     try:
         return gzip.decompress(base64.b64decode("".join(text.split())))
     except (binascii.Error, gzip.BadGzipFile, zlib.error, EOFError) as error:
@@ -144,7 +193,7 @@ def _like(jobs: Sequence[Object], resource: Object) -> Object:
     )
 
 
-def _wait(cluster: Cluster, pod: str) -> None:
+def _wait(cluster: "Cluster", pod: str) -> None:
     """Until the pod has ended."""
     deadline = time.monotonic() + _LIFETIME
     while time.monotonic() < deadline:

@@ -1,14 +1,19 @@
 """Dataset pods: where rows come from, how a revision is made of them, and what became of it."""
 
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from finetune_contract.base import Count, Document, Label, StoredReference
+from finetune_contract.base import Count, Document, Label, Sha256, StoredReference
 from finetune_contract.cleaning import Changed, CleaningPlan, Found, TokenCounts, Truncation
 from finetune_contract.failure import Failure
 from finetune_contract.storage import StorePlan
+
+MOST_TEACHERS = 8
+"""Teachers that a result names: it has to fit a termination message."""
+
+Attribution = Annotated[str, StringConstraints(max_length=512)]
 
 
 class RowFormat(StrEnum):
@@ -109,6 +114,14 @@ class Teacher(Document):
     """Under which licence or terms its answers may be used."""
 
 
+class MixedPart(Document):
+    """A Dataset that a mixture was made of."""
+
+    dataset: Label
+    digest: Sha256
+    """Of the revision whose rows were taken."""
+
+
 class MixturePart(Document):
     """Another Dataset, at the revision that it had when the reading began."""
 
@@ -119,7 +132,7 @@ class MixturePart(Document):
     license: str | None = None
     """As its Dataset says now: equal rows of another Dataset may have brought their own licence into the store."""
     attribution: str | None = None
-    teacher: Teacher | None = None
+    teachers: tuple[Teacher, ...] = ()
 
 
 class DatasetSource(Document):
@@ -232,6 +245,12 @@ class DatasetResult(Document):
     """The Hub's commit, or `sha256:` over what was read."""
     license: Label | None = None
     """SPDX identifier or expression; a mixture's is the strictest of its parts'."""
+    attribution: Attribution | None = None
+    """Whom to name, with all that a mixture inherits; where it is longer, the manifest has the whole."""
+    teachers: Annotated[tuple[Teacher, ...], Field(max_length=MOST_TEACHERS)] = ()
+    """Models that wrote rows; the manifest has all."""
+    parts: tuple[MixedPart, ...] = ()
+    """What a mixture was made of."""
     failure: Failure | None = None
 
     @model_validator(mode="after")

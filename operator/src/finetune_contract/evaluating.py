@@ -39,6 +39,8 @@ class Metric(StrEnum):
     """Agreement with the rows' labels beyond chance (Cohen 1960)."""
     JUDGE_WIN_RATE = "JudgeWinRate"
     """Share of rows in which a judge prefers the tuned model's answer, a tie counted as half."""
+    REWARD_SCORE = "RewardScore"
+    """Mean score that a reward model gives the greedy answers."""
     BENCHMARK = "Benchmark"
     """Mean of lm-eval-harness tasks: what a model could do before and should still be able to."""
 
@@ -59,6 +61,35 @@ class Baseline(StrEnum):
     FEW_SHOT = "FewShot"
     PREVIOUS = "Previous"
     """The artifact of the same job that passed its gate last; nothing is measured while there is none."""
+    ORIGINAL_PROMPT = "OriginalPrompt"
+    """The base model with the instruction that `prepare.stripInstructions` cut off the rows."""
+
+
+class EndpointPlan(Document):
+    """A model behind an OpenAI-compatible endpoint that answers the held-out prompts as a baseline."""
+
+    url: Address
+    """Its base URL, such as `https://host/v1`."""
+    model: Label
+    system_prompt: str | None = None
+    """Said before each prompt; None: what `prepare.stripInstructions` cut off, if anything."""
+    key_variable: Label | None = None
+    """The environment variable with the API key."""
+    concurrency: int = 4
+    """Questions at once."""
+    timeout_seconds: float = 60.0
+    retries: int = 5
+    """Of one question that is not answered."""
+
+
+class NamedBaseline(Document):
+    """Another model to compare with: an artifact of the store, or an endpoint."""
+
+    name: Label
+    artifact: StoredReference | None = None
+    base: StoredReference | None = None
+    """The base that `artifact` is an adapter for; None: it is a whole model."""
+    endpoint: EndpointPlan | None = None
 
 
 class JudgePlan(Document):
@@ -81,11 +112,13 @@ class JudgePlan(Document):
 
 
 class BenchmarkPlan(Document):
-    """Tasks of lm-eval-harness, from YAML files under the tasks' mount."""
+    """Tasks of lm-eval-harness, from YAML files under the tasks' mount, or registered in lm-eval itself."""
 
     tasks: tuple[str, ...]
     limit: int | None = None
     """Rows of each task; None: all."""
+    download: bool = False
+    """Whether tasks that lm-eval knows may fetch their rows from the Hugging Face Hub."""
 
 
 class EvaluationPlan(Document):
@@ -93,6 +126,7 @@ class EvaluationPlan(Document):
 
     metrics: tuple[Metric, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+    named_baselines: tuple[NamedBaseline, ...] = ()
     split: Literal["validation", "test"] = "test"
     max_rows: int = 200
     few_shot_examples: int = 4
@@ -107,6 +141,8 @@ class EvaluationPlan(Document):
     """Of JSONSchemaValid, as JSON text."""
     judge: JudgePlan | None = None
     """Of JudgeWinRate."""
+    reward_model: StoredReference | None = None
+    """Of RewardScore."""
     benchmark: BenchmarkPlan | None = None
     """Of Benchmark."""
 
@@ -116,7 +152,7 @@ class Score(Document):
 
     metric: Metric
     system: Label
-    """`Tuned` or a Baseline's value."""
+    """`Tuned`, a Baseline's value, or a NamedBaseline's name."""
     value: float
     low: float | None = None
     """Lower end of the 95 % bootstrap interval."""
@@ -156,4 +192,4 @@ class EvaluationResult(Document):
 
 
 SYSTEMS: tuple[str, ...] = (TUNED, *(baseline.value for baseline in Baseline))
-"""Every system an evaluation may name, tuned first."""
+"""The systems that need no name of their own, tuned first."""

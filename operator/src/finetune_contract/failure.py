@@ -187,13 +187,13 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.DATA_TRUNCATED: Policy(
         77, False, True,
-        "Before step 0: maxLength would cut away a larger share of the supervised tokens than limits.truncatedShare.",
+        "By the Dataset's statistics, or before step 0: maxLength would cut more than limits.truncatedShare allows.",
         "Raise hyperparameters.maxLength, or allow the loss with limits.truncatedShare.",
     ),
     FailureReason.EVALUATION_FAILED: Policy(
         82, True, True,
-        "The judge of an evaluation gives no verdict on too many rows, or a benchmark's task cannot be run.",
-        "Check spec.evaluation.judge (endpoint, model, key) or spec.evaluation.benchmark; the artifact is kept.",
+        "A judge gives no verdict on too many rows, a named baseline cannot be asked or read, or a task cannot be run.",
+        "Check what spec.evaluation names: judge, namedBaselines, rewardModel, benchmark; the artifact is kept.",
     ),
     FailureReason.REWARD_FAILED: Policy(
         83, False, True,

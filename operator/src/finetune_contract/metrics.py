@@ -15,7 +15,7 @@ METRIC_FORMATS: dict[Metric, tuple[RowFormat, ...]] = {
     **dict.fromkeys((Metric.EVAL_LOSS, Metric.PERPLEXITY, Metric.BENCHMARK), _ALL),
     **dict.fromkeys((Metric.EXACT_MATCH, Metric.TOKEN_F1, Metric.ROUGE_L), _PROMPTED),
     **dict.fromkeys((Metric.REGEX_MATCH, Metric.JSON_SCHEMA_VALID, Metric.JUDGE_WIN_RATE), _PROMPTED),
-    Metric.MEAN_REWARD: _PROMPTED,
+    **dict.fromkeys((Metric.MEAN_REWARD, Metric.REWARD_SCORE), _PROMPTED),
     **dict.fromkeys((Metric.ACCURACY, Metric.MACRO_F1, Metric.COHEN_KAPPA), _CLASSES),
     Metric.PREFERENCE_ACCURACY: (RowFormat.PREFERENCE,),
 }

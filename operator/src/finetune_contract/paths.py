@@ -55,6 +55,9 @@ ENV_HF_TOKEN = "HF_TOKEN"  # noqa: S105 - the variable's name, not a token
 ENV_JUDGE_KEY = "FINETUNE_JUDGE_API_KEY"
 """The API key of `evaluation.judge`, from a Secret."""
 
+ENV_BASELINE_KEY = "FINETUNE_BASELINE_API_KEY_"
+"""What the variables of the API keys of `evaluation.namedBaselines` begin with; the place in the list follows."""
+
 ENV_STORE = "FINETUNE_STORE_"
 """What the variables of the store's own S3 credentials begin with: a source's are another Secret's."""
 
@@ -66,11 +69,24 @@ OUTCOME_FILE = "outcome.json"
 PROBE_FILE = "probe.json"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
+LOG_FILE = "log.txt"
+"""What an attempt said, in its folder of the run's directory."""
 HISTORY_FILE = "history.json"
 """What was logged while training: transformers' `log_history`."""
 RESULT_FILE = "result.json"
 CARD_FILE = "README.md"
 """The model card of an artifact or export, in the Hub's format."""
+
+
+def evaluation_path(artifact: str, key: str) -> str:
+    """Where what was measured of an artifact is, in its run's directory.
+
+    Args:
+        artifact: The artifact's digest.
+        key: Names what was asked for.
+    """
+    return f"evaluations/{artifact.removeprefix('sha256:')[:12]}-{key}"
+
 
 SHOWN_BEGIN = "-----BEGIN STORED FILE-----"
 SHOWN_END = "-----END STORED FILE-----"

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,10 +57,12 @@ class Running:
 
 
 @contextmanager
-def run(module: str, log: Path, *arguments: str) -> Iterator[Running]:
-    port = free_port()
+def run(
+    module: str, log: Path, *arguments: str, port: int | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    port = port or free_port()
     command = [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", str(port), *arguments]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
@@ -71,11 +73,13 @@ def run(module: str, log: Path, *arguments: str) -> Iterator[Running]:
 
 
 @contextmanager
-def serving(plan: Path, store: Path, adapters: Path) -> Iterator[Running]:
+def serving(
+    plan: Path, store: Path, adapters: Path, env: Mapping[str, str] | None = None, port: int | None = None
+) -> Iterator[Running]:
     """A server that is up."""
     log = plan.with_suffix(".log")
     arguments = ("--plan", str(plan), "--store", str(store), "--adapters", str(adapters))
-    with run("finetune_server", log, *arguments) as server:
+    with run("finetune_server", log, *arguments, port=port, env=env) as server:
         wait_until(lambda: server.answers("/health"), START_SECONDS, f"{plan.stem} serves")
         yield server
 

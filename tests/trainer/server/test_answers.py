@@ -211,3 +211,24 @@ def test_info_and_metrics(server: Running) -> None:
     server.post("/v1/completions", {"model": "triage", "prompt": "json", "max_tokens": 2})
     assert server.metric('tgi_request_success{model="triage"}') == before + 1
     assert server.metric("tgi_queue_size") == 0
+
+
+def test_metrics_tell_adapters_apart(server: Running) -> None:
+    def counted(adapter: str) -> tuple[float, ...]:
+        names = (f'requests_total{{adapter="{adapter}",outcome="success"}}', *_of_tokens(adapter))
+        return tuple(server.metric(f"finetune_adapter_{name}") for name in names)
+
+    before, others = counted("docs"), counted("triage")
+    body = {"model": "docs", "prompt": [5, 6, 7], "max_tokens": 2, "temperature": 0}
+    for _ in range(3):
+        assert server.post("/v1/completions", body).status_code == 200
+    server.post("/v1/completions", {**body, "model": "nobody's"})
+
+    assert [now - then for now, then in zip(counted("docs"), before, strict=True)] == [3, 9, 6]
+    assert counted("triage") == others
+    assert all(server.metric(f'finetune_adapter_load_seconds{{adapter="{model}"}}') > 0 for model in MODELS)
+    assert "nobody" not in server.get("/metrics").text
+
+
+def _of_tokens(adapter: str) -> tuple[str, str]:
+    return (f'prompt_tokens_total{{adapter="{adapter}"}}', f'generated_tokens_total{{adapter="{adapter}"}}')

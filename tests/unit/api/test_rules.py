@@ -3,42 +3,24 @@
 import re
 from typing import Any
 
-import celpy
 import pytest
-from celpy.adapter import json_to_cel
 from pydantic import TypeAdapter, ValidationError
 
 from finetune_operator.api.base import RelativePath
-from finetune_operator.api.crd import RESOURCES, crd
 from tests import factories
-
-SCHEMAS = {entry[1].kind: crd(*entry)["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for entry in RESOURCES}
-
-
-def refusals(schema: dict[str, Any], value: Any) -> list[str]:
-    """The messages of the rules that a value breaks, anywhere in it."""
-    found = []
-    for rule in schema.get("x-kubernetes-validations", ()):
-        environment = celpy.Environment()
-        program = environment.program(environment.compile(rule["rule"]))
-        if not program.evaluate({"self": json_to_cel(value)}):
-            found.append(rule["message"])
-    for name, child in schema.get("properties", {}).items():
-        if isinstance(value, dict) and name in value:
-            found += refusals(child, value[name])
-    if "items" in schema:
-        for item in value:
-            found += refusals(schema["items"], item)
-    return found
-
+from tests.schemas import SCHEMAS, refusals
 
 VOLUME = {"claimName": "raw"}
 HUB = {"repo": "org/model"}
+OTHERS = [
+    {"name": "old", "fineTuneJob": {"name": "old-triage"}},
+    {"name": "gpt", "endpoint": {"url": "https://api/v1", "model": "gpt-1"}},
+]
 JUDGE = {"endpoint": "https://judge/v1", "model": "judge-1"}
 
 
 def gated(rule: dict[str, Any]) -> dict[str, Any]:
-    evaluation = {"metrics": ["EvalLoss", "ExactMatch"], "baselines": ["ZeroShot"]}
+    evaluation = {"metrics": ["EvalLoss", "ExactMatch"], "baselines": ["ZeroShot"], "namedBaselines": OTHERS}
     return factories.make_job(evaluation=evaluation, gate={"rules": [rule]})
 
 
@@ -78,6 +60,14 @@ def gated(rule: dict[str, Any]) -> dict[str, Any]:
                 ({"metrics": ["Benchmark"]}, {}, "Benchmark needs spec.evaluation.benchmark"),
                 ({"metrics": ["JudgeWinRate"], "baselines": ["ZeroShot"]}, {}, "JudgeWinRate needs spec.evaluation.ju"),
                 ({"metrics": ["JudgeWinRate"], "judge": JUDGE}, {}, "JudgeWinRate compares with"),
+                ({"metrics": ["RewardScore"]}, {}, "RewardScore needs spec.evaluation.rewardModel"),
+                ({"metrics": ["Benchmark"], "benchmark": {"tasks": ["arc_easy"]}}, {}, "tasks come from configMap"),
+                ({"namedBaselines": [{"name": "old"}]}, {}, "set exactly one of fineTuneJob, endpoint"),
+                (
+                    {"baselines": ["ZeroShot", "FewShot", "Previous"], "namedBaselines": OTHERS},
+                    {},
+                    "baselines: with namedBaselines at most 4",
+                ),
                 ({"metrics": ["MeanReward"]}, {}, "MeanReward is of the rewards of method GRPO or RLOO"),
                 ({"metrics": ["EvalLoss", "ExactMatch"]}, {"method": "CPT"}, "method CPT learns text"),
                 ({"baselines": ["FewShot"]}, {"method": "CPT"}, "FewShot shows solved rows"),
@@ -86,6 +76,7 @@ def gated(rule: dict[str, Any]) -> dict[str, Any]:
                     {
                         "metrics": ["RegexMatch", "JSONSchemaValid", "JudgeWinRate", "Benchmark", "RougeL"],
                         "baselines": ["ZeroShot", "FewShot"],
+                        "namedBaselines": OTHERS,
                         "regex": {"pattern": "^[A-Z]"},
                         "jsonSchema": {"schema": "{}"},
                         "judge": JUDGE,
@@ -200,6 +191,12 @@ def gated(rule: dict[str, Any]) -> dict[str, Any]:
             "betterThan names a baseline that",
             id="no such baseline",
         ),
+        pytest.param(
+            gated({"metric": "ExactMatch", "betterThan": "claude"}),
+            "betterThan names a baseline that",
+            id="no such named baseline",
+        ),
+        pytest.param(gated({"metric": "ExactMatch", "notWorseThan": "gpt"}), None, id="named baseline"),
         pytest.param(
             gated({"metric": "ExactMatch", "notWorseThan": "Previous"}),
             "notWorseThan names a baseline that is not measured",

@@ -13,13 +13,14 @@ from finetune_cli import report_page, stored
 from finetune_cli.compare import comparison
 from finetune_cli.errors import CliError
 from finetune_cli.facts import Object
+from finetune_contract.paths import evaluation_path
 from finetune_store.__main__ import main as store_command
 from finetune_store.store import Store
 from tests.unit.cli.jobs import condition, ready_job
 from tests.unit.cli.test_stored import prepare_job
 
 KEY = "a" * 64
-PAGE = b"<html>\xc3\xa4 " + report_page.MARK + b"</html>"
+PAGE = b"<html>\xc3\xa4 " + report_page.MARK + report_page.COST_MARK + b"</html>"
 
 
 def command(job: Object, file: str) -> list[str]:
@@ -63,6 +64,73 @@ def test_the_report_is_written_with_the_gates_verdict(monkeypatch: pytest.Monkey
     assert "<h2>Gate</h2>" in text
     assert "ExactMatch &lt;b&gt;" in text
     assert "Failed: ExactMatch 0.2" in text
+    assert "No cost is known" in text
+
+
+def test_the_report_has_what_the_run_has_cost() -> None:
+    job = job_with_report()
+    job["status"] |= {
+        "cost": {"gpuHours": 12.5, "lostGpuHours": 0.4, "amount": 31.25, "currency": "EUR"},
+        "speed": {"costPerMillionTokens": 0.21, "breakEvenTokens": 11_200_000, "currency": "<EUR>"},
+    }
+    text = report_page.with_status(PAGE, job).decode()
+    assert "12.5 GPU-hours in all attempts, 0.4 of them lost" in text
+    assert "31.25 EUR" in text
+    assert "0.21 &lt;EUR&gt; at the measured speed" in text
+    assert "after 11,200,000 tokens" in text
+    job["status"]["speed"].pop("breakEvenTokens")
+    assert "not against the API price" in report_page.with_status(PAGE, job).decode()
+
+
+class Shelf:
+    """A cluster whose reader pods really read a store."""
+
+    def __init__(self, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.root, self.capfd, self.logs = root, capfd, list[str]()
+        (root / "plan.json").write_text(json.dumps({"claim": "claim"}))
+
+    def jobs_of_operator(self) -> list[Object]:
+        return [prepare_job()]
+
+    def create_pod(self, pod: Object) -> str:
+        command = pod["spec"]["containers"][0]["command"][3:]
+        rest = [f"--store={self.root}", f"--termination-log={self.root / 'log'}", f"--plan={self.root / 'plan.json'}"]
+        store_command([*command, *rest])
+        self.logs.append(self.capfd.readouterr().out)
+        return "reader"
+
+    def pod(self, _name: str) -> Object:
+        return {"status": {"phase": "Succeeded"}}
+
+    def log(self, _name: str) -> list[bytes]:
+        return [self.logs[-1].encode()]
+
+    def delete_pod(self, _name: str) -> None:
+        """It is gone anyway."""
+
+
+def test_a_report_is_that_of_the_artifact_and_of_what_was_asked(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    store, cluster, job = Store(tmp_path, "claim"), Shelf(tmp_path, capfd), job_with_report()
+    job["status"]["evaluationKey"] = "k1"
+    store.record(KEY, "report.html", "of another pod")
+    assert stored.fetch(cluster, job, "report.html") == b"of another pod"  # type: ignore[arg-type]
+    digest = job["status"]["artifact"]["digest"]
+    store.record(KEY, f"{evaluation_path(digest, 'k1')}/report.html", "its own")
+    assert stored.fetch(cluster, job, "report.html") == b"its own"  # type: ignore[arg-type]
+
+
+def test_the_log_of_an_attempt_whose_pod_is_gone_comes_from_the_store(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = job_with_report()
+    job["status"] |= {"run": {"key": KEY, "attempt": 2}, "attempts": [{"number": 1}, {"number": 2}]}
+    Store(tmp_path, "claim").record(KEY, "attempts/2/log.txt", "the second")
+    assert stored.fetch_log(Shelf(tmp_path, capfd), job, None) == b"the second"  # type: ignore[arg-type]
+    assert stored.has_log(job, None)
+    assert stored.has_log(job, 1)
+    assert not stored.has_log(job, 3)
 
 
 def text_of(*jobs: Object) -> str:

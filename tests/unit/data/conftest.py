@@ -10,7 +10,7 @@ import pyarrow.parquet as parquet
 import pytest
 from hypothesis import settings
 
-from finetune_contract.datasets import DatasetPlan, DatasetResult, DatasetSource
+from finetune_contract.datasets import DatasetPlan, DatasetResult, DatasetSource, MixturePart
 from finetune_contract.failure import FailureReason, policy_of
 from finetune_store.store import Store
 from finetune_trainer.data.prepare import main
@@ -56,7 +56,7 @@ class Pod:
         arguments = [f"--{option}={self.root / name}" for option, name in options.items()]
         self.code = main([*arguments, f"--termination-log={self.root / 'log'}"])
         assert (self.root / "log").stat().st_size <= 4096
-        return DatasetResult.model_validate_json((self.root / "log").read_text())
+        return DatasetResult.from_message((self.root / "log").read_text())
 
     def path(self, result: DatasetResult) -> Path:
         assert result.failure is None, result.failure
@@ -81,6 +81,17 @@ class Pod:
         assert result.revision is None
         assert not (self.root / "store/datasets").exists()
         assert not list((self.root / "store").glob(".work/*"))
+
+
+def part(pod: Pod, name: str, rows: list[dict[str, Any]], weight: float | None = None, **plan: Any) -> MixturePart:
+    """A revision, as a part of a mixture."""
+    result = pod.prepare(jsonl(rows), **plan)
+    assert result.revision is not None
+    return MixturePart(name=name, revision=result.revision, weight=weight)
+
+
+def mix(pod: Pod, *parts: MixturePart, **plan: Any) -> DatasetResult:
+    return pod.prepare(DatasetSource(mixture=parts), **plan)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.datasets import DatasetSource
+from finetune_contract.cleaning import CleaningPlan, Filters
+from finetune_contract.datasets import DatasetSource, SplitPlan
 from finetune_contract.failure import FailureReason
 from tests.unit.data.conftest import Pod, jsonl, make_text
 
@@ -85,6 +86,21 @@ def test_formats_are_not_mixed_over_files_either(pod: Pod) -> None:
     pod.write("a.jsonl", jsonl(GOOD))
     pod.write("b.csv", "text,label\na,b\n")
     pod.fails(pod.prepare(DatasetSource(files="*")), BAD, "b.csv line 2: is a row of Classification")
+
+
+def test_filters_that_leave_nothing_are_named(pod: Pod) -> None:
+    pod.write("a.jsonl", jsonl(GOOD))
+    result = pod.prepare(cleaning=CleaningPlan(filters=Filters(min_words=100)))
+    pod.fails(result, INVALID, "no row is left of 5 (5 TooShort)")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_label_with_one_row_is_trained_on_and_never_held_out_alone(pod: Pod, seed: int) -> None:
+    rows = [{"text": make_text(number), "label": "usual"} for number in range(30)]
+    pod.write("a.jsonl", jsonl([*rows, {"text": make_text(30), "label": "lonely"}]))
+    result = pod.prepare(split=SplitPlan(test=0.4, seed=seed, stratify_by="label"))
+    assert [row["text"] for row in pod.rows(result) if row["label"] == "lonely"] == [make_text(30)]
+    assert {row["label"] for row in pod.rows(result, "test")} == {"usual"}
 
 
 @pytest.fixture

@@ -111,8 +111,8 @@ def test_a_type_and_a_delimiter_may_be_named(tmp_path: Path) -> None:
 
 
 BAD_ROWS = {
-    "CSV: too few cells": (b"a,b\n1,2\n3\n4,5\n", "x.csv", 3, "has 1 cells where the header has 2"),
-    "CSV: after a record of three lines": (b'a,b\n"1\n\n2",2\n3\n4,5\n', "x.csv", 5, "has 1 cells"),
+    "CSV: too few cells": (b"a,b\n1,2\n3\n4,5\n", "x.csv", 3, "has 1 cell where the header has 2"),
+    "CSV: after a record of three lines": (b'a,b\n"1\n\n2",2\n3\n4,5\n', "x.csv", 5, "has 1 cell"),
     "CSV: a quote in the wrong place": (b'a,b\n1,2\n"3"x,4\n4,5\n', "x.csv", 3, "is no CSV record"),
     "CSV: Latin-1": (b"a,b\n1,2\n3,\xe4\n4,5\n", "x.csv", 3, "is not UTF-8 at byte 3"),
     "CSV: a line without end": (

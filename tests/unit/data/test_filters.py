@@ -7,6 +7,7 @@ import pytest
 from finetune_contract.cleaning import Changed, ChangeReason, CleaningPlan, Filters, Quality
 from finetune_contract.datasets import DropReason
 from finetune_contract.failure import FailureReason
+from finetune_trainer.data.instructions import stripped_off
 from finetune_trainer.data.quality import fault_of
 from tests.unit.data.conftest import Pod, jsonl, make_text
 
@@ -80,6 +81,17 @@ def test_what_all_prompts_begin_with_is_cut_off(pod: Pod, rows: list[dict[str, A
     assert "Name" not in found
     assert "brief" not in found
     assert "Ticket" not in found
+    stripped = stripped_off(pod.path(result))
+    assert stripped is not None
+    whole = [stripped.restored(row) for row in pod.rows(result)]
+    assert sorted(map(_asked, whole)) == sorted(map(_asked, rows))
+
+
+def _asked(row: dict[str, Any]) -> str:
+    """What the model is asked in a row."""
+    if "messages" in row:
+        return " | ".join(turn["content"] for turn in row["messages"])
+    return str(row["prompt"] if "prompt" in row else row["text"])
 
 
 def test_prompts_that_begin_differently_are_named(pod: Pod) -> None:

@@ -6,8 +6,6 @@ from typing import Any
 
 import boto3
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from finetune_contract.base import StoredReference
 from finetune_contract.datasets import (
@@ -16,15 +14,12 @@ from finetune_contract.datasets import (
     Dropped,
     DropReason,
     HubFiles,
-    MixturePart,
     S3Files,
     SplitPlan,
-    Teacher,
 )
 from finetune_contract.failure import FailureReason
 from finetune_store.manifests import read_manifest
-from finetune_trainer.data.licences import strictest
-from tests.unit.data.conftest import Pod, jsonl, make_text
+from tests.unit.data.conftest import Pod, jsonl, make_text, mix, part
 from tests.unit.data.servers import COMMIT, Served, hub, s3
 from tests.unit.data.test_files import parquet_of
 
@@ -204,16 +199,6 @@ def test_a_full_disk_of_the_pod_is_not_the_store_s(bucket: Bucket, monkeypatch: 
 # --- mixtures ---
 
 
-def part(pod: Pod, name: str, rows: list[dict[str, Any]], weight: float | None = None, **plan: Any) -> MixturePart:
-    result = pod.prepare(jsonl(rows), **plan)
-    assert result.revision is not None
-    return MixturePart(name=name, revision=result.revision, weight=weight)
-
-
-def mix(pod: Pod, *parts: MixturePart, **plan: Any) -> DatasetResult:
-    return pod.prepare(DatasetSource(mixture=parts), **plan)
-
-
 def texts(pod: Pod, result: DatasetResult, split: str = "train") -> set[str]:
     return {row["text"] for row in pod.rows(result, split)}
 
@@ -263,44 +248,3 @@ def test_parts_of_two_formats_are_refused(pod: Pod) -> None:
     assert result.failure is not None
     assert result.failure.reason is FailureReason.DATASET_INVALID
     assert "a has Text, b has PromptCompletion" in result.failure.message
-
-
-def test_a_mixture_inherits_licence_attribution_and_teacher(pod: Pod) -> None:
-    parts = (
-        part(pod, "a", TEXTS[:10], license="MIT", attribution="A"),
-        part(pod, "b", TEXTS[10:], license="CC-BY-NC-4.0", attribution="B", teacher=Teacher(model="m", terms="t")),
-    )
-    result = mix(pod, *parts, license="Apache-2.0")
-    lineage = read_manifest(pod.path(result)).lineage
-    assert result.license == lineage["license"] == "CC-BY-NC-4.0"
-    assert lineage["licenses"] == "a: MIT; b: CC-BY-NC-4.0"
-    assert (lineage["attribution"], lineage["teacher"], lineage["teacherTerms"]) == ("A; B", "m", "t")
-    assert all(part.revision.digest in lineage["source"] for part in parts)
-    # Equal rows were stored before under another licence: the Dataset's word counts.
-    said = parts[0].model_copy(update={"license": "CC-BY-ND-4.0", "teacher": Teacher(model="n")})
-    again = mix(pod, said, parts[1])
-    assert again.license == "CC-BY-ND-4.0"
-
-
-@pytest.mark.parametrize(
-    ("licences", "expected"),
-    [
-        (["MIT", "MIT"], "MIT"),
-        (["CC0-1.0", "MIT"], "MIT"),
-        (["MIT", "Apache-2.0"], "Apache-2.0 AND MIT"),
-        (["CC-BY-4.0", "CC-BY-SA-4.0", "MIT"], "CC-BY-SA-4.0"),
-        (["CC-BY-SA-4.0", "CC-BY-NC-SA-4.0"], "CC-BY-NC-SA-4.0"),
-        (["CC-BY-NC-ND-4.0", "GPL-3.0-only"], "CC-BY-NC-ND-4.0"),
-        (["LicenseRef-Ours", "MIT"], "LicenseRef-Ours"),
-        (["MIT", None], "NOASSERTION"),
-    ],
-    ids=str,
-)
-def test_the_strictest_licence_counts(licences: list[str | None], expected: str) -> None:
-    assert strictest(licences) == expected
-
-
-@given(st.permutations(["MIT", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC0-1.0"]))
-def test_the_order_of_licences_does_not_matter(licences: list[str]) -> None:
-    assert strictest(licences) == "CC-BY-NC-4.0"
-    assert strictest([strictest(licences[:2]), strictest(licences[2:])]) == "CC-BY-NC-4.0"

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_contract.cleaning import CleaningPlan, PersonalDataPolicy
-from finetune_contract.datasets import SplitPlan
+from finetune_contract.datasets import DatasetResult, SplitPlan, Teacher
 from finetune_trainer.data.statistics import histogram, truncation
 from finetune_trainer.data.tokens import counts_of
 from finetune_trainer.train.render import Tokens
 from finetune_trainer.train.sequences import pieces_of
-from tests.unit.data.conftest import Pod, jsonl, make_text
+from tests.unit.data.conftest import Pod, jsonl, make_text, mix, part
 
 ROWS = st.lists(
     st.builds(
@@ -102,6 +102,34 @@ def test_the_report_shows_what_happened_and_nothing_personal(pod: Pod) -> None:
     assert (
         sum(label["rows"] for label in statistics["splits"]["train"]["labels"]) == statistics["splits"]["train"]["rows"]
     )
+
+
+def test_the_report_says_whose_rows_they_are_and_which_labels_nobody_measures(pod: Pod) -> None:
+    rows = [{"text": make_text(at), "label": "lonely" if at == 7 else "usual"} for at in range(30)]
+    teacher = Teacher(model="org/large", terms="<terms>")
+    split = SplitPlan(test=0.3, stratify_by="label")
+    shown = report_of(pod, pod.prepare(jsonl(rows), split=split, attribution="Jane & Co", teacher=teacher))
+    for said in ("inline", "not stated", "Jane & Co", "org/large (<terms>)", "in no held-out row: lonely."):
+        assert said in shown, said
+    first = part(pod, "a", rows[:10], license="MIT", teacher=teacher)
+    second = part(pod, "b", rows[10:], license="CC-BY-NC-4.0")
+    shown = report_of(pod, mix(pod, first, second))
+    for said in ("a mixture", "CC-BY-NC-4.0", "MIT", "org/large (<terms>)", first.revision.digest[7:19]):
+        assert said in shown, said
+
+
+def test_a_turn_that_is_not_learnt_is_grey_without_a_tokenizer_too(pod: Pod) -> None:
+    turns = [("user", "a"), ("assistant", "unlearnt", 0), ("user", "b"), ("assistant", "learnt")]
+    row = {"messages": [dict(zip(("role", "content", "weight"), turn, strict=False)) for turn in turns]}
+    result = pod.prepare(jsonl([row]))
+    assert result.report is not None
+    html = (pod.store.verify(result.report) / "report.html").read_text()
+    assert re.findall(r"<span class='learnt'>(.*?)\s*</span>", html) == ["assistant: learnt"]
+
+
+def report_of(pod: Pod, result: DatasetResult) -> str:
+    assert result.report is not None
+    return Page((pod.store.verify(result.report) / "report.html").read_text()).text
 
 
 def test_a_reading_that_finds_the_same_rows_has_a_report_of_its_own(pod: Pod) -> None:

@@ -192,7 +192,7 @@ def test_what_passes_has_its_numbers_and_what_is_skipped_only_misses_a_previous(
         assert measured.of(rule.metric, TUNED)
         assert baseline is None or measured.of(rule.metric, baseline)
     if found.outcome is S:
-        assert baseline is Baseline.PREVIOUS
+        assert baseline == Baseline.PREVIOUS
         assert not measured.has_previous
 
 

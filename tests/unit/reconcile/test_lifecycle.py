@@ -375,6 +375,30 @@ def test_an_evaluation_that_cannot_be_measured_is_named_and_the_artifact_stays()
     assert len(here.jobs("evaluate")) == 1
 
 
+def test_what_a_judge_has_failed_is_measured_again_without_training() -> None:
+    """The trainer names an evaluation that is not complete so that no spec asks for it."""
+    here = running()
+    here.end(here.newest("train"), training_result(KEY, evaluation_key="incomplete").to_json())
+    here.settle()
+    artifact = here.status["runs"][0]["artifact"]
+    failure = Failure(reason=FailureReason.EVALUATION_FAILED, message="the judge is down; the artifact is kept")
+    for number in (1, 2, 3):
+        assert len(here.jobs("evaluate")) == number
+        here.end(here.newest("evaluate"), EvaluationResult(failure=failure).to_json(), code=82)
+        here.later(100)
+        here.settle()
+    assert here.says("Evaluated") == f"False EvaluationFailed: {failure.message}"
+    assert here.status["artifact"] == artifact
+    here.edit(evaluation={"maxRows": 7})
+    here.settle()
+    here.end(here.newest("evaluate"), EvaluationResult(evaluation=SCORES).to_json())
+    here.settle()
+    assert here.status["phase"] == "Succeeded"
+    assert here.status["artifact"] == artifact
+    assert here.status["evaluation"] == [{"metric": "EvalLoss", "system": "Tuned", "value": 1.5, "rows": 7}]
+    assert trainings(here) == ["triage-111111-1"]
+
+
 def test_an_evaluation_waits_while_the_job_is_suspended() -> None:
     here = running()
     succeed(here)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_contract.datasets import DatasetResult
+from finetune_contract.datasets import DatasetPlan, DatasetResult, MixedPart, Teacher
 from finetune_contract.failure import Failure, FailureReason, policy_of
 from finetune_operator.api.dataset import Dataset, Refresh
 from finetune_operator.reconcile.refresh import fault_in, state_at
@@ -188,6 +188,28 @@ def test_a_mixture_waits_for_its_parts_and_reads_their_revisions() -> None:
     made = len(here.made)
     here.settle()
     assert len(here.made) == made
+
+
+def test_what_a_mixture_inherits_goes_on_to_the_mixture_it_is_in() -> None:
+    inner, plain = factories.ready_dataset("a", "a"), factories.ready_dataset("b", "b")
+    inherited = {"license": "CC-BY-NC-4.0", "attribution": "A; B", "teachers": [{"model": "m", "terms": "t"}]}
+    inner["status"]["revision"] |= {**inherited, "parts": [{"dataset": "c", "digest": digest("c")}]}
+    plain["spec"]["license"] = {"spdx": "MIT", "attribution": "C", "teacher": {"model": "n"}}
+    here = mixed(inner, plain)
+    made = next(item for item in here.made if item["kind"] == "ConfigMap")["data"]["plan.json"]
+    first, second = DatasetPlan.model_validate_json(made).source.mixture or ()
+    assert (first.license, first.attribution, first.teachers) == (
+        "CC-BY-NC-4.0", "A; B", (Teacher(model="m", terms="t"),),
+    )  # fmt: skip
+    assert (second.attribution, second.teachers) == ("C", (Teacher(model="n"),))
+    parts = (MixedPart(dataset="a", digest=digest("a")), MixedPart(dataset="b", digest=digest("b")))
+    result = factories.dataset_result("e", attribution="A; B; C", teachers=first.teachers, parts=parts)
+    here.end(here.newest("prepare"), result.to_message().decode())
+    here.settle()
+    revision = here.status["revision"]
+    assert revision["attribution"] == "A; B; C"
+    assert revision["teachers"] == [{"model": "m", "terms": "t"}]
+    assert revision["parts"][1] == {"dataset": "b", "digest": digest("b")}
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])

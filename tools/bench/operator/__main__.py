@@ -36,7 +36,7 @@ async def measure(plane: ControlPlane, jobs: int, resting: int) -> list[Row]:
             await operator.until("finetune_operator_leader_election_master_status", 1)
             await api.create(fakes.dataset(), NAMESPACE)
             dataset = await _ready_dataset(api)
-            bare = await _bare(api, jobs, dataset)
+            bare = await _bare(plane, api, jobs, dataset)
             await _settle(plane)
             rows = await _burst(plane, api, operator, jobs, bare)
         # Known now, even if what follows is interrupted.
@@ -55,17 +55,23 @@ async def _ready_dataset(api: Api) -> dict[str, object]:
             await asyncio.sleep(0.1)
 
 
-async def _bare(api: Api, jobs: int, dataset: dict[str, object]) -> float:
+async def _bare(plane: ControlPlane, api: Api, jobs: int, dataset: dict[str, object]) -> float:
     """Seconds that a bare client needs until every job has its Job."""
     say(f"bare client: {jobs} jobs")
     claim = await api.get("PersistentVolumeClaim", BARE, fakes.CLAIM)
     assert claim is not None
     scripts = [burst.script(number, BARE, dataset, claim) for number in range(jobs)]
     async with burst.Watching(api, BARE) as sightings:
-        started = time.monotonic()
+        started, planes_before = time.monotonic(), plane.cpu_seconds()
         await burst.play(api, BARE, scripts, sightings)
         await burst.until_all("Jobs", sightings.jobs, jobs)
+        _say_spent(plane, planes_before)
         return max(sightings.jobs.values()) - started
+
+
+def _say_spent(plane: ControlPlane, before: dict[str, float]) -> None:
+    for name, spent in plane.cpu_seconds().items():
+        say(f"  {name:25} {spent - before.get(name, 0.0):6.1f} CPU-seconds")
 
 
 async def _burst(plane: ControlPlane, api: Api, operator: Operator, jobs: int, bare: float) -> list[Row]:
@@ -76,6 +82,8 @@ async def _burst(plane: ControlPlane, api: Api, operator: Operator, jobs: int, b
         await burst.apply(api, NAMESPACE, seen, jobs)
         applied = time.monotonic() - started
         await burst.until_all("Jobs", seen.jobs, jobs)
+        _say_spent(plane, planes_before)
+        say(f"  {'operator':25} {operator.cpu_seconds - cpu_before:6.1f} CPU-seconds")
         await burst.until_all("succeeded", seen.succeeded, jobs)
     after = await api.requests()
     writes = sum(after.values()) - sum(before.values())
@@ -84,8 +92,8 @@ async def _burst(plane: ControlPlane, api: Api, operator: Operator, jobs: int, b
     to_training = seen.since_applied(seen.training_jobs)
     to_status = [when - seen.pods_finished[name] for name, when in seen.succeeded.items()]
     all_jobs = max(seen.jobs.values()) - started
-    for name, spent in plane.cpu_seconds().items():
-        say(f"  {name:25} {spent - planes_before.get(name, 0.0):6.1f} CPU-seconds")
+    say("until all succeeded:")
+    _say_spent(plane, planes_before)
     return [
         Row("jobs", jobs, ""),
         Row("applied_s", round(applied, 2), "s"),

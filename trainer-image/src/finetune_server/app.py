@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from finetune_server.errors import ApiError
 from finetune_server.gate import Gate
+from finetune_server.keys import ApiKeys
 from finetune_server.openai_routes import openai_router
 from finetune_server.service import Service
 from finetune_server.tgi_routes import tgi_router
@@ -17,10 +18,10 @@ _SHOWN_INPUT = 60
 """Characters of a refused value that the message repeats."""
 
 
-def build_app(service: Service) -> Gate:
-    """The ASGI application behind its gate."""
+def build_app(service: Service, keys: ApiKeys | None = None) -> Gate:
+    """The ASGI application behind its gate; with keys, only for those who have one."""
     app = FastAPI(title=f"{service.plan.name} (finetune-operator, Transformers engine)", docs_url="/docs")
-    gate = Gate(app)
+    gate = Gate(app, keys, service.plan.request_timeout_seconds)
     app.include_router(openai_router(service))
     app.include_router(tgi_router(service, gate))
 

@@ -30,11 +30,14 @@ class Row:
         """Whether no further token is wanted."""
         return self.is_cancelled or (self.last is not None and self.last.finish is not None)
 
-    def advance(self, logits: torch.Tensor, logprobs: torch.Tensor) -> Token:
-        """Choose the next token; both arguments are (vocabulary,) in fp32."""
+    def choose(self, logits: torch.Tensor, best: int) -> int:
+        """The next token, from logits (vocabulary,) in fp32, of which `best` is the highest."""
+        return best if self.request.sampling.is_greedy else choose(logits, self.request.sampling, self._random)
+
+    def advance(self, chosen: int, logprob: float, logprobs: torch.Tensor) -> Token:
+        """Take the next token; `logprobs` are (vocabulary,) in fp32."""
         # One NaN or infinity makes every log-probability NaN: such an answer fails alone, not with its batch.
-        is_sound = not math.isnan(float(logprobs[0]))
-        chosen = choose(logits, self.request.sampling, self._random) if is_sound else 0
+        is_sound = not math.isnan(logprob)
         self.generated += 1
         offset = len(self._text.text)
         # The end token has no text; everything else may complete a stop sequence.
@@ -47,7 +50,7 @@ class Row:
             piece=self._model.piece(chosen),
             text=self._text.take(is_last=finish is not None),
             offset=offset,
-            logprob=float(logprobs[chosen]),
+            logprob=logprob,
             special=chosen in self._model.special_tokens,
             top=self._alternatives(logprobs),
             finish=finish,
@@ -97,9 +100,17 @@ def decode(model: LanguageModel, rows: Sequence[Row]) -> Iterator[list[tuple[Row
 
 @torch.inference_mode()
 def _advance(rows: Sequence[Row], logits: torch.Tensor) -> list[tuple[Row, Token]]:
+    """Every row's next token; whatever can be is computed for all rows at once."""
     logprobs = logits.log_softmax(-1)
+    is_sound = (~logprobs[:, 0].isnan()).tolist()
+    best = logits.argmax(-1).tolist()
+    # Of numbers that are not finite nothing can be chosen; any token does, the row fails with its NaN.
+    chosen = [row.choose(logits[index], best[index]) if is_sound[index] else 0 for index, row in enumerate(rows)]
+    picked = logprobs.gather(1, torch.tensor(chosen, device=logprobs.device)[:, None])[:, 0].tolist()
     return [
-        (row, row.advance(logits[index], logprobs[index])) for index, row in enumerate(rows) if not row.is_cancelled
+        (row, row.advance(chosen[index], picked[index], logprobs[index]))
+        for index, row in enumerate(rows)
+        if not row.is_cancelled
     ]
 
 

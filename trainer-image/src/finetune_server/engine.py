@@ -42,11 +42,36 @@ class State(StrEnum):
 class Ticket:
     """A submitted request: where its tokens arrive."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Row, *, is_whole: bool) -> None:
+        """Take a row; `is_whole` when nobody looks at its tokens before the last one."""
         self.row = row
         self.submitted = time.monotonic()
         self.started = self.submitted
-        self.tokens: asyncio.Queue[Token | ApiError] = asyncio.Queue()
+        self._is_whole = is_whole
+        self._arrived: deque[Token | ApiError] = deque()
+        self._is_news = asyncio.Event()
+
+    def put(self, answer: Token | ApiError) -> None:
+        """Add what comes next; in the event loop."""
+        self._arrived.append(answer)
+        # Waking the reader of a whole answer for every token would cost more than some models' tokens do.
+        if not self._is_whole or isinstance(answer, ApiError) or answer.finish is not None:
+            self._is_news.set()
+
+    async def take(self) -> list[Token]:
+        """All tokens that have arrived, at least one; ApiError when that is what comes next."""
+        await self._is_news.wait()
+        tokens: list[Token] = []
+        while self._arrived and not isinstance(answer := self._arrived[0], ApiError):
+            tokens.append(answer)
+            self._arrived.popleft()
+        if not tokens:
+            error = self._arrived.popleft()
+            assert isinstance(error, ApiError)
+            raise error
+        if not self._arrived:
+            self._is_news.clear()
+        return tokens
 
     def cancel(self) -> None:
         """Nobody waits any more: the row leaves the queue or the batch before its next token."""
@@ -98,65 +123,62 @@ class Engine:
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, f"the engine is {self.state.lower()}", retry_after=5)
         return self.model
 
-    def submit(self, requests: list[GenerationRequest]) -> list[Ticket]:
-        """Queue requests, all or none.
+    def submit(self, request: GenerationRequest, *, is_whole: bool) -> Ticket:
+        """Queue a request; `is_whole` when its answer is sent in one piece.
 
         Raises:
             ApiError: 503 when the engine is not ready, 429 when the queue is full.
         """
         model = self.ready_model()
-        tickets = [Ticket(Row(request, model)) for request in requests]
+        ticket = Ticket(Row(request, model), is_whole=is_whole)
         with self._changed:
-            waiting = sum(not ticket.row.is_cancelled for ticket in self._waiting)
-            if waiting + len(tickets) > self._plan.max_queue:
-                self._metrics.refuse(requests[0].model)
+            waiting = sum(not other.row.is_cancelled for other in self._waiting)
+            if waiting + 1 > self._plan.max_queue:
+                self._metrics.refuse(request.model)
                 message = f"{waiting} requests are waiting and maxQueue is {self._plan.max_queue}; try again later"
                 raise ApiError(HTTPStatus.TOO_MANY_REQUESTS, message, retry_after=self._retry_after(waiting))
-            self._waiting.extend(tickets)
-            self._metrics.queue_size.set(waiting + len(tickets))
+            self._waiting.append(ticket)
+            self._metrics.queue_size.set(waiting + 1)
             self._changed.notify()
-        return tickets
+        return ticket
 
-    async def tokens(self, ticket: Ticket) -> AsyncGenerator[Token]:
-        """The tokens of a ticket as they come; leaving early frees its row.
+    async def tokens(self, ticket: Ticket) -> AsyncGenerator[list[Token]]:
+        """The tokens of a ticket as they come, several at once when several are there; leaving early frees its row.
 
         Raises:
             ApiError: 504 after the plan's time limit, 500 when the batch failed.
         """
         deadline = ticket.submitted + self._plan.request_timeout_seconds
         outcome = "cancelled"
-        generated = 0
         try:
             while True:
-                token = await self._next_token(ticket, deadline)
-                generated += 1
-                if token.finish is FinishReason.FAILED:
+                tokens = await self._next_tokens(ticket, deadline)
+                finish = tokens[-1].finish
+                if finish is FinishReason.FAILED:
                     raise ApiError(
                         HTTPStatus.INTERNAL_SERVER_ERROR, "the model answered with numbers that are not finite"
                     )
-                if token.finish is not None:
+                if finish is not None:
                     outcome = "success"
-                yield token
-                if token.finish is not None:
+                yield tokens
+                if finish is not None:
                     return
         except ApiError as error:
             outcome = "timeout" if error.status is HTTPStatus.GATEWAY_TIMEOUT else "generation"
             raise
         finally:
             ticket.cancel()
-            self._metrics.observe_end(ticket.row.request, outcome, generated, time.monotonic() - ticket.submitted)
+            seconds = time.monotonic() - ticket.submitted
+            self._metrics.observe_end(ticket.row.request, outcome, ticket.row.generated, seconds)
 
-    async def _next_token(self, ticket: Ticket, deadline: float) -> Token:
+    async def _next_tokens(self, ticket: Ticket, deadline: float) -> list[Token]:
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                answer = await ticket.tokens.get()
+                return await ticket.take()
         except TimeoutError:
             limit = self._plan.request_timeout_seconds
             message = f"not finished within {limit:g} s; ask for fewer tokens or try again later"
             raise ApiError(HTTPStatus.GATEWAY_TIMEOUT, message, code="timeout") from None
-        if isinstance(answer, ApiError):
-            raise answer
-        return answer
 
     def _retry_after(self, waiting: int) -> int:
         """Seconds until the queue has likely drained, from how long the last batch took."""
@@ -169,6 +191,7 @@ class Engine:
         failure: FineTuneError | None = None
         try:
             self.model = self._load()
+            self._metrics.observe_loads(self.model.load_seconds)
             self.state = State.READY
             self._serve(self.model)
         except FineTuneError as error:
@@ -235,7 +258,7 @@ class Engine:
 
         def put() -> None:
             for ticket, answer in answers:
-                ticket.tokens.put_nowait(answer)
+                ticket.put(answer)
 
         self._in_loop(put)
 

@@ -1,6 +1,8 @@
-"""TGI's metric names (docs/developing/library-traps.md): dashboards and autoscalers for TGI read this engine too."""
+"""TGI's metric names (docs/developing/library-traps.md), which dashboards and autoscalers know, and ours by adapter."""
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from finetune_server.requests import GenerationRequest
 
@@ -12,7 +14,8 @@ class Metrics:
     """What the engine counts.
 
     TGI's counters have no `_total`, which prometheus_client would append to a Counter; as Gauges that only grow they
-    keep TGI's names, and `rate()` does not mind. `model` is a served name, so there are few label values.
+    keep TGI's names, and `rate()` does not mind. `model` and `adapter` are served names, never what a client wrote:
+    there are as many values as the plan has models. The base goes by its own name, the deployment's.
     """
 
     def __init__(self) -> None:
@@ -27,10 +30,25 @@ class Metrics:
         self._input = self._histogram("tgi_request_input_length", "Prompt tokens per request.", _TOKENS)
         self.queue_duration = self._histogram("tgi_request_queue_duration", "Seconds in the queue.", _SECONDS)
         self.batch_duration = self._histogram("tgi_batch_inference_duration", "Seconds per batch.", _SECONDS)
+        self._requests = self._counter("finetune_adapter_requests", "Requests by how they ended.", "adapter", "outcome")
+        self._prompt_tokens = self._counter("finetune_adapter_prompt_tokens", "Prompt tokens of requests.", "adapter")
+        self._answer_tokens = self._counter("finetune_adapter_generated_tokens", "Generated tokens.", "adapter")
+        self._load = self._gauge("finetune_adapter_load_seconds", "Seconds that loading its weights took.", "adapter")
+
+    def observe_loads(self, seconds: Mapping[str, float]) -> None:
+        """Tell how long each model took to load, and begin its counters at zero: `rate()` needs a first value."""
+        for name, value in seconds.items():
+            self._load.labels(name).set(value)
+            self._requests.labels(name, "success")
+            self._prompt_tokens.labels(name)
+            self._answer_tokens.labels(name)
 
     def observe_end(self, request: GenerationRequest, outcome: str, generated: int, seconds: float) -> None:
         """Count a request that ended: `success`, `cancelled` (the client left), `timeout` or `generation`."""
         self._count.labels(request.model).inc()
+        self._requests.labels(request.model, outcome).inc()
+        self._prompt_tokens.labels(request.model).inc(len(request.prompt))
+        self._answer_tokens.labels(request.model).inc(generated)
         self._input.observe(len(request.prompt))
         self._generated.observe(generated)
         if outcome == "success":
@@ -43,6 +61,7 @@ class Metrics:
         """Count a request that the queue had no place for."""
         self._count.labels(model).inc()
         self._failure.labels(model, "overloaded").inc()
+        self._requests.labels(model, "overloaded").inc()
 
     def text(self) -> bytes:
         """In Prometheus' text format."""
@@ -50,6 +69,9 @@ class Metrics:
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         return Gauge(name, documentation, labels, registry=self._registry)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, registry=self._registry)
 
     def _histogram(self, name: str, documentation: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, documentation, registry=self._registry, buckets=buckets)

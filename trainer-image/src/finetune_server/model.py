@@ -3,7 +3,10 @@
 import inspect
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_server.adapters import add_adapter
+from finetune_server.mixing import RowAdapters, mix
 from finetune_store.opening import open_store
 
 log = logging.getLogger(__name__)
@@ -26,6 +30,10 @@ BASE = "__base__"
 
 BASE_ALIASES = ("tgi", "dummy")
 """Model names that TGI's and huggingface_hub's clients send when nobody chose one: always the base model."""
+
+
+_CACHED_TOKENS = 65536
+"""Tokens whose text is remembered: a few megabytes."""
 
 
 class Served(NamedTuple):
@@ -41,21 +49,33 @@ class Served(NamedTuple):
 class LanguageModel:
     """A causal language model whose rows each choose an adapter."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:  # noqa: ANN401 - transformers and peft are untyped
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - transformers and peft are untyped
+        tokenizer: Any,  # noqa: ANN401
+        load_seconds: Mapping[str, float],
+    ) -> None:
+        """Take what was loaded, and how long each served name took."""
         self.tokenizer = tokenizer
-        self._model = model
-        self._row_adapters: list[str] = []
-        self._takes_positions = "position_ids" in inspect.signature(_causal_model(model).forward).parameters
+        self.load_seconds = load_seconds
+        # peft's wrapper only adds what its own way of mixing adapters needs.
+        self._model = _causal_model(model)
+        self._rows = RowAdapters(model.device)
+        self._takes_positions = "position_ids" in inspect.signature(self._model.forward).parameters
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.vocabulary = int(model.get_input_embeddings().num_embeddings)
         self.context = context_of(model.config)
         self.end_tokens = end_tokens_of(model, tokenizer)
         self.special_tokens = frozenset(tokenizer.all_special_ids)
+        # A token is decoded for itself, for its text and for its neighbour's: most of that is always the same.
+        self._piece = lru_cache(_CACHED_TOKENS)(lambda token: self._text([token], skip_special_tokens=False))
+        self._alone = lru_cache(_CACHED_TOKENS)(lambda token: self._text([token], skip_special_tokens=True))
+        mix(self._model, self._rows)
         self._inject_row_adapters()
 
     def _inject_row_adapters(self) -> None:
-        """Tell every LoRA layer, at each forward, which row has which adapter.
+        """Tell every LoRA layer that is still peft's, at each forward, which row has which adapter.
 
         peft's own `model(..., adapter_names=...)` walks all modules twice per token and, when a forward raises,
         leaves its hooks with the old names behind: the next batch could be answered by the wrong adapter. Hooks that
@@ -63,7 +83,7 @@ class LanguageModel:
         """
 
         def inject(_module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
-            return args, {**kwargs, "adapter_names": self._row_adapters}
+            return args, {**kwargs, "adapter_names": list(self._rows.keys)}
 
         for module in self._model.modules():
             if isinstance(module, LoraLayer):
@@ -90,7 +110,7 @@ class LanguageModel:
         Returns:
             Logits (rows, vocabulary) in fp32, and the cache.
         """
-        self._row_adapters = list(adapters)
+        self._rows.assign(adapters)
         extra = {"position_ids": positions} if self._takes_positions else {}
         output = self._model(
             input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
@@ -99,11 +119,16 @@ class LanguageModel:
 
     def decode(self, ids: list[int]) -> str:
         """Ids as text without special tokens, exactly as they were generated (nothing tidied)."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return self._alone(ids[0]) if len(ids) == 1 else self._text(ids, skip_special_tokens=True)
 
     def piece(self, token: int) -> str:
         """One token as text, special tokens spelled out."""
-        return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        return self._piece(token)
+
+    def _text(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+        return str(
+            self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
+        )
 
 
 def _causal_model(model: Any) -> Any:  # noqa: ANN401
@@ -169,13 +194,23 @@ def load(models: Sequence[Served]) -> LanguageModel:
     if not Path(base.root, "config.json").is_file():
         raise FineTuneError(FailureReason.MODEL_NOT_FOUND, f"base: {base.root} holds no config.json")
     tokenizer = AutoTokenizer.from_pretrained(base.root, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(base.root, dtype=dtype, local_files_only=True).to(device)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, base.name):
+        model = AutoModelForCausalLM.from_pretrained(base.root, dtype=dtype, local_files_only=True).to(device)
     for adapter in adapters:
-        model = add_adapter(model, adapter.name, Path(adapter.root), adapter.key)
+        with _timed(seconds, adapter.name):
+            model = add_adapter(model, adapter.name, Path(adapter.root), adapter.key)
     model.eval().requires_grad_(requires_grad=False)
     torch.set_num_threads(threads_for(model.num_parameters()))
     log.info("loaded %s and %d adapters on %s as %s", base.root, len(adapters), device, dtype)
-    return LanguageModel(model, tokenizer)
+    return LanguageModel(model, tokenizer, seconds)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - began
 
 
 _PARAMETERS_PER_THREAD = 50_000_000

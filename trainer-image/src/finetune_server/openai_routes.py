@@ -121,10 +121,11 @@ async def _events(
     try:
         for choice in writer.opening():
             yield event([choice])
-        async for token in service.stream(ticket):
-            count += 1
-            if _is_worth_sending(token, writer):
-                yield event([writer.delta(token)])
+        async for tokens in service.stream(ticket):
+            count += len(tokens)
+            # An event per token, and all that are there in one write.
+            if told := "".join(event([writer.delta(token)]) for token in tokens if _is_worth_sending(token, writer)):
+                yield told
         if wants_usage:
             yield event([], usage=shape.usage(len(ticket.row.request.prompt), count))
         yield "data: [DONE]\n\n"

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import socket
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -14,11 +15,15 @@ from finetune_contract.serving import ServingPlan
 from finetune_server.app import build_app
 from finetune_server.engine import Engine
 from finetune_server.gate import Gate
+from finetune_server.keys import ApiKeys
 from finetune_server.metrics import Metrics
 from finetune_server.model import load, served_models
 from finetune_server.service import Service
 
 log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+"""Connections that may wait to be accepted; uvicorn's own default."""
 
 
 class Server(uvicorn.Server):
@@ -57,16 +62,27 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def serve(plan: ServingPlan, store: Path, adapters: Path, host: str, port: int) -> Failure | None:
+def listen(host: str, port: int, stall_seconds: float) -> socket.socket:
+    """A listening socket whose connections end when the client has read nothing for some time.
+
+    An answer that nobody reads is in the kernel's and uvicorn's buffers; both would wait for ever, and keep memory and
+    a file descriptor for it. Connections inherit the limit (tcp(7)).
+    """
+    listener = socket.create_server((host, port), backlog=_BACKLOG)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_seconds * 1000))
+    return listener
+
+
+async def serve(
+    plan: ServingPlan, store: Path, adapters: Path, host: str, port: int, keys: ApiKeys | None
+) -> Failure | None:
     """Serve until a signal, or until the engine fails."""
     models = served_models(plan, store, adapters)
     metrics = Metrics()
     engine = Engine(plan, partial(load, models), metrics)
-    gate = build_app(Service(plan, models, engine, metrics))
+    gate = build_app(Service(plan, models, engine, metrics), keys)
     config = uvicorn.Config(
         gate,
-        host=host,
-        port=port,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -82,6 +98,7 @@ async def serve(plan: ServingPlan, store: Path, adapters: Path, host: str, port:
         server.should_exit = True
 
     engine.start(asyncio.get_running_loop(), died)
-    await server.serve()
+    with listen(host, port, plan.request_timeout_seconds) as listener:
+        await server.serve([listener])
     engine.stop()
     return failures[0] if failures else None

@@ -107,24 +107,23 @@ class Service:
         return wanted or limit - len(prompt)
 
     def submit(self, request: GenerationRequest) -> Ticket:
-        """Queue a request (503 or 429 when that is not possible); whoever submits reads or cancels."""
-        (ticket,) = self.engine.submit([request])
-        return ticket
+        """Queue a request for a stream (503 or 429 when that is not possible); whoever submits reads or cancels."""
+        return self.engine.submit(request, is_whole=False)
 
     async def collect(self, request: Request, generation: GenerationRequest) -> list[Token]:
         """The whole answer; when the client leaves before, its row is freed."""
-        ticket = self.submit(generation)
+        ticket = self.engine.submit(generation, is_whole=True)
 
         async def read() -> list[Token]:
-            return [token async for token in self.engine.tokens(ticket)]
+            return [token async for tokens in self.engine.tokens(ticket) for token in tokens]
 
         return await _while_connected(request, read())
 
-    async def stream(self, ticket: Ticket) -> AsyncIterator[Token]:
-        """The tokens of a submitted request."""
-        async with contextlib.aclosing(self.engine.tokens(ticket)) as tokens:
-            async for token in tokens:
-                yield token
+    async def stream(self, ticket: Ticket) -> AsyncIterator[list[Token]]:
+        """The tokens of a submitted request, as many at once as have arrived."""
+        async with contextlib.aclosing(self.engine.tokens(ticket)) as arriving:
+            async for tokens in arriving:
+                yield tokens
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:  # noqa: ANN401

@@ -18,6 +18,7 @@ class AnswerText:
         self._ids: list[int] = []
         self._context = 0  # ids before this one never change how later ids decode
         self._read = 0  # ids before this one are in `text`
+        self._known = 0  # characters that the ids from `_context` to `_read` decode to
         self._sent = 0
         self.text = ""
         """All that was decoded so far, without a stop sequence."""
@@ -27,13 +28,13 @@ class AnswerText:
         self._ids.append(token)
         # A tokenizer decodes a token differently at the start of a text (a leading space is lost), so the tokens
         # before it come along and their text is cut off again.
-        known = self._decode(self._ids[self._context : self._read])
         grown = self._decode(self._ids[self._context :])
         if grown.endswith(_HALF_CHARACTER):
             return False
         before = len(self.text)
-        self.text += grown[len(known) :]
+        self.text += grown[self._known :]
         self._context, self._read = self._read, len(self._ids)
+        self._known = len(self._decode(self._ids[self._context :]))
         return self._cut_at_stop(before)
 
     def take(self, *, is_last: bool) -> str:
@@ -64,6 +65,5 @@ class AnswerText:
 
     def _flush_half_character(self) -> None:
         if self._read < len(self._ids):
-            known = self._decode(self._ids[self._context : self._read])
-            self.text += self._decode(self._ids[self._context :])[len(known) :]
+            self.text += self._decode(self._ids[self._context :])[self._known :]
             self._read = len(self._ids)

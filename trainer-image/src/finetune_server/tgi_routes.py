@@ -188,16 +188,19 @@ async def _events(service: Service, ticket: Ticket, body: GenerateRequest) -> As
     index = 0
     text = ""
     try:
-        async for token in service.stream(ticket):
-            index += 1
-            text += token.text
-            # Clients append token.text, so it is what became certain, not the token alone.
-            part = _token(token) | {"text": token.text}
-            event: dict[str, Any] = {"index": index, "token": part, "generated_text": None, "details": None}
-            if token.finish is not None:
-                event["generated_text"] = _full_text(body, text)
-                event["details"] = _ending(ticket.row.request, token, index)
-            yield f"data:{json.dumps(event, ensure_ascii=False)}\n\n"
+        async for tokens in service.stream(ticket):
+            told = ""
+            for token in tokens:
+                index += 1
+                text += token.text
+                # Clients append token.text, so it is what became certain, not the token alone.
+                part = _token(token) | {"text": token.text}
+                event: dict[str, Any] = {"index": index, "token": part, "generated_text": None, "details": None}
+                if token.finish is not None:
+                    event["generated_text"] = _full_text(body, text)
+                    event["details"] = _ending(ticket.row.request, token, index)
+                told += f"data:{json.dumps(event, ensure_ascii=False)}\n\n"
+            yield told
     except ApiError as error:
         yield f"data:{json.dumps(error.as_tgi())}\n\n"
     finally:

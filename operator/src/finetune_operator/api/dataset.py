@@ -271,6 +271,15 @@ class DatasetSpec(ApiModel):
     """
 
 
+class MixedPart(ApiModel):
+    """A Dataset that a mixture was made of."""
+
+    dataset: Word
+    """Its name."""
+    digest: Digest
+    """The revision whose rows were taken."""
+
+
 class RowCounts(ApiModel):
     """How many rows there were and are."""
 
@@ -319,6 +328,12 @@ class Revision(ApiModel):
     """What the source was: the Hub's commit, or a digest of the files."""
     license: Word | None = None
     """SPDX identifier or expression, a mixture's with what it inherits."""
+    attribution: Text | None = None
+    """Whom to name, a mixture's with what it inherits; the manifest has the whole."""
+    teachers: Annotated[list[Teacher], Field(max_length=8)] = []
+    """Models that wrote rows, a mixture's with those of all its parts; the manifest has all."""
+    parts: Annotated[list[MixedPart], Field(max_length=16)] = []
+    """The revisions that a mixture was made of."""
     uri: Uri
     """Where it is stored."""
     created_at: datetime

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_contract.evaluating import Metric
 from finetune_contract.methods import Method
-from finetune_operator.api.base import ApiModel, NameReference, SecretKeyReference, rule, rules
+from finetune_operator.api.base import ApiModel, NameReference, SecretKeyReference, exactly_one_of, rule, rules
 
 
 class RegexSetting(ApiModel):
@@ -46,10 +46,59 @@ class JudgeSetting(ApiModel):
     """Share of rows that may stay without a verdict; above it the evaluation fails as EvaluationFailed."""
 
 
+class EndpointSetting(ApiModel):
+    """A model that somebody serves, asked over the network."""
+
+    url: Annotated[str, StringConstraints(min_length=8, max_length=2048, pattern=r"^https?://[^\s]+$")]
+    """Base URL of an OpenAI-compatible API, such as `https://host/v1`; the training pod must reach it."""
+    model: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    """The model's name there; pin a version, as its answers are remembered by this name."""
+    api_key_secret_ref: SecretKeyReference | None = None
+    """The Secret with the API key, if it needs one."""
+    system_prompt: Annotated[str, StringConstraints(min_length=1, max_length=8192)] | None = None
+    """Said before every row; unset: the instruction that the Dataset's stripInstructions cut off, if anything."""
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    """Questions at once."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 60
+    """How long one answer may take."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 5
+    """How often a question is asked again; a row that stays without an answer ends it as EvaluationFailed."""
+
+
+BASELINE_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""Other than the words of `baselines`, so that a rule of the gate can name either."""
+
+
+class NamedBaselineSetting(ApiModel):
+    """Another model to compare with: exactly one of fineTuneJob and endpoint."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=40, pattern=BASELINE_NAME)]
+    """What it is called in results, and in rules of the gate."""
+    fine_tune_job: NameReference | None = None
+    """A FineTuneJob of this namespace: the artifact that it has when this job is first measured."""
+    endpoint: EndpointSetting | None = None
+    """A model behind an OpenAI-compatible API; measured by its answers, it has no losses."""
+
+    model_config = ConfigDict(json_schema_extra=rules(exactly_one_of("fineTuneJob", "endpoint")))
+
+
+NamedBaselines = Annotated[
+    list[NamedBaselineSetting],
+    Field(max_length=4, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+]
+
+
+class RewardModelSetting(ApiModel):
+    """Who gives RewardScore."""
+
+    fine_tune_job: NameReference
+    """A FineTuneJob of method Reward; the artifact that it has when this job is first measured."""
+
+
 class BenchmarkSetting(ApiModel):
     """Tasks of lm-eval-harness."""
 
-    config_map: NameReference
+    config_map: NameReference | None = None
     """The ConfigMap with a YAML file for each task and the files of its rows; paths are relative to them.
 
     lm-eval runs code that a task's YAML names (`!function`): the ConfigMap is as trusted as the job.
@@ -61,6 +110,17 @@ class BenchmarkSetting(ApiModel):
     """Names of the tasks; Benchmark is the mean over all of their rows."""
     limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Rows of each task; unset: all."""
+    download: bool = False
+    """Let the training pod fetch the rows of tasks that lm-eval knows by itself from the Hugging Face Hub."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "has(self.configMap) || (has(self.download) && self.download)",
+                "tasks come from configMap, or with download: true from lm-eval's own; set one of them",
+            )
+        )
+    )
 
 
 def _needs(metric: Metric, field: str) -> dict[str, Any]:
@@ -75,9 +135,16 @@ EVALUATION_RULES = [
     _needs(Metric.JSON_SCHEMA_VALID, "jsonSchema"),
     _needs(Metric.JUDGE_WIN_RATE, "judge"),
     _needs(Metric.BENCHMARK, "benchmark"),
+    _needs(Metric.REWARD_SCORE, "rewardModel"),
     rule(
-        "!has(self.metrics) || !('JudgeWinRate' in self.metrics) || (has(self.baselines) && size(self.baselines) > 0)",
+        "!has(self.metrics) || !('JudgeWinRate' in self.metrics) || (has(self.baselines) && size(self.baselines) > 0) "
+        "|| (has(self.namedBaselines) && size(self.namedBaselines) > 0)",
         "metrics: JudgeWinRate compares with spec.evaluation.baselines; name one",
+    ),
+    rule(
+        "(has(self.baselines) ? size(self.baselines) : 0) + (has(self.namedBaselines) ? size(self.namedBaselines) : 0) "
+        "<= 4",
+        "baselines: with namedBaselines at most 4",
     ),
 ]
 """Of `spec.evaluation`."""

@@ -33,7 +33,9 @@ from finetune_operator.api.evaluating import (
     BenchmarkSetting,
     JsonSchemaSetting,
     JudgeSetting,
+    NamedBaselines,
     RegexSetting,
+    RewardModelSetting,
 )
 from finetune_operator.api.exporting import Exports
 from finetune_operator.api.finetunejobstatus import FineTuneJobStatus
@@ -227,11 +229,14 @@ class EvaluationSpec(ApiModel):
         Metric.EVAL_LOSS
     ]
     """What is measured. Of losses: EvalLoss, Perplexity; of greedy answers: ExactMatch, TokenF1, RougeL, RegexMatch,
-    JSONSchemaValid, JudgeWinRate; of labels: Accuracy, MacroF1, CohenKappa; of pairs: PreferenceAccuracy; of rewards:
-    MeanReward; and Benchmark, of lm-eval-harness tasks."""
+    JSONSchemaValid, JudgeWinRate, RewardScore; of labels: Accuracy, MacroF1, CohenKappa; of pairs: PreferenceAccuracy;
+    of rewards: MeanReward; and Benchmark, of lm-eval-harness tasks."""
     baselines: Annotated[list[Baseline], Field(max_length=4, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
     """What the tuned model is compared with: the base model as it is (ZeroShot) or with examples in its prompt
-    (FewShot), and the job's artifact before this one (Previous), if there is one."""
+    (FewShot) or with the instruction that the Dataset cut off (OriginalPrompt), and the job's artifact before this one
+    (Previous), if there is one."""
+    named_baselines: NamedBaselines = []
+    """Other models to compare with: what another FineTuneJob made, or a model that somebody serves."""
     split: Literal["validation", "test"] = "test"
     """Which held-out rows are used."""
     max_rows: Annotated[int, Field(ge=1, le=10_000)] = 200
@@ -246,6 +251,8 @@ class EvaluationSpec(ApiModel):
     """What JSONSchemaValid checks against."""
     judge: JudgeSetting | None = None
     """Who decides JudgeWinRate."""
+    reward_model: RewardModelSetting | None = None
+    """Who gives RewardScore."""
     benchmark: BenchmarkSetting | None = None
     """The tasks of Benchmark."""
 
@@ -275,7 +282,8 @@ class LimitsSpec(ApiModel):
     """Where a run is stopped or refused."""
 
     truncated_share: Fraction = 0.01
-    """Share of tokens that may be cut at maxLength; above it the run fails before its first step."""
+    """Share of tokens that may be cut at maxLength; above it nothing is trained: the job is refused before a
+    training pod where the Dataset counted with the same base (spec.tokenizer), else before the first step."""
     duration: Duration | None = None
     """How long the run's pods may run in all, for example `8h`; waiting, queues and pauses do not count.
 

@@ -63,6 +63,21 @@ class ArtifactStatus(ApiModel):
     """What the gate decided about it last: Passed, Failed or Undecided; unset: there was no gate."""
 
 
+class MeasuringInput(ApiModel):
+    """An artifact of another job that the evaluation uses."""
+
+    part: Word
+    """Its part: reward-model, or the name of a baseline."""
+    job: Word
+    """The job that made it."""
+    digest: Digest
+    """Digest of its files."""
+    uri: Uri
+    """Where it is stored."""
+    base: BaseStatus | None = None
+    """What an adapter is for; unset: it is a whole model."""
+
+
 class Run(ApiModel):
     """The run that the spec asks for."""
 
@@ -84,6 +99,8 @@ class Run(ApiModel):
     """What the names in the spec stood for."""
     previous: ArtifactStatus | None = None
     """What the run before it made that passed its gate: the baseline Previous."""
+    measuring: Annotated[list[MeasuringInput], Field(max_length=8)] = []
+    """Artifacts of other jobs that the evaluation uses, as they were when it was first asked for."""
 
 
 class RunRecord(ApiModel):

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from finetune_contract.evaluating import Baseline, Metric
 from finetune_operator.api.base import ApiModel, Digest, Word, exactly_one_of, rule, rules
+from finetune_operator.api.evaluating import BASELINE_NAME
 
 MAX_RULES = 16
 
@@ -20,6 +21,13 @@ Bound = Annotated[float, Field(ge=-1e12, le=1e12)]
 """A number that a metric is compared with."""
 
 
+BaselineName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=40, pattern=rf"^({'|'.join(Baseline)})$|{BASELINE_NAME}"),
+]
+"""A word of `spec.evaluation.baselines`, or a name in `spec.evaluation.namedBaselines`."""
+
+
 class GateRule(ApiModel):
     """One demand on one metric: exactly one of atLeast, atMost, betterThan and notWorseThan."""
 
@@ -29,10 +37,10 @@ class GateRule(ApiModel):
     """The tuned model's number must be this or more."""
     at_most: Bound | None = None
     """The tuned model's number must be this or less."""
-    better_than: Baseline | None = None
-    """A baseline, one of spec.evaluation.baselines, that the tuned model must beat; of a loss the lower is better."""
-    not_worse_than: Baseline | None = None
-    """A baseline, one of spec.evaluation.baselines, that the tuned model must not fall behind, or only as far as by."""
+    better_than: BaselineName | None = None
+    """A baseline, one of spec.evaluation's, that the tuned model must beat; of a loss the lower is better."""
+    not_worse_than: BaselineName | None = None
+    """A baseline, one of spec.evaluation's, that the tuned model must not fall behind, or only as far as by."""
     by: Annotated[float, Field(ge=0, le=1e12)] | None = None
     """By how much at least it must be better, or at most may be worse, in the metric's own units; unset: 0."""
     significance: Annotated[float, Field(gt=0, le=0.5)] | None = None
@@ -60,22 +68,23 @@ class Gate(ApiModel):
     """Rules that must all be met; one against Previous is skipped while there is no earlier artifact."""
 
 
+def _measured(word: str) -> dict[str, str]:
+    return rule(
+        f"!has(self.gate) || self.gate.rules.all(r, !has(r.{word}) || (has(self.evaluation) && ("
+        f"(has(self.evaluation.baselines) && r.{word} in self.evaluation.baselines) || "
+        "(has(self.evaluation.namedBaselines) && "
+        f"self.evaluation.namedBaselines.exists(b, b.name == r.{word})))))",
+        f"gate.rules: {word} names a baseline that is not measured; add it to spec.evaluation.baselines",
+    )
+
+
 GATE_RULES = (
     rule(
         "!has(self.gate) || (has(self.evaluation) && has(self.evaluation.metrics) && "
         "self.gate.rules.all(r, r.metric in self.evaluation.metrics))",
         "gate.rules: a rule names a metric that is not measured; add it to spec.evaluation.metrics",
     ),
-    rule(
-        "!has(self.gate) || self.gate.rules.all(r, !has(r.betterThan) || (has(self.evaluation) && "
-        "has(self.evaluation.baselines) && r.betterThan in self.evaluation.baselines))",
-        "gate.rules: betterThan names a baseline that is not measured; add it to spec.evaluation.baselines",
-    ),
-    rule(
-        "!has(self.gate) || self.gate.rules.all(r, !has(r.notWorseThan) || (has(self.evaluation) && "
-        "has(self.evaluation.baselines) && r.notWorseThan in self.evaluation.baselines))",
-        "gate.rules: notWorseThan names a baseline that is not measured; add it to spec.evaluation.baselines",
-    ),
+    *(_measured(word) for word in ("betterThan", "notWorseThan")),
 )
 """On the spec: a number that nobody measures could never be met."""
 

@@ -20,7 +20,8 @@ USER = 65532
 RETENTION_EXIT_GRACE = 30
 """Default grace period of pods that have nothing to save."""
 
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+OFFLINE = {OFFLINE_VARIABLE: "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 """Training and serving pods never download or report anything."""
 
 

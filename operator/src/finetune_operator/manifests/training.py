@@ -84,7 +84,7 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
             keep=spec.checkpoints.keep,
         ),
         validation=_validation(spec.validation),
-        evaluation=_evaluation(spec.evaluation, previous_of(job, run)),
+        evaluation=_evaluation(spec.evaluation, run, previous_of(job, run)),
         evaluation_key=evaluation_key(job, run),
         predicted_peak_bytes=terms.predicted_peak_bytes,
         truncated_share=spec.limits.truncated_share,
@@ -102,6 +102,8 @@ def evaluation_key(job: FineTuneJob, run: Run) -> str:
     wanted = job.spec.evaluation.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     if previous := previous_of(job, run):
         wanted["previous"] = previous.digest
+    if others := measuring.artifacts(job.spec.evaluation, run.measuring):
+        wanted["others"] = {part: other.digest for part, other in others.items()}
     return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -187,7 +189,7 @@ def _adapter(adapter: Adapter) -> LoraPlan | None:
     )
 
 
-def _evaluation(spec: EvaluationSpec, previous: ArtifactStatus | None) -> EvaluationPlan:
+def _evaluation(spec: EvaluationSpec, run: Run, previous: ArtifactStatus | None) -> EvaluationPlan:
     is_adapter = previous is not None and previous.type is ArtifactType.ADAPTER
     return EvaluationPlan(
         metrics=tuple(spec.metrics),
@@ -201,6 +203,7 @@ def _evaluation(spec: EvaluationSpec, previous: ArtifactStatus | None) -> Evalua
             StoredReference(digest=previous.base.digest, uri=previous.base.uri) if previous and is_adapter else None
         ),
         **measuring.settings(spec),
+        **measuring.others(spec, run.measuring),
     )
 
 

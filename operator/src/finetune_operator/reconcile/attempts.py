@@ -20,6 +20,7 @@ from finetune_operator.reconcile import (
     queueing,
     record,
     telling,
+    truncation,
     vanished,
 )
 from finetune_operator.reconcile.draft import EVALUATED, GATE_FAILED, SUSPENDED, Draft
@@ -257,6 +258,9 @@ def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, now: datetime)
         draft.progress = draft.progress.at_rest()
     queueing.leave(draft)
     draft.conditions.remove("Failed", "Complete")
+    if too_short := truncation.refusal(job, run, draft.observed):
+        _refuse(draft, too_short)
+        return
     draft.conditions.set("Running", False, "Starting", f"attempt {number}")
     if not preflight.passed(draft, job, run, now):
         return
@@ -268,6 +272,15 @@ def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, now: datetime)
     draft.conditions.waiting("Starting", f"starting attempt {number}")
     if draft.make(_build(draft, run, number)):
         draft.run = run.model_copy(update={"attempt": number})
+
+
+def _refuse(draft: Draft, failure: Failure) -> None:
+    """What is known to fail is not started; the condition of the pass before says whether that is news."""
+    is_new = draft.conditions.said("Running") != (failure.reason.value, "")
+    draft.conditions.set("Running", False, failure.reason.value)
+    draft.conditions.stalled(failure.reason.value, failure.message)
+    if is_new:
+        draft.events.append(Event("Warning", failure.reason.value, failure.message[:1000]))
 
 
 def _left(draft: Draft) -> limits.Left | None:

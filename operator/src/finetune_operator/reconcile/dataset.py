@@ -21,11 +21,13 @@ from finetune_operator.api.dataset import (
     Dataset,
     DatasetStatus,
     DroppedRows,
+    MixedPart,
     OlderRevision,
     RefreshStatus,
     Revision,
     RowCounts,
     SplitCount,
+    Teacher,
 )
 from finetune_operator.manifests import dataset as manifests
 from finetune_operator.manifests import staging
@@ -359,6 +361,9 @@ def _revision(look: _Pass, result: DatasetResult, staged: StagedTokenizer | None
         scheduled_for=scheduled_for,
         source_revision=result.source_revision,
         license=result.license,
+        attribution=result.attribution,
+        teachers=[Teacher.model_validate(teacher.model_dump()) for teacher in result.teachers],
+        parts=[MixedPart.model_validate(part.model_dump()) for part in result.parts[:16]],
         created_at=before.created_at if before and is_known else look.now.replace(microsecond=0),
         format=result.format.value,
         rows=RowCounts(read=result.rows_read, kept=result.rows_kept),

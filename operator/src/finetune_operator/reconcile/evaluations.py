@@ -9,7 +9,7 @@ from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import Run, ScoreStatus
 from finetune_operator.manifests import evaluating
 from finetune_operator.manifests.training import evaluation_key
-from finetune_operator.reconcile import costs, oneshot
+from finetune_operator.reconcile import comparisons, costs, oneshot
 from finetune_operator.reconcile.draft import EVALUATED, SUSPENDED, Draft
 from finetune_operator.reconcile.measurable import METRIC_UNFIT, unmeasurable
 from finetune_operator.reconcile.outcome import Event
@@ -42,6 +42,11 @@ def keep(draft: Draft, run: Run, scores: Iterable[Score], key: str | None) -> No
 def bring_up_to_date(draft: Draft, job: FineTuneJob, run: Run, now: datetime) -> bool:
     """Whether what was measured is what the spec asks for; if not, see to it, with the conditions saying so."""
     wanted = evaluation_key(job, run)
+    lack = comparisons.lack_of(job, run, draft.observed) if job.spec.evaluation.metrics else None
+    if lack:
+        draft.conditions.set(EVALUATED, False, lack.reason, lack.message)
+        (draft.conditions.stalled if lack.is_final else draft.conditions.waiting)(lack.reason, lack.message)
+        return False
     if draft.evaluation_key in (wanted, None):
         draft.evaluation_key = wanted
         return True

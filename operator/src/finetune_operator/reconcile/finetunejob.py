@@ -21,11 +21,11 @@ from finetune_operator.api.finetunejob import FineTuneJob, Reuse
 from finetune_operator.api.finetunejobstatus import OtherInput, ResolvedInputs, Run
 from finetune_operator.manifests import jobs, staging, training
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import attempts, gates, oneshot, record, upstream
+from finetune_operator.reconcile import attempts, comparisons, gates, oneshot, record, upstream
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.draft import SUSPENDED, Draft
 from finetune_operator.reconcile.endings import numbered
-from finetune_operator.reconcile.lineage import named_in
+from finetune_operator.reconcile.lineage import measured_with, named_in
 from finetune_operator.reconcile.measurable import METRIC_UNFIT, unmeasurable
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Event, Outcome
@@ -42,7 +42,7 @@ def references(raw: Manifest, settings: Settings) -> tuple[Reference, ...]:
     found = [store_reference(settings)]
     if "dataset" in spec:
         found.append(Reference("Dataset", spec["dataset"]["name"]))
-    found += [Reference("FineTuneJob", name) for name in named_in(spec)]
+    found += [Reference("FineTuneJob", name) for name in dict.fromkeys((*named_in(spec), *measured_with(spec)))]
     if "persistentVolumeClaim" in base:
         found.append(Reference("PersistentVolumeClaim", base["persistentVolumeClaim"]["claimName"]))
     return tuple(found)
@@ -76,7 +76,7 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
         run = _begin(draft, job, resolved, now)
     draft.conditions.set("DatasetReady", True, "Resolved", f"revision {run.inputs.dataset}")
     draft.conditions.set("Staged", True, "Resolved", f"base {run.inputs.base}")
-    attempts.advance(draft, job, run, observed, now)
+    attempts.advance(draft, job, comparisons.latch(draft, job, run), observed, now)
     return draft.outcome()
 
 
@@ -298,6 +298,7 @@ def _begin(draft: Draft, job: FineTuneJob, resolved: Resolved, now: datetime) ->
         rerun=_token(job),
         attempt=_last_attempt(draft, previous) if previous and same else 0,
         previous=previous.previous if previous and same else gates.previous_of(draft, result.run_key),
+        measuring=previous.measuring if previous and same else [],
         inputs=ResolvedInputs(
             dataset=resolved.dataset.digest,
             dataset_uri=resolved.dataset.uri,

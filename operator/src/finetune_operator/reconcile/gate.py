@@ -42,7 +42,7 @@ def verdict_of(rules: Sequence[RuleStatus]) -> Verdict:
 
 def _decide(rule: GateRule, measured: Measured) -> RuleStatus:
     baseline = rule.better_than or rule.not_worse_than
-    if baseline is Baseline.PREVIOUS and not measured.has_previous:
+    if baseline == Baseline.PREVIOUS and not measured.has_previous:
         return _status(RuleOutcome.SKIPPED, f"{said(rule)}: there is no previous artifact yet")
     tuned = measured.of(rule.metric, TUNED)
     if tuned is None:

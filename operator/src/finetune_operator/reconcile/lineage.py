@@ -19,6 +19,14 @@ def named_in(spec: dict[str, Any]) -> Iterator[str]:
             yield name
 
 
+def measured_with(spec: dict[str, Any]) -> Iterator[str]:
+    """The FineTuneJobs that an evaluation compares with; training does not wait for them."""
+    evaluation = spec.get("evaluation") or {}
+    for place in (*(evaluation.get("namedBaselines") or ()), evaluation.get("rewardModel")):
+        if name := ((place or {}).get("fineTuneJob") or {}).get("name"):
+            yield name
+
+
 def mixed_in(spec: dict[str, Any]) -> Iterator[str]:
     """The Datasets that a Dataset's spec mixes."""
     for part in (spec.get("source") or {}).get("mixture") or ():

@@ -44,7 +44,7 @@ def parts_of(dataset: Dataset, observed: Observed) -> tuple[MixturePart, ...] | 
                 revision=reference,
                 weight=part.weight,
                 license=revision.get("license"),
-                **_own_terms((raw.get("spec") or {}).get("license") or {}),
+                **_terms(revision, (raw.get("spec") or {}).get("license") or {}),
             )
         )
     things = {f"revision of Dataset {part.name!r}": part.revision for part in found}
@@ -52,10 +52,11 @@ def parts_of(dataset: Dataset, observed: Observed) -> tuple[MixturePart, ...] | 
     return ("StorageMismatch", elsewhere) if elsewhere else tuple(found)
 
 
-def _own_terms(license_: dict[str, Any]) -> dict[str, Any]:
-    """What a Dataset says beside its licence; of a mixture that says nothing, its revision knows what it inherited."""
-    teacher = license_.get("teacher")
+def _terms(revision: dict[str, Any], license_: dict[str, Any]) -> dict[str, Any]:
+    """What a part says of its rows, beside the licence; a mixture's revision knows what it has inherited, too."""
+    said = revision if revision.get("parts") else license_
+    teachers = said.get("teachers") or ([license_["teacher"]] if license_.get("teacher") else [])
     return {
-        "attribution": license_.get("attribution"),
-        "teacher": Teacher(model=teacher["model"], terms=teacher.get("terms")) if teacher else None,
+        "attribution": said.get("attribution"),
+        "teachers": tuple(Teacher(model=teacher["model"], terms=teacher.get("terms")) for teacher in teachers),
     }

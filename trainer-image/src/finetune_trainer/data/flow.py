@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from finetune_trainer.data.html import percent
+
 _WIDTH, _HEIGHT = 900, 300
 _LEFT, _RIGHT, _BAR = 120, 390, 14
 _GAP = 12
@@ -57,7 +59,7 @@ def _stream(part: Flow, left: float, right: float, tall: float, total: int) -> s
         f"M{_LEFT},{left:.1f} C{middle},{left:.1f} {middle},{right:.1f} {_RIGHT},{right:.1f} "
         f"V{right + tall:.1f} C{middle},{right + tall:.1f} {middle},{left + tall:.1f} {_LEFT},{left + tall:.1f} Z"
     )
-    share = f"{part.rows / total:.1%}" if total else ""
+    share = percent(part.rows, total) if total else ""
     y = right + tall / 2 + 4.5
     return (
         f'<path d="{path}" fill="{part.color}" class="stream"><title>{part.rows:,} rows: {escape(part.name)}</title>'

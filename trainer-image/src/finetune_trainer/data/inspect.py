@@ -20,7 +20,7 @@ from finetune_trainer.data import near
 from finetune_trainer.data.instructions import Instruction
 from finetune_trainer.data.personal import Findings, Recogniser
 from finetune_trainer.data.quality import fault_of
-from finetune_trainer.data.rows import Change, Drop, Row, make_row
+from finetune_trainer.data.rows import Change, Drop, Row, make_row, text_of
 from finetune_trainer.data.shelf import Measures, label_of
 from finetune_trainer.data.tokens import Tokenizer
 
@@ -76,9 +76,9 @@ class Inspector:
             kept: Row | None = self._stripped(row, block) if self._orders.instruction else row
             if kept is not None and (kept := self._cleaned(kept, block)) is not None:
                 block.rows.append(kept)
-        self._measure(block)
-        if self._orders.similarity is not None and block.rows:
-            block.bands = near.banding(self._orders.similarity).keys([row.text() for row in block.rows])
+        texts = self._measure(block)
+        if self._orders.similarity is not None and texts:
+            block.bands = near.banding(self._orders.similarity).keys(texts)
         return block
 
     def _stripped(self, row: Row, block: Block) -> Row | None:
@@ -129,20 +129,23 @@ class Inspector:
             return DropReason.LOW_QUALITY, said
         return None
 
-    def _measure(self, block: Block) -> None:
-        """Count tokens, and leave out rows with too many or too few."""
+    def _measure(self, block: Block) -> list[str]:
+        """Count tokens, leave out rows with too many or too few, and answer the texts of the others."""
         values = [row.value() for row in block.rows]
         counts = self._tokenizer.counts(values) if self._tokenizer else [None] * len(values)
         rows, block.rows = block.rows, []
+        texts = []
         for row, value, count in zip(rows, values, counts, strict=True):
             if count and (fault := _outside(self._filters.min_tokens, self._filters.max_tokens, count[0], "tokens")):
                 block.drops.append(Drop(row.origin, *fault))
                 continue
             turns = len(value["messages"]) if "messages" in value else 1
             tokens, supervised, first = count or (0, 0, 0)
-            measured = Measures(label_of(value), tokens, supervised, first, turns, len(row.text()))
+            text = text_of(value)
             block.rows.append(row)
-            block.measures.append(measured)
+            block.measures.append(Measures(label_of(value), tokens, supervised, first, turns, len(text)))
+            texts.append(text)
+        return texts
 
 
 def _outside(low: int | None, high: int | None, value: int, unit: str) -> tuple[DropReason, str] | None:

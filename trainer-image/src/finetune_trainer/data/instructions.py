@@ -4,13 +4,46 @@ A model that is tuned on inputs alone is prompted without the instruction, which
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
+from finetune_contract.base import Document
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_trainer.data.rows import Row
 
 _END = re.compile(r"[\s\S]*(?:\n|[:.?!]\s)")
 """An instruction ends with a line or a sentence: further letters that inputs share are theirs."""
+
+
+INSTRUCTION_FILE = "instruction.json"
+"""Beside the rows of a revision: what was cut off them, for those who want to ask with it."""
+
+
+class Stripped(Document):
+    """What was cut off all prompts of a revision."""
+
+    system: str | None = None
+    """The system turn."""
+    start: str = ""
+    """How the first user's text began."""
+
+    def restored(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row's columns with the instruction: the reverse of `Instruction.stripped`, but for white space."""
+        for column in ("messages", "prompt"):
+            if isinstance(turns := row.get(column), list):
+                first = next(at for at, turn in enumerate(turns) if turn["role"] == "user")
+                long = {**turns[first], "content": self.start + turns[first]["content"]}
+                whole = [*turns[:first], long, *turns[first + 1 :]]
+                head = [{"role": "system", "content": self.system}] if self.system is not None else []
+                return {**row, column: [*head, *whole]}
+        column = "prompt" if "prompt" in row else "text"
+        return {**row, column: self.start + row[column]}
+
+
+def stripped_off(directory: Path) -> Stripped | None:
+    """What was cut off a revision's rows; None where nothing was."""
+    path = directory / INSTRUCTION_FILE
+    return Stripped.model_validate_json(path.read_bytes()) if path.is_file() else None
 
 
 class Instruction:
@@ -56,6 +89,10 @@ class Instruction:
                 "spec.prepare.stripInstructions: the prompts do not begin with the same line or sentence; "
                 "set it to false",
             )
+
+    def record(self) -> Stripped:
+        """What is cut off, to be kept with the rows."""
+        return Stripped(system=self._system, start=self._start or "")
 
     def text(self) -> str:
         """The instruction."""

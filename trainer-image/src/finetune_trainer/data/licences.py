@@ -1,6 +1,6 @@
 """Which licence a mixture is under: the strictest of its parts', and where none is stricter than the others, all."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 UNKNOWN = "NOASSERTION"
 """SPDX's word for a licence that nobody named: no permission is assumed."""
@@ -32,7 +32,9 @@ _OWN = 6
 
 def strictest(licences: Iterable[str | None]) -> str:
     """The licence of rows that are under several; None is one that nobody named."""
-    found = sorted({licence or UNKNOWN for licence in licences})
+    named = {licence or UNKNOWN for licence in licences}
+    # What a mixture in the mixture has joined is one licence each.
+    found = sorted({part for licence in named for part in ([licence] if "(" in licence else licence.split(" AND "))})
     if UNKNOWN in found:
         return UNKNOWN
     most = max(map(_strictness, found))
@@ -48,17 +50,3 @@ def _strictness(licence: str) -> int:
         for word in licence.split()
         if word not in ("AND", "OR", "WITH")
     )
-
-
-def inherited(lineages: Mapping[str, Mapping[str, str]], own: Mapping[str, str]) -> dict[str, str]:
-    """What a mixture's lineage says of licence, attribution and teachers, from its own and its parts'."""
-    licences = [lineage.get("license") for lineage in lineages.values()]
-    if "license" in own:
-        licences.append(own["license"])
-    merged = {"license": strictest(licences)}
-    merged["licenses"] = "; ".join(f"{name}: {line.get('license') or UNKNOWN}" for name, line in lineages.items())
-    for key in ("attribution", "teacher", "teacherTerms"):
-        values = [source[key] for source in (own, *lineages.values()) if source.get(key)]
-        if values:
-            merged[key] = "; ".join(dict.fromkeys(values))
-    return merged

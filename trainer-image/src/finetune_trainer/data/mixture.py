@@ -10,6 +10,7 @@ from finetune_contract.datasets import DropReason, MixturePart, RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_store.manifests import read_manifest
 from finetune_store.store import Store
+from finetune_trainer.data.provenance import Terms, inherited, mixture_lineage, terms_of
 from finetune_trainer.data.revision import shards_of
 from finetune_trainer.data.rows import Account, Origin, Row, make_row
 from finetune_trainer.data.split import TEST, TRAIN, VALIDATION
@@ -34,8 +35,8 @@ class Mixture:
         self._parts = parts
         self._seed = seed
         self._directories = {part.name: store.verify(part.revision) for part in parts}
-        self.lineages = {part.name: _lineage_of(part, self._directories[part.name]) for part in parts}
-        formats = {name: lineage.get("format", "") for name, lineage in self.lineages.items()}
+        self._lineages = {name: read_manifest(directory).lineage for name, directory in self._directories.items()}
+        formats = {name: lineage.get("format", "") for name, lineage in self._lineages.items()}
         if len(set(formats.values())) != 1:
             listed = ", ".join(f"{name} has {row_format}" for name, row_format in formats.items())
             raise FineTuneError(
@@ -43,6 +44,11 @@ class Mixture:
                 f"spec.source.mixture: rows of different formats cannot be mixed: {listed}",
             )
         self.format = RowFormat(next(iter(formats.values())))
+
+    def terms(self, own: Terms) -> tuple[Terms, dict[str, str]]:
+        """What the mixture inherits, and what its manifest says of its parts."""
+        terms = {part.name: terms_of(part, self._lineages[part.name]) for part in self._parts}
+        return inherited(terms, own), mixture_lineage(self._parts, terms, self._lineages)
 
     def rows(self, account: Account) -> Iterator[Row]:
         """The rows that are drawn; what one part holds out is dropped where another would train on it."""
@@ -85,17 +91,6 @@ class Mixture:
     def _place(self, row: Row) -> bytes:
         """Where a row is in the order of drawing: its own, so that a part that grows keeps most of what was drawn."""
         return hashlib.sha256(f"{self._seed}:{row.digest}".encode()).digest()
-
-
-def _lineage_of(part: MixturePart, directory: Path) -> dict[str, str]:
-    """What is known of a part; its Dataset's word of licence and teacher goes before the revision's."""
-    said = {
-        "license": part.license,
-        "attribution": part.attribution,
-        "teacher": part.teacher.model if part.teacher else None,
-        "teacherTerms": part.teacher.terms if part.teacher else None,
-    }
-    return read_manifest(directory).lineage | {name: value for name, value in said.items() if value}
 
 
 def side_of(origin: Origin) -> str:

@@ -1,12 +1,14 @@
 """The report as one HTML page: no script, nothing loaded, light and dark."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import NamedTuple
 
 from finetune_contract.cleaning import LabelCount, Truncation
 from finetune_trainer.data.flow import Flow, flow
+from finetune_trainer.data.html import count, percent, section, short, table
+from finetune_trainer.data.origin import origin
 from finetune_trainer.data.statistics import Histogram, SplitStatistics, Statistics
 
 _LABELS = 20
@@ -39,7 +41,7 @@ class Sample(NamedTuple):
     supervised: int | None = None
 
 
-def page(statistics: Statistics, samples: Sequence[Sample]) -> str:
+def page(statistics: Statistics, samples: Sequence[Sample], lineage: Mapping[str, str]) -> str:
     """The whole page."""
     sections = (
         _head(statistics),
@@ -51,6 +53,7 @@ def page(statistics: Statistics, samples: Sequence[Sample]) -> str:
         _turns(statistics),
         _personal_data(statistics),
         _instruction(statistics),
+        origin(lineage),
         _samples(samples, has_tokens=statistics.tokenizer is not None),
         "<footer>finetune-operator. This page loads nothing and sends nothing.</footer>",
     )
@@ -77,15 +80,15 @@ def _tiles(statistics: Statistics) -> str:
     splits = statistics.splits
     left_out = statistics.rows_read - statistics.rows_kept
     tiles = [
-        ("rows read", _count(statistics.rows_read)),
-        ("rows kept", _count(statistics.rows_kept)),
-        ("left out", f"{_count(left_out)} <small>{_percent(left_out, statistics.rows_read)}</small>"),
-        *((_SIDES[name], _count(split.rows)) for name, split in splits.items()),
+        ("rows read", count(statistics.rows_read)),
+        ("rows kept", count(statistics.rows_kept)),
+        ("left out", f"{count(left_out)} <small>{percent(left_out, statistics.rows_read)}</small>"),
+        *((_SIDES[name], count(split.rows)) for name, split in splits.items()),
     ]
     counts = [split.tokens for split in splits.values() if split.tokens]
     if counts:
         total, learnt = sum(count.total for count in counts), sum(count.supervised for count in counts)
-        tiles += [("tokens", _short(total)), ("of them learnt", _percent(learnt, total))]
+        tiles += [("tokens", short(total)), ("of them learnt", percent(learnt, total))]
     inner = "".join(f"<div><b>{value}</b><span>{label}</span></div>" for label, value in tiles)
     return f'<section class="tiles">{inner}</section>'
 
@@ -99,11 +102,11 @@ def _where_rows_went(statistics: Statistics) -> str:
     body = flow(statistics.rows_read, [*parts, *lost])
     if statistics.changed:
         rows = [
-            (_count(changed.rows), f"{changed.reason}: {_REASONS[changed.reason]}") for changed in statistics.changed
+            (count(changed.rows), f"{changed.reason}: {_REASONS[changed.reason]}") for changed in statistics.changed
         ]
-        body += "<p>Kept, but not as they were read:</p>" + _table(("rows", ""), rows)
+        body += "<p>Kept, but not as they were read:</p>" + table(("rows", "why"), rows, "words")
     note = "<p class='note'>Each of these rows is listed with file and line in <code>dropped.jsonl.zst</code>.</p>"
-    return _section("Where the rows went", body + (note if lost or statistics.changed else ""))
+    return section("Where the rows went", body + (note if lost or statistics.changed else ""))
 
 
 def _lengths(statistics: Statistics) -> str:
@@ -116,18 +119,18 @@ def _lengths(statistics: Statistics) -> str:
     for name, split in statistics.splits.items():
         shape = split.lengths or split.characters
         more = (
-            (_short(split.tokens.total), _percent(split.tokens.supervised, split.tokens.total))
+            (short(split.tokens.total), percent(split.tokens.supervised, split.tokens.total))
             if split.tokens
             else ("", "")
         )
         values = (shape.p50, shape.p95, shape.p99, shape.max)
-        rows.append((name, _count(split.rows), *(_count(value) for value in values), *more))
+        rows.append((name, count(split.rows), *(count(value) for value in values), *more))
     unit = next(iter(statistics.splits.values())).lengths
     known = len(heads) if unit else len(heads) - 2
-    return _section(
+    return section(
         f"Lengths in {'tokens' if unit else 'characters'}",
         f'<div class="charts">{charts}</div>'
-        + _table(heads[:known], [row[:known] for row in rows])
+        + table(heads[:known], [row[:known] for row in rows])
         + ("" if unit else "<p class='note'>Name a base model in <code>spec.tokenizer</code> to count tokens.</p>"),
     )  # fmt: skip
 
@@ -153,7 +156,7 @@ def _bars(histogram: Histogram, name: str) -> str:
         )
     every = max(1, len(histogram.rows) // 6)
     ticks = "".join(
-        f'<text x="{place * step:.1f}" y="{height + 13}" class="tick">{_short(place * histogram.width)}</text>'
+        f'<text x="{place * step:.1f}" y="{height + 13}" class="tick">{short(place * histogram.width)}</text>'
         for place in range(0, len(histogram.rows), every)
         if place * step < width - 24  # a number needs room
     )
@@ -172,7 +175,7 @@ def _truncation(statistics: Statistics) -> str:
     def row(cut: Truncation) -> tuple[str, ...]:
         mark = " class='bad'" if cut.tokens > 0.01 * train.total else ""
         return (
-            _count(cut.max_length), _count(cut.rows), f"<span{mark}>{_percent(cut.tokens, train.total)}</span>",
+            count(cut.max_length), count(cut.rows), f"<span{mark}>{percent(cut.tokens, train.total)}</span>",
             f"{cut.padding_share:.1%}",
         )  # fmt: skip
 
@@ -182,7 +185,7 @@ def _truncation(statistics: Statistics) -> str:
         "<code>limits.truncatedShare</code> (1 % unless set) is refused; with <code>packing</code> "
         "the padding is not computed.</p>"
     )
-    return _section("What maxLength would cut", _table(heads, [row(cut) for cut in statistics.truncation]) + note)
+    return section("What maxLength would cut", table(heads, [row(cut) for cut in statistics.truncation]) + note)
 
 
 def _labels(statistics: Statistics) -> str:
@@ -200,7 +203,7 @@ def _labels(statistics: Statistics) -> str:
         rows = sum(by_label.get(label.label, 0) for by_label in counts.values())
         return (
             f'<tr><th>{escape(label.label)}</th><td class="bar">{"".join(pieces)}</td>'
-            f"<td>{_count(rows)}</td><td>{_percent(rows, total)}</td></tr>"
+            f"<td>{count(rows)}</td><td>{percent(rows, total)}</td></tr>"
         )
 
     shown = train.labels[:_LABELS]
@@ -208,39 +211,52 @@ def _labels(statistics: Statistics) -> str:
     highest = max(sum(by_label.get(label.label, 0) for by_label in counts.values()) for label in shown)
     more = len(train.labels) - len(shown)
     note = f"<p class='note'>and {more} more labels</p>" if more else ""
+    note += _only_trained_on(statistics)
     key = "".join(f'<span><i style="background:var(--{name})"></i>{name}</span>' for name in counts)
     body = f'<table class="labels">{"".join(map(bar, shown))}</table><p class="key">{key}</p>{note}'
-    return _section("Labels", body)
+    return section("Labels", body)
+
+
+def _only_trained_on(statistics: Statistics) -> str:
+    """Labels with too few rows for every split: nothing will be known of how well they are learnt."""
+    held = [split for name, split in statistics.splits.items() if name != "train"]
+    # Of very many labels only the commonest are known.
+    if not held or any(split.other_labels for split in statistics.splits.values()):
+        return ""
+    measured = {label.label for split in held for label in split.labels}
+    alone = [escape(label.label) for label in statistics.splits["train"].labels if label.label not in measured]
+    names = ", ".join(f"<b>{name}</b>" for name in alone[:5]) + (", ..." if len(alone) > 5 else "")
+    return f"<p class='note'>Only trained on, in no held-out row: {names}.</p>" if alone else ""
 
 
 def _turns(statistics: Statistics) -> str:
     turns = statistics.splits["train"].turns
     if not turns:
         return ""
-    rows = [(turn, _count(count)) for turn, count in turns.items()]
-    return _section("Turns of the train conversations", _table(("messages", "rows"), rows))
+    rows = [(turn, count(number)) for turn, number in turns.items()]
+    return section("Turns of the train conversations", table(("messages", "rows"), rows))
 
 
 def _personal_data(statistics: Statistics) -> str:
     if not statistics.personal_data:
         return ""
-    rows = [(found.kind, _count(found.rows), _count(found.count)) for found in statistics.personal_data]
+    rows = [(found.kind, count(found.rows), count(found.count)) for found in statistics.personal_data]
     note = "<p class='note'>Found by patterns and check digits. Names and addresses of people are not looked for.</p>"
-    return _section("Personal data", _table(("kind", "rows", "found"), rows) + note)
+    return section("Personal data", table(("kind", "rows", "found"), rows) + note)
 
 
 def _instruction(statistics: Statistics) -> str:
     if not statistics.instruction:
         return ""
     note = "<p class='note'>Leave it out of requests to the tuned model, too.</p>"
-    return _section("The instruction that was cut off", f"<pre>{escape(statistics.instruction)}</pre>{note}")
+    return section("The instruction that was cut off", f"<pre>{escape(statistics.instruction)}</pre>{note}")
 
 
 def _samples(samples: Sequence[Sample], *, has_tokens: bool) -> str:
     shown = "".join(_sample(sample) for sample in samples)
     how = "as the model will see them" if has_tokens else "as they are stored"
     note = "<p class='note'>What is grey is read but not learnt. Personal data is replaced here in any case.</p>"
-    return _section(f"{len(samples)} rows to train on, {how}", note + shown)
+    return section(f"{len(samples)} rows to train on, {how}", note + shown)
 
 
 def _sample(sample: Sample) -> str:
@@ -250,29 +266,3 @@ def _sample(sample: Sample) -> str:
     )
     counts = f" &middot; {sample.tokens:,} tokens, {sample.supervised:,} learnt" if sample.tokens else ""
     return f"<article><h3>{escape(sample.origin)}{counts}</h3><pre>{text}</pre></article>"
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are HTML already; the head and the first column are ours."""
-    head = "".join(f"<th>{name}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _count(number: int) -> str:
-    return f"{number:,}"
-
-
-def _short(number: int) -> str:
-    for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
-        if number >= size:
-            return f"{number / (1000 if unit == 'k' else size):.3g}{unit}"
-    return f"{number:,}"
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "0 %"

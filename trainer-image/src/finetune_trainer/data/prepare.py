@@ -6,13 +6,14 @@ partial directory.
 
 import argparse
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune_contract.cleaning import ChangeReason, Found, PersonalDataPolicy
-from finetune_contract.datasets import DatasetPlan, DatasetResult, RowFormat, Split
+from finetune_contract.datasets import DatasetPlan, DatasetResult, MixedPart, RowFormat, Split
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, SOURCE_MOUNT, STORE_MOUNT, TERMINATION_LOG
@@ -21,12 +22,12 @@ from finetune_store.opening import open_store
 from finetune_store.store import Store
 from finetune_trainer.data.clean import Cleaned, clean, similarity_of
 from finetune_trainer.data.inspect import Orders, inspected, listed
-from finetune_trainer.data.instructions import Instruction
+from finetune_trainer.data.instructions import INSTRUCTION_FILE, Instruction, Stripped
 from finetune_trainer.data.intake import Intake, MixtureIntake
-from finetune_trainer.data.licences import inherited
 from finetune_trainer.data.mixture import Mixture
 from finetune_trainer.data.pace import Pace
 from finetune_trainer.data.personal import Findings
+from finetune_trainer.data.provenance import Terms
 from finetune_trainer.data.report import write_report
 from finetune_trainer.data.revision import digest_of, write_revision
 from finetune_trainer.data.rows import Account, Row
@@ -64,6 +65,7 @@ class Intook:
     findings: Findings = field(default_factory=Counter)
     rows_with: Findings = field(default_factory=Counter)
     instruction: str = ""
+    stripped: Stripped | None = None
 
     def personal_data(self) -> tuple[Found, ...]:
         """By kind, most rows first."""
@@ -81,20 +83,24 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
     store.register(plan.namespace)
     account = Account()
     tokenizer = store.verify(plan.tokenizer) if plan.tokenizer else None
-    intake, source_revision, lineages = _opened(plan, store, account, source_mount, scratch)
+    intake, source_revision, terms, of_parts = _opened(plan, store, account, source_mount, scratch)
     with Shelf(scratch / "shelf") as shelf:
         found = _fill(shelf, plan, intake, account, tokenizer, scratch)
         log.info("read %d rows of %s, %d stay%s", account.read, intake.format, len(shelf), account.counted())
         shelf.sort()
         cleaned = clean(plan, shelf, account)
         statistics = _statistics(plan, intake.format, cleaned, shelf, account, found)
-        lineage = _lineage(plan, intake.format, source_revision, lineages)
+        lineage = _lineage(plan, intake.format, source_revision) | terms.lineage() | of_parts
+        started = time.monotonic()
         with store.workspace(StoredKind.DATASET) as work:
             write_revision(work, cleaned.parts, account)
+            if found.stripped:
+                (work / INSTRUCTION_FILE).write_text(found.stripped.to_json(), encoding="utf-8")
             revision = store.publish(StoredKind.DATASET, work, lineage, statistics.digest)
         with store.workspace(StoredKind.REPORT) as work:
-            write_report(work, statistics, cleaned.parts, account, tokenizer)
+            write_report(work, statistics, cleaned.parts, account, tokenizer, lineage)
             report = store.publish(StoredKind.REPORT, work, lineage | {"dataset": revision.digest})
+        log.info("wrote them in %.1f s", time.monotonic() - started)
     log.info("revision %s: %s", revision.digest, {name: split.rows for name, split in statistics.splits.items()})
     return DatasetResult(
         revision=revision,
@@ -111,19 +117,23 @@ def prepare(plan: DatasetPlan, store: Store, source_mount: Path, scratch: Path) 
             for name, split in statistics.splits.items()
         ),
         source_revision=source_revision,
-        license=lineage.get("license"),
+        license=terms.shown_license(),
+        attribution=terms.shown_attribution(),
+        teachers=terms.shown_teachers(),
+        parts=tuple(MixedPart(dataset=part.name, digest=part.revision.digest) for part in plan.source.mixture or ()),
     )
 
 
 def _opened(
     plan: DatasetPlan, store: Store, account: Account, source_mount: Path, scratch: Path
-) -> tuple[AnyIntake, str | None, dict[str, dict[str, str]] | None]:
-    """The rows, what the source's content is called, and the lineages of a mixture's parts."""
+) -> tuple[AnyIntake, str | None, Terms, dict[str, str]]:
+    """The rows, what the source's content is called, their terms, and what is said of a mixture's parts."""
+    own = Terms.said(plan.license, plan.attribution, [plan.teacher])
     if plan.source.mixture is not None:
         mixture = Mixture(plan.source.mixture, plan.split.seed, store)
-        return MixtureIntake(mixture, account), None, mixture.lineages
+        return MixtureIntake(mixture, account), None, *mixture.terms(own)
     files, revision = fetch(plan.source, source_mount, scratch)
-    return Intake(plan, files, account), revision, None
+    return Intake(plan, files, account), revision, own, {}
 
 
 def _fill(
@@ -150,7 +160,7 @@ def _fill(
         orders = Orders(plan.cleaning, intake.format, similarity_of(plan), tokenizer, instruction)
         found = _inspect(shelf, plan, raw.rows(range(len(raw))), account, orders)
     account.changed[ChangeReason.INSTRUCTION_STRIPPED] = len(shelf)
-    found.instruction = instruction.text()
+    found.instruction, found.stripped = instruction.text(), instruction.record()
     return found
 
 
@@ -202,21 +212,12 @@ def _statistics(
     )
 
 
-def _lineage(
-    plan: DatasetPlan, row_format: RowFormat, revision: str | None, parts: dict[str, dict[str, str]] | None
-) -> dict[str, str]:
-    """Where the rows come from and what they may be used for."""
+def _lineage(plan: DatasetPlan, row_format: RowFormat, revision: str | None) -> dict[str, str]:
+    """Where the rows come from."""
     facts = {
         "name": f"{plan.namespace}/{plan.name}",
         "format": row_format.value,
         "source": address_of(plan.source),
         "sourceRevision": revision,
     }
-    terms = {
-        "license": plan.license,
-        "attribution": plan.attribution,
-        "teacher": plan.teacher.model if plan.teacher else None,
-        "teacherTerms": plan.teacher.terms if plan.teacher else None,
-    }
-    own = {name: value for name, value in terms.items() if value}
-    return {name: value for name, value in facts.items() if value} | (own if parts is None else inherited(parts, own))
+    return {name: value for name, value in facts.items() if value}

@@ -14,6 +14,7 @@ from finetune_trainer.data.rows import Account, Row
 from finetune_trainer.data.split import TRAIN
 from finetune_trainer.data.statistics import Statistics
 from finetune_trainer.data.tokens import Tokenizer
+from finetune_trainer.data.turns import WEIGHT
 
 REPORT_FILE = "report.html"
 STATISTICS_FILE = "statistics.json"
@@ -23,14 +24,19 @@ _SAMPLE_CHARACTERS = 4000
 
 
 def write_report(
-    directory: Path, statistics: Statistics, parts: Mapping[str, Part], account: Account, tokenizer: Path | None
+    directory: Path,
+    statistics: Statistics,
+    parts: Mapping[str, Part],
+    account: Account,
+    tokenizer: Path | None,
+    lineage: Mapping[str, str],
 ) -> None:
     """Write the report's files."""
-    (directory / STATISTICS_FILE).write_text(statistics.to_json() + "\n")
+    (directory / STATISTICS_FILE).write_text(statistics.to_json() + "\n", encoding="utf-8")
     write_account(directory / DROPPED_FILE, account)
     loaded = Tokenizer(tokenizer, statistics.format) if tokenizer else None
     samples = list(_samples(islice(parts[TRAIN], _SAMPLES), statistics.format, loaded))
-    (directory / REPORT_FILE).write_text(page(statistics, samples))
+    (directory / REPORT_FILE).write_text(page(statistics, samples, lineage), encoding="utf-8")
 
 
 def _samples(rows: Iterator[Row], row_format: RowFormat, tokenizer: Tokenizer | None) -> Iterator[Sample]:
@@ -56,10 +62,14 @@ def _plain(value: dict[str, Any], row_format: RowFormat) -> list[tuple[str, bool
     learnt |= {"label"} if row_format is RowFormat.CLASSIFICATION else set()
     for column, part in sorted(value.items(), key=lambda item: item[0] in learnt):
         if isinstance(part, list):
-            pieces += [(f"{turn['role']}: {turn['content']}\n", turn["role"] == "assistant") for turn in part]
+            pieces += [(f"{turn['role']}: {turn['content']}\n", _is_learnt(turn)) for turn in part]
         else:
             pieces.append((f"{column}: {part}\n", column in learnt))
     return _cut(pieces)
+
+
+def _is_learnt(turn: dict[str, Any]) -> bool:
+    return turn["role"] == "assistant" and turn.get(WEIGHT) != 0
 
 
 def _cut(pieces: list[tuple[str, bool]]) -> list[tuple[str, bool]]:

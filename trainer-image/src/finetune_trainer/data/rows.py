@@ -61,10 +61,14 @@ class Row:
 
     def text(self) -> str:
         """Everything in the row that a person would read."""
-        value = self.value()
-        if "messages" in value:
-            return "\n".join(message["content"] for message in value["messages"])
-        return "\n".join(_texts(value.values()))
+        return text_of(self.value())
+
+
+def text_of(value: dict[str, Any]) -> str:
+    """Everything in a row's columns that a person would read."""
+    if "messages" in value:
+        return "\n".join(message["content"] for message in value["messages"])
+    return "\n".join(_texts(value.values()))
 
 
 def _texts(values: Iterable[Any]) -> Iterator[str]:

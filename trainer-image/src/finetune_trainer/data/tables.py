@@ -101,7 +101,7 @@ def _header(name: str, line: int, cells: list[str]) -> list[str]:
 
 def _record(origin: Origin, columns: list[str], cells: list[str]) -> RawRow | BadRow:
     if len(cells) != len(columns):
-        return BadRow(origin, f"has {len(cells)} cells where the header has {len(columns)}")
+        return BadRow(origin, f"has {len(cells)} cell{'s' * (len(cells) != 1)} where the header has {len(columns)}")
     return RawRow(origin, {column: cell or None for column, cell in zip(columns, cells, strict=True)})
 
 

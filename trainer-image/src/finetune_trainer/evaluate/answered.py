@@ -71,6 +71,7 @@ OF_ANSWERS = frozenset(
         Metric.MACRO_F1,
         Metric.COHEN_KAPPA,
         Metric.JUDGE_WIN_RATE,
+        Metric.REWARD_SCORE,
     }
 )
 """Metrics for which every system answers the prompts."""

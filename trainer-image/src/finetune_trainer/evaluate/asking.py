@@ -1,19 +1,18 @@
-"""Asking a judge: one question to an OpenAI-compatible endpoint, again where it fails, counted."""
+"""Asking a model behind an OpenAI-compatible endpoint: one question, again where it fails, counted."""
 
 import logging
 import os
 import random
-import re
 import threading
 import time
-from enum import StrEnum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import httpx
 
-from finetune_contract.evaluating import JudgePlan
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.paths import ENV_JUDGE_KEY
-from finetune_trainer.evaluate.record import JudgeUse
+from finetune_trainer.evaluate.record import EndpointUse
 
 log = logging.getLogger(__name__)
 
@@ -23,38 +22,38 @@ _LONGEST_WAIT = 30.0
 _PERMANENT = (400, 401, 403, 404, 405, 422)
 """Answers that another try would only repeat."""
 
-_VERDICT = re.compile(r"\[\[\s*(A|B|C|tie)\s*\]\]", re.IGNORECASE)
-_BARE = re.compile(r"\W*(A|B|C|tie)\W*", re.IGNORECASE)
+Turns = Sequence[dict[str, Any]]
+AnswerT = TypeVar("AnswerT")
 
 
-class Verdict(StrEnum):
-    """Which of two answers is better."""
+@dataclass(frozen=True)
+class Settings:
+    """Whom to ask, and how patiently."""
 
-    A = "A"
-    B = "B"
-    TIE = "C"
-
-
-def verdict_in(text: str) -> Verdict | None:
-    """The verdict of a judge's words: the last `[[A]]`, `[[B]]` or `[[C]]`, or such a letter alone; None for none."""
-    marked = _VERDICT.findall(text)
-    bare = _BARE.fullmatch(text)
-    word = marked[-1] if marked else bare.group(1) if bare else ""
-    if not word:
-        return None
-    return Verdict.TIE if word.upper() in ("C", "TIE") else Verdict(word.upper())
+    path: str
+    """The field of the spec that names it, for messages: `evaluation.judge`."""
+    url: str
+    """Its base URL."""
+    model: str
+    key_variable: str | None
+    """The environment variable with the API key."""
+    max_tokens: int
+    """Of an answer."""
+    concurrency: int
+    timeout_seconds: float
+    retries: int
 
 
 class Endpoint:
-    """A judge's endpoint; may be asked from several threads."""
+    """An endpoint; may be asked from several threads."""
 
-    def __init__(self, plan: JudgePlan) -> None:
-        key = os.environ.get(ENV_JUDGE_KEY, "")
-        self._plan = plan
+    def __init__(self, settings: Settings) -> None:
+        key = os.environ.get(settings.key_variable, "") if settings.key_variable else ""
+        self._settings = settings
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=plan.timeout_seconds,
-            limits=httpx.Limits(max_connections=plan.concurrency),
+            timeout=settings.timeout_seconds,
+            limits=httpx.Limits(max_connections=settings.concurrency),
         )
         self._lock = threading.Lock()
         self._requests = self._retries = self._nonsense = 0
@@ -65,85 +64,93 @@ class Endpoint:
         """Close its connections."""
         self._client.close()
 
-    def use(self) -> JudgeUse:
+    def use(self, system: str | None = None) -> EndpointUse:
         """What was asked so far."""
-        return JudgeUse(requests=self._requests, retries=self._retries, nonsense=self._nonsense)
+        return EndpointUse(system=system, requests=self._requests, retries=self._retries, nonsense=self._nonsense)
 
-    def ask(self, prompt: str) -> Verdict | None:
-        """The verdict on one question; None where there was none after all tries.
+    def ask(self, turns: Turns, read: Callable[[str], AnswerT | None], wanted: str) -> AnswerT | None:
+        """What is read from the answer to one question; None where there was none after all tries.
+
+        Args:
+            turns: The conversation.
+            read: From an answer's words to what they say; None where they are nonsense.
+            wanted: What `read` looks for, for the log.
 
         Raises:
             FineTuneError: EvaluationFailed where no other try could help: the key, the model or the address is wrong.
         """
-        for number in range(self._plan.retries + 1):
-            wait = self._count(number)
-            time.sleep(wait)
+        asked_to_wait = 0.0
+        for number in range(self._settings.retries + 1):
+            time.sleep(self._count(number, asked_to_wait))
+            asked_to_wait = 0.0
             try:
                 answer = self._client.post(
-                    f"{self._plan.endpoint.rstrip('/')}/chat/completions",
+                    f"{self._settings.url.rstrip('/')}/chat/completions",
                     json={
-                        "model": self._plan.model,
-                        "messages": [{"role": "user", "content": prompt}],
+                        "model": self._settings.model,
+                        "messages": list(turns),
                         "temperature": 0,
                         "seed": number,
-                        "max_tokens": self._plan.max_tokens,
+                        "max_tokens": self._settings.max_tokens,
                     },
                 )
             except httpx.HTTPError as error:
                 self._trouble(f"{type(error).__name__}: {error}")
                 continue
             if answer.status_code in _PERMANENT:
-                raise _refused(self._plan, answer)
+                raise _refused(self._settings, answer)
             if answer.status_code != httpx.codes.OK:
-                self._trouble(f"HTTP {answer.status_code}: {answer.text[:200]}", answer.headers.get("retry-after"))
+                self._trouble(f"HTTP {answer.status_code}: {answer.text[:200]}")
+                asked_to_wait = _seconds(answer.headers.get("retry-after"))
                 continue
-            found = verdict_in(words := _content(answer))
+            words = _content(answer)
+            found = read(words) if words is not None else None
             if found is not None:
                 return found
             with self._lock:
                 self._nonsense += 1
-            self._trouble(f"no verdict in {words[:200]!r}")
+            self._trouble(f"no {wanted} in {(answer.text if words is None else words)[:200]!r}")
         return None
 
-    def _count(self, number: int) -> float:
+    def _count(self, number: int, asked_to_wait: float) -> float:
         """Count a request, and say how long to wait before it: longer each time, by chance, as others wait too."""
         with self._lock:
             self._requests += 1
             self._retries += number > 0
-            asked = self._asked_to_wait
-            self._asked_to_wait = 0.0
         if number == 0:
             return 0.0
-        return min(_LONGEST_WAIT, max(asked, random.uniform(0.5, 1.0) * self._first_wait * 2.0**number))
+        return min(_LONGEST_WAIT, max(asked_to_wait, random.uniform(0.5, 1.0) * self._first_wait * 2.0**number))
 
-    _asked_to_wait = 0.0
     _first_wait = 0.25
     """Seconds."""
 
-    def _trouble(self, words: str, retry_after: str | None = None) -> None:
+    def _trouble(self, words: str) -> None:
         with self._lock:
             self.last_trouble = words
-            try:
-                self._asked_to_wait = float(retry_after or 0)
-            except ValueError:  # a date
-                self._asked_to_wait = 1.0
-        log.info("judge: %s", words)
+        log.info("%s: %s", self._settings.path, words)
 
 
-def _content(answer: httpx.Response) -> str:
-    """The words of a chat completion; empty where it is none."""
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return max(0.0, float(retry_after or 0))
+    except ValueError:  # a date
+        return 1.0
+
+
+def _content(answer: httpx.Response) -> str | None:
+    """The words of a chat completion; None where it is none."""
     try:
         return str(answer.json()["choices"][0]["message"]["content"] or "")
     except (ValueError, KeyError, IndexError, TypeError):
-        return ""
+        return None
 
 
-def _refused(plan: JudgePlan, answer: httpx.Response) -> FineTuneError:
+def _refused(settings: Settings, answer: httpx.Response) -> FineTuneError:
     what = {
-        401: "evaluation.judge.apiKeySecretRef: the key is not accepted",
-        403: "evaluation.judge.apiKeySecretRef: the key may not use the model",
-        404: f"evaluation.judge: {plan.endpoint} knows no model {plan.model!r}, or is no OpenAI-compatible base URL",
-    }.get(answer.status_code, f"evaluation.judge: {plan.endpoint} refuses the question")
+        401: f"{settings.path}.apiKeySecretRef: the key is not accepted",
+        403: f"{settings.path}.apiKeySecretRef: the key may not use the model",
+        404: f"{settings.path}: {settings.url} knows no model {settings.model!r}, or is no OpenAI-compatible base URL",
+    }.get(answer.status_code, f"{settings.path}: {settings.url} refuses the question")
     return FineTuneError(
         FailureReason.EVALUATION_FAILED,
         f"{what} (HTTP {answer.status_code}: {answer.text[:200]}); the artifact is kept",

@@ -30,6 +30,7 @@ class Measured(Document):
 
     answers: tuple[tuple[int, ...], ...] = ()
     losses: tuple[tuple[float, int], ...] = ()
+    texts: tuple[str, ...] = ()
     tasks: Tasks | None = None
 
 
@@ -73,6 +74,16 @@ class Memory:
         found = measure()
         if all(abs(loss.total) < float("inf") for loss in found):
             self._keep(key, Measured(losses=tuple((each.total, each.tokens) for each in found)))
+        return found, False
+
+    def texts(self, asked: Any, measure: Callable[[], list[str]]) -> tuple[list[str], bool]:  # noqa: ANN401 - JSON
+        """The answers of an endpoint to conversations and settings, and whether they were known."""
+        key = self._key("texts", hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest())
+        known = self._recall(key)
+        if known is not None and known.texts:
+            return list(known.texts), True
+        found = measure()
+        self._keep(key, Measured(texts=tuple(found)))
         return found, False
 
     def tasks(self, asked: str, measure: Callable[[], Tasks]) -> tuple[Tasks, bool]:

@@ -1,6 +1,7 @@
 """Tasks of lm-eval-harness: what a model could do before it was tuned, and should still be able to do.
 
-Tasks and their rows are files of the ConfigMap in `spec.evaluation.benchmark`; nothing is downloaded.
+Tasks and their rows are files of the ConfigMap in `spec.evaluation.benchmark`; nothing is downloaded, unless `download`
+says that tasks which lm-eval knows may fetch their rows.
 """
 
 import contextlib
@@ -40,14 +41,18 @@ def check(wanted: EvaluationPlan, directory: Path | None = None) -> None:
     if plan is None:
         raise FineTuneError(FailureReason.INVALID_PLAN, "evaluation.benchmark: Benchmark needs its tasks")
     with _workplace(directory or TASKS_MOUNT) as place:
-        known = _manager(place).all_tasks
+        known = _manager(place, plan).all_tasks
         missing = [task for task in plan.tasks if task not in known]
-    if missing:
-        raise FineTuneError(
-            FailureReason.INVALID_PLAN,
-            f"evaluation.benchmark.tasks: {', '.join(missing)}: no YAML file of the ConfigMap defines such a task; "
-            f"it defines {', '.join(known) or 'none'}",
+    if not missing:
+        return
+    if plan.download:
+        message = "neither lm-eval nor a YAML file of the ConfigMap defines such a task or group"
+    else:
+        message = (
+            "no YAML file of the ConfigMap defines such a task; it defines "
+            f"{', '.join(known) or 'none'}; for those of lm-eval itself set evaluation.benchmark.download: true"
         )
+    raise FineTuneError(FailureReason.INVALID_PLAN, f"evaluation.benchmark.tasks: {', '.join(missing)}: {message}")
 
 
 def digest(plan: BenchmarkPlan, directory: Path | None = None) -> str:
@@ -72,17 +77,19 @@ def run(plan: BenchmarkPlan, model: Any, bench: Workbench, directory: Path | Non
             found: Any = lm_eval.simple_evaluate(
                 model=HFLM(pretrained=model, tokenizer=bench.tokenizer, batch_size=_BATCH, max_length=bench.context),
                 tasks=list(plan.tasks),
-                task_manager=_manager(place),
+                task_manager=_manager(place, plan),
                 limit=plan.limit,
                 bootstrap_iters=0,
             )
         except Exception as error:
+            offline = " (are its rows to be had from here? the pod must reach the Hugging Face Hub)"
             raise FineTuneError(
                 FailureReason.EVALUATION_FAILED,
-                f"evaluation.benchmark: lm-eval: {type(error).__name__}: {error}; the artifact is kept",
+                f"evaluation.benchmark: lm-eval: {type(error).__name__}: {str(error)[:500]}"
+                f"{offline if plan.download else ''}; the artifact is kept",
             ) from error
     results, rows = [], []
-    for task in plan.tasks:
+    for task in found["samples"]:  # a group stands for its tasks
         metric = _main_metric(found["results"][task])
         name = metric.partition(",")[0]
         samples = [float(sample[name]) for sample in found["samples"][task] if name in sample]
@@ -97,10 +104,10 @@ def _main_metric(result: dict[str, Any]) -> str:
     return next(name for name in result if "," in name and "_stderr," not in name)
 
 
-def _manager(place: Path) -> Any:  # noqa: ANN401 - lm_eval's
+def _manager(place: Path, plan: BenchmarkPlan) -> Any:  # noqa: ANN401 - lm_eval's
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=str(place), include_defaults=False)
+    return TaskManager(include_path=str(place), include_defaults=plan.download)
 
 
 def _files(directory: Path) -> list[Path]:

@@ -3,13 +3,15 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from finetune_contract.datasets import RowFormat
 from finetune_contract.evaluating import TUNED, Baseline, Metric, Score
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.training import TrainingPlan
+from finetune_trainer.data.instructions import stripped_off
 from finetune_trainer.evaluate import benchmark, judge
 from finetune_trainer.evaluate.answered import (
     NEED_REFERENCE,
@@ -18,17 +20,18 @@ from finetune_trainer.evaluate.answered import (
     grade_of,
     measure_answers,
 )
+from finetune_trainer.evaluate.baselines import Memory
+from finetune_trainer.evaluate.endpoints import answers_of, conversation
 from finetune_trainer.evaluate.generate import Loss
 from finetune_trainer.evaluate.heldout import HeldOut, held_out
+from finetune_trainer.evaluate.losses import losses_of, preferred, with_worse_answers
 from finetune_trainer.evaluate.measures import Mean, Measure
-from finetune_trainer.evaluate.record import Confusion, EvaluatedRow, Evaluation
-from finetune_trainer.evaluate.rewarded import mean_rewards
+from finetune_trainer.evaluate.record import Confusion, EndpointUse, EvaluatedRow, Evaluation
+from finetune_trainer.evaluate.rewarded import RewardModel, mean_rewards
 from finetune_trainer.evaluate.scores import score
 from finetune_trainer.evaluate.subject import Subject
 from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.train.render import Example
-from finetune_trainer.train.rows import with_answer
-from finetune_trainer.train.sequences import pieces_of
 from finetune_trainer.train.workbench import Workbench
 
 log = logging.getLogger(__name__)
@@ -84,6 +87,8 @@ class _Comparison:
         self._bench = bench
         self._systems = systems
         self._rows = rows
+        self._endpoints = {each.name: each.endpoint for each in plan.evaluation.named_baselines if each.endpoint}
+        self._instruction = stripped_off(bench.revision.directory)
         self._labels = sorted({str(row["label"]) for row in rows.train}) if self._is_classification else []
         self._notes: list[str] = []
         self._metrics = self._measurable()
@@ -99,13 +104,11 @@ class _Comparison:
         recalled: list[str] = []
         for system in self._names():
             began = time.monotonic()
-            subject = Subject(system, self._systems, self._systems.bench(system))
-            self._found[system] = self._measure(subject)
-            self._benchmark(subject)
+            with self._kept_apart(system):
+                recalled += [system] if self._measure_system(system) else []
             seconds[system] = round(time.monotonic() - began, 3)
-            recalled += [system] if subject.recalled else []
-            if subject.speed is not None:
-                self._record = self._record.model_copy(update={"speed": subject.speed})
+        with self._kept_apart(Metric.REWARD_SCORE):
+            self._reward()
         scores = self._scores()
         update = {
             "rows": self._evaluated_rows(),
@@ -124,16 +127,31 @@ class _Comparison:
         scores.sort(key=lambda each: (systems[each.system], order[each.metric]))
         return self._record.model_copy(update={"scores": tuple(scores), "notes": tuple(self._notes)})
 
+    @contextmanager
+    def _kept_apart(self, system: str) -> Iterator[None]:
+        """What is wrong with another job's artifact, or an endpoint, is no reason to lose this job's."""
+        try:
+            yield
+        except FineTuneError as error:
+            if system not in {each.name for each in self._wanted.named_baselines} | {Metric.REWARD_SCORE}:
+                raise
+            message = f"spec.evaluation: {system}: {error}; the artifact is kept"
+            is_named = error.reason is FailureReason.EVALUATION_FAILED
+            self._fail(error if is_named else FineTuneError(FailureReason.EVALUATION_FAILED, message))
+
     # --- what and whom ---
 
     def _names(self) -> list[str]:
         """Tuned first, then the baselines; plain text cannot be shown as solved examples."""
         left_out = set()
         if self._bench.revision.row_format is RowFormat.TEXT:
-            left_out.add(Baseline.FEW_SHOT)
+            left_out |= {Baseline.FEW_SHOT, *self._endpoints}
         if self._wanted.previous is None:
             left_out.add(Baseline.PREVIOUS)
-        return [TUNED, *(each.value for each in self._wanted.baselines if each not in left_out)]
+        if self._instruction is None:
+            left_out.add(Baseline.ORIGINAL_PROMPT)
+        wanted = [*(each.value for each in self._wanted.baselines), *(n.name for n in self._wanted.named_baselines)]
+        return [TUNED, *(each for each in wanted if each not in left_out)]
 
     def _measurable(self) -> list[Metric]:
         """The wanted metrics without those for which the rows lack something, each with a note."""
@@ -151,27 +169,44 @@ class _Comparison:
             left_out[Metric.PREFERENCE_ACCURACY] = "the rows have no rejected answers"
         if self._plan.online is None:
             left_out[Metric.MEAN_REWARD] = f"method {self._plan.method} has no rewards"
+        if self._wanted.reward_model is None:
+            left_out[Metric.REWARD_SCORE] = "the job of spec.evaluation.rewardModel has made nothing yet"
+        if Baseline.ORIGINAL_PROMPT in self._wanted.baselines and self._instruction is None:
+            self._notes.append("OriginalPrompt is left out: nothing was cut off the rows of this revision")
         self._notes += [f"{each} is left out: {left_out[each]}" for each in self._wanted.metrics if each in left_out]
         return [each for each in self._wanted.metrics if each not in left_out]
 
     # --- one system ---
 
+    def _measure_system(self, system: str) -> bool:
+        """Measure everything of one system; whether all of it was known."""
+        if system in self._endpoints:
+            return self._ask(system)
+        subject = Subject(system, self._systems, self._systems.bench(system))
+        self._found[system] = self._measure(subject)
+        self._benchmark(subject)
+        if subject.speed is not None:
+            self._record = self._record.model_copy(update={"speed": subject.speed})
+        return subject.recalled
+
     def _measure(self, subject: Subject) -> _Found:
         found, metrics, bench = _Found(), self._metrics, self._systems.bench(subject.system)
         examples = self._examples(subject.system, bench)
+        prompts = [bench.renderer.prompt_ids(example) for example in examples]
+        if self._is_too_long(subject.system, bench, prompts):
+            return found
         with_losses = [each for each in metrics if each in _OF_LOSS]
-        if bench is not self._bench and (with_losses or Metric.PREFERENCE_ACCURACY in metrics):
+        if bench.renderer is not self._bench.renderer and (with_losses or Metric.PREFERENCE_ACCURACY in metrics):
             with_losses = []
-            self._notes.append("the losses of Previous are left out: it reads with another tokenizer")
+            self._notes.append(f"the losses of {subject.system} are left out: it reads with another tokenizer")
         elif with_losses or Metric.PREFERENCE_ACCURACY in metrics:
-            found.losses = _losses(bench, subject, examples)
+            found.losses = losses_of(bench, subject, examples)
             if Metric.PREFERENCE_ACCURACY in metrics:
-                worse = _losses(bench, subject, _with_worse_answers(self._rows, examples))
-                found.measures[Metric.PREFERENCE_ACCURACY] = Mean.over(_preferred(found.losses, worse))
+                worse = losses_of(bench, subject, with_worse_answers(self._rows, examples))
+                found.measures[Metric.PREFERENCE_ACCURACY] = Mean.over(preferred(found.losses, worse))
         for metric in with_losses:
             totals, tokens = zip(*(found.losses or ()), strict=True)
             found.measures[metric] = Mean.over(totals, tokens, exponential=metric is Metric.PERPLEXITY)
-        prompts = [bench.renderer.prompt_ids(example) for example in examples]
         if any(each in OF_ANSWERS for each in metrics):
             ids = subject.answers(prompts, self._rows.max_new_tokens)
             found.answers = [bench.tokenizer.decode(each, skip_special_tokens=True) for each in ids]
@@ -184,9 +219,54 @@ class _Comparison:
     def _examples(self, system: str, bench: Workbench) -> list[Example]:
         if system == Baseline.FEW_SHOT:
             return self._rows.with_shots(self._wanted.few_shot_examples)
-        if bench is not self._bench:
+        if system == Baseline.ORIGINAL_PROMPT and self._instruction is not None:
+            return self._rows.with_instruction(self._instruction)
+        if bench.renderer is not self._bench.renderer:
             return [bench.renderer.example(row) for row in self._rows.rows]
         return self._rows.examples
+
+    def _is_too_long(self, system: str, bench: Workbench, prompts: list[list[int]]) -> bool:
+        """Whether prompts that are longer than the tuned model's do not fit the system's context; noted."""
+        if self._bench.revision.row_format is RowFormat.TEXT:
+            return False
+        long = sum(len(prompt) + self._rows.max_new_tokens > bench.context for prompt in prompts)
+        if long:
+            what = f"{long} of {len(prompts)} prompts do not fit its context of {bench.context} tokens"
+            self._notes.append(f"{system} is left out: {what}")
+        return long > 0
+
+    def _ask(self, system: str) -> bool:
+        """Measure a baseline behind an endpoint by its answers; whether they were known."""
+        plan, found = self._endpoints[system], self._found.setdefault(system, _Found())
+        others = [each.value for each in self._metrics if each not in OF_ANSWERS]
+        if others:
+            self._notes.append(f"{', '.join(others)} of {system}: left out, an endpoint gives answers only")
+        if len(others) == len(self._metrics):
+            return False
+        asked = [conversation(row, self._instruction, plan.system_prompt) for row in self._rows.rows]
+        memory = Memory(self._bench.store, f"{plan.url}#{plan.model}", "endpoint")
+        uses: list[EndpointUse] = []
+
+        def measure() -> list[str]:
+            answers, use = answers_of(system, plan, asked, self._rows.max_new_tokens)
+            uses.append(use)
+            return answers
+
+        found.answers, is_known = memory.texts([*map(list, asked), self._rows.max_new_tokens], measure)
+        self._record = self._record.model_copy(update={"endpoints": (*self._record.endpoints, *uses)})
+        found.measures |= self._of_answers(found.answers)
+        return is_known
+
+    def _reward(self) -> None:
+        """What a reward model gives the answers of every system."""
+        reference = self._wanted.reward_model
+        if Metric.REWARD_SCORE not in self._metrics or reference is None:
+            return
+        self._systems.release()
+        model = RewardModel(self._bench.store.verify(reference), self._bench)
+        for found in self._found.values():
+            if found.answers is not None:
+                found.measures[Metric.REWARD_SCORE] = Mean.over(model.scores(self._rows.rows, found.answers))
 
     def _of_answers(self, answers: list[str]) -> dict[Metric, Measure]:
         references = [each.answer for each in self._rows.examples]
@@ -276,30 +356,3 @@ class _Comparison:
             )
             for at, example in enumerate(self._rows.examples)
         )
-
-
-def _losses(bench: Workbench, subject: Subject, examples: list[Example]) -> list[Loss]:
-    tokens = [pieces_of(each, bench.context, split_long=True) for each in bench.renderer.example_tokens(examples)]
-    found = iter(subject.losses([piece for pieces in tokens for piece in pieces]))
-    return [_summed([next(found) for _ in pieces]) for pieces in tokens]
-
-
-def _with_worse_answers(rows: HeldOut, examples: list[Example]) -> list[Example]:
-    """The same prompts, solved rows included, with the answers that were rejected."""
-    worse = [rows.renderer.example(with_answer(row, row["rejected"])) for row in rows.rows]
-    return [
-        replace(each, completion=other.completion, answer=other.answer)
-        for each, other in zip(examples, worse, strict=True)
-    ]
-
-
-def _preferred(chosen: Sequence[Loss], rejected: Sequence[Loss]) -> list[float]:
-    """By mean log-probability per token, as SimPO judges (Meng et al. 2024, eq. 4): a sum prefers short answers."""
-    return [
-        float(good.total / max(good.tokens, 1) < bad.total / max(bad.tokens, 1))
-        for good, bad in zip(chosen, rejected, strict=True)
-    ]
-
-
-def _summed(losses: list[Loss]) -> Loss:
-    return Loss(sum(loss.total for loss in losses), sum(loss.tokens for loss in losses))

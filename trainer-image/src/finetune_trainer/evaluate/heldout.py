@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune_contract.datasets import RowFormat
 from finetune_contract.training import TrainingPlan
+from finetune_trainer.data.instructions import Stripped
 from finetune_trainer.train.render import Example, Renderer, Row
 from finetune_trainer.train.workbench import Workbench
 
@@ -41,6 +42,10 @@ class HeldOut:
             if not shots or self.fits(example):
                 return example
             shots.pop()
+
+    def with_instruction(self, instruction: Stripped) -> list[Example]:
+        """The rows with what was cut off all of them."""
+        return [self.renderer.example(instruction.restored(row)) for row in self.rows]
 
     def fits(self, example: Example) -> bool:
         """Whether the context holds a prompt, its reference and the longest answer."""

@@ -12,10 +12,12 @@ from sklearn.linear_model import LogisticRegression
 
 from finetune_contract.evaluating import TUNED, EvaluationPlan, JudgePlan, Metric, Score
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_trainer.evaluate.asking import Endpoint, Verdict
+from finetune_contract.paths import ENV_JUDGE_KEY
+from finetune_trainer.evaluate.asking import Endpoint, Settings
 from finetune_trainer.evaluate.measures import Mean
-from finetune_trainer.evaluate.record import Judgement, JudgeUse
+from finetune_trainer.evaluate.record import EndpointUse, Judgement
 from finetune_trainer.evaluate.scores import score
+from finetune_trainer.evaluate.verdicts import Verdict, verdict_in
 from finetune_trainer.train.render import Example
 
 TEMPLATE = """Two assistants have answered the same prompt. Say which answer is better: more correct, more helpful, \
@@ -49,7 +51,7 @@ class Compared:
 
     scores: tuple[Score, ...]
     judgements: tuple[Judgement, ...]
-    use: JudgeUse
+    use: EndpointUse
     words: dict[str, list[str]]
     """By baseline: the outcome of each row."""
 
@@ -79,7 +81,18 @@ def compare(
     """
     plan = wanted.judge
     assert plan is not None, "checked before training"
-    endpoint = Endpoint(plan)
+    endpoint = Endpoint(
+        Settings(
+            path="evaluation.judge",
+            url=plan.endpoint,
+            model=plan.model,
+            key_variable=ENV_JUDGE_KEY,
+            max_tokens=plan.max_tokens,
+            concurrency=plan.concurrency,
+            timeout_seconds=plan.timeout_seconds,
+            retries=plan.retries,
+        )
+    )
     words: dict[str, list[str]] = {}
     try:
         for system in answers:
@@ -118,11 +131,15 @@ def _outcomes(
     template = plan.prompt_template or TEMPLATE
     most_failed = int(plan.max_failed_share * len(examples))
 
+    def asked(at: int, a: str, b: str) -> Verdict | None:
+        turns = [{"role": "user", "content": question(template, examples[at], a, b)}]
+        return endpoint.ask(turns, verdict_in, "verdict")
+
     def judged(at: int) -> str:
         if ours[at].strip() == theirs[at].strip():
             return TIE
-        first = endpoint.ask(question(template, examples[at], ours[at], theirs[at]))
-        return outcome(first, first and endpoint.ask(question(template, examples[at], theirs[at], ours[at])))
+        first = asked(at, ours[at], theirs[at])
+        return outcome(first, first and asked(at, theirs[at], ours[at]))
 
     found: list[str] = []
     with ThreadPoolExecutor(plan.concurrency) as pool:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from finetune_contract.evaluating import EvaluationResult
 from finetune_contract.failure import FineTuneError
-from finetune_contract.paths import EVALUATION_FILE, PLAN_FILE, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
+from finetune_contract.methods import Method
+from finetune_contract.paths import LOG_FILE, PLAN_FILE, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_contract.training import ReevaluationPlan
 from finetune_store.edge import read_plan, run_command
 from finetune_store.opening import open_store
+from finetune_trainer.export.publish import evaluation_folder
+from finetune_trainer.keptlog import kept
 from finetune_trainer.stop import Stop
 from finetune_trainer.train.failures import named
 from finetune_trainer.train.surroundings import prepare_environment
@@ -46,22 +49,26 @@ def reevaluate(plan: ReevaluationPlan, root: Path) -> EvaluationResult:
         FineTuneError: Any of the reasons that inputs cannot be read for.
     """
     from finetune_trainer.evaluate.evaluation import check_settings, evaluate
-    from finetune_trainer.evaluate.report import write_report
+    from finetune_trainer.evaluate.report import promote, write_report
+    from finetune_trainer.evaluate.reward import evaluate_reward_model
     from finetune_trainer.evaluate.systems import Systems
     from finetune_trainer.train.workbench import open_workbench
 
     training = plan.training
-    check_settings(training)
     store = open_store(training, root)
-    artifact = store.verify(plan.artifact)
-    bench = open_workbench(training, store)
-    evaluation = evaluate(training, bench, Systems(training, bench, artifact))
-    name = training.evaluation_key or "latest"
-    folder = f"evaluations/{name}"
-    store.record(training.run_key, f"{folder}/{EVALUATION_FILE}", evaluation.to_json())
-    write_report(store, training, evaluation, folder)
-    if evaluation.failure is not None:
-        raise FineTuneError(evaluation.failure.reason, evaluation.failure.message)
+    folder = evaluation_folder(training, plan.artifact.digest)
+    with kept(store, training.run_key, f"{folder}/{LOG_FILE}"):
+        check_settings(training)
+        artifact = store.verify(plan.artifact)
+        bench = open_workbench(training, store)
+        if training.method is Method.REWARD:
+            evaluation = evaluate_reward_model(training, bench, artifact)
+        else:
+            evaluation = evaluate(training, bench, Systems(training, bench, artifact))
+        write_report(store, training, evaluation, folder, store.outcome(training.run_key))
+        promote(store, training, folder)
+        if evaluation.failure is not None:
+            raise FineTuneError(evaluation.failure.reason, evaluation.failure.message)
     return EvaluationResult(evaluation=evaluation.scores, speed=evaluation.speed)
 
 

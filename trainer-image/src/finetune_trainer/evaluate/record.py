@@ -66,14 +66,16 @@ class TaskResult(Document):
     rows: Count
 
 
-class JudgeUse(Document):
-    """What was asked of the judge."""
+class EndpointUse(Document):
+    """What was asked of a judge, or of a baseline behind an endpoint."""
 
+    system: Label | None = None
+    """The baseline; None: the judge."""
     requests: Count = 0
     retries: Count = 0
     """Requests that were made again: no answer in time, too many requests, an error, or no verdict."""
     nonsense: Count = 0
-    """Answers without a verdict."""
+    """Answers that were none, or without a verdict."""
 
 
 class Evaluation(Document):
@@ -84,7 +86,9 @@ class Evaluation(Document):
     rows: tuple[EvaluatedRow, ...] = ()
     confusions: tuple[Confusion, ...] = ()
     judgements: tuple[Judgement, ...] = ()
-    judge: JudgeUse | None = None
+    judge: EndpointUse | None = None
+    endpoints: tuple[EndpointUse, ...] = ()
+    """What was asked of baselines behind endpoints."""
     tasks: tuple[TaskResult, ...] = ()
     speed: Speed | None = None
     seconds: dict[str, float] = {}

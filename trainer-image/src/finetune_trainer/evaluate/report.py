@@ -29,19 +29,27 @@ _MANY_LABELS = 24
 """Labels of a confusion matrix; a larger one is left to `evaluation.json`."""
 
 
-def write_report(store: Store, plan: TrainingPlan, evaluation: Evaluation, folder: str) -> None:
-    """Write the page beside `evaluation.json`, and both as the run's newest.
+def write_report(
+    store: Store, plan: TrainingPlan, evaluation: Evaluation, folder: str, outcome: TrainingResult | None
+) -> None:
+    """Write `evaluation.json` and the page beside it.
 
     A page that cannot be made is no reason to lose a run: it is logged.
     """
-    store.record(plan.run_key, EVALUATION_FILE, evaluation.to_json())
+    store.record(plan.run_key, f"{folder}/{EVALUATION_FILE}", evaluation.to_json())
     try:
-        text = render(plan, evaluation, store.outcome(plan.run_key), _history(store, plan.run_key))
+        text = render(plan, evaluation, outcome, _history(store, plan.run_key))
     except Exception:
         log.warning("the report could not be made; %s has the figures", EVALUATION_FILE, exc_info=True)
         return
-    for place in (f"{folder}/{REPORT_FILE}", REPORT_FILE):
-        store.record(plan.run_key, place, text)
+    store.record(plan.run_key, f"{folder}/{REPORT_FILE}", text)
+
+
+def promote(store: Store, plan: TrainingPlan, folder: str) -> None:
+    """Make what a folder has the run's newest."""
+    for name in (EVALUATION_FILE, REPORT_FILE):
+        if text := store.recorded(plan.run_key, f"{folder}/{name}"):
+            store.record(plan.run_key, name, text)
 
 
 def render(

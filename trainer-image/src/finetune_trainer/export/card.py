@@ -20,6 +20,7 @@ from finetune_contract.results import ArtifactType, RunWarning, TrainingResult
 from finetune_contract.training import TrainingPlan
 from finetune_store.manifests import read_manifest
 from finetune_store.store import Store
+from finetune_trainer.data.provenance import PARTS, Terms
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
 _HUB = "hub:"
@@ -156,7 +157,12 @@ def _lineage(subject: Subject) -> str:
         "dataset": f"`{_dataset_name(subject)}`",
         "dataset digest": f"`{plan.dataset.digest}`",
         "dataset source": f"`{subject.dataset['source']}`" if "source" in subject.dataset else "",
+        "dataset source revision": f"`{subject.dataset['sourceRevision']}`"
+        if "sourceRevision" in subject.dataset
+        else "",
         "dataset licence": subject.dataset.get("license", "not stated (`spec.license` of the Dataset)"),
+        "dataset attribution": _cell(subject.dataset.get("attribution", "")),
+        "models that wrote rows": _teachers(subject.dataset),
         "earlier adapter": f"`{plan.start.digest}`" if plan.start else "",
         "run": f"`{plan.run_key}`",
         "artifact": f"`{subject.artifact}`" if subject.artifact else "",
@@ -164,7 +170,43 @@ def _lineage(subject: Subject) -> str:
         "trainer image": f"`{os.environ[ENV_IMAGE]}`" if os.environ.get(ENV_IMAGE) else "",
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
-    return f"## Lineage\n\n{_table(rows)}"
+    return f"## Lineage\n\n{_table(rows)}{_parts(subject.dataset)}"
+
+
+def _teachers(dataset: dict[str, str]) -> str:
+    """Each model that wrote rows of the dataset, with the terms that its answers are under."""
+    teachers = Terms.stored(dataset).teachers
+    return "; ".join(f"`{_cell(each.model)}` ({_cell(each.terms or 'terms not stated')})" for each in teachers)
+
+
+def _parts(dataset: dict[str, str]) -> str:
+    """The datasets that a mixture is made of, those of the mixtures in it among them."""
+    if PARTS not in dataset:
+        return ""
+    lines = [
+        "",
+        "",
+        "### Mixed from",
+        "",
+        "| dataset | digest | source | licence | attribution |",
+        "|---|---|---|---|---|",
+    ]
+    for part in json.loads(dataset[PARTS]):
+        source = part.get("source", "")
+        cells = [
+            part["dataset"],
+            part["digest"],
+            "a mixture" if source.startswith("mixture:") else source,
+            part.get("license", "not stated"),
+            part.get("attribution", ""),
+        ]
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """Text of a person as one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _training(subject: Subject) -> str:

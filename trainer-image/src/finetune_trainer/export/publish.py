@@ -2,7 +2,8 @@
 
 import logging
 
-from finetune_contract.paths import EVALUATION_FILE, RESULT_FILE
+from finetune_contract.base import Sha256
+from finetune_contract.paths import RESULT_FILE, evaluation_path
 from finetune_contract.results import TrainingResult
 from finetune_contract.training import TrainingPlan
 from finetune_store.store import Store
@@ -21,25 +22,27 @@ def lineage_of(plan: TrainingPlan) -> dict[str, str]:
     }
 
 
-def attempt_folder(result: TrainingResult) -> str:
+def attempt_folder(attempt: int) -> str:
     """Where an attempt leaves what it has to say, in its run's directory."""
-    return f"attempts/{result.attempt}"
+    return f"attempts/{attempt}"
 
 
-def publish_outcome(store: Store, result: TrainingResult, evaluation: str) -> TrainingResult:
+def evaluation_folder(plan: TrainingPlan, artifact: Sha256) -> str:
+    """Where what was measured of an artifact is kept: two pods of one run write to the same place only the same."""
+    return evaluation_path(artifact, plan.evaluation_key or "latest")
+
+
+def publish_outcome(store: Store, result: TrainingResult) -> TrainingResult:
     """Record the attempt, and say that the run has succeeded unless another pod said so first.
 
     Args:
         store: Where the run is recorded.
-        result: Of this attempt, with its artifact published.
-        evaluation: The whole evaluation as JSON.
+        result: Of this attempt, with its artifact and what was measured of it published.
 
     Returns:
         The result that holds: this one, or the other pod's, marked as reused.
     """
-    attempt = attempt_folder(result)
-    store.record(result.run_key, f"{attempt}/{EVALUATION_FILE}", evaluation)
-    store.record(result.run_key, f"{attempt}/{RESULT_FILE}", result.to_json())
+    store.record(result.run_key, f"{attempt_folder(result.attempt)}/{RESULT_FILE}", result.to_json())
     winner = store.publish_outcome(result)
     if winner != result:
         log.info("another pod of this run was first: its artifact is used")

@@ -15,7 +15,7 @@ import torch
 from finetune_contract.failure import FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.methods import Method
-from finetune_contract.paths import HISTORY_FILE
+from finetune_contract.paths import HISTORY_FILE, LOG_FILE
 from finetune_contract.results import Artifact, ArtifactType, Phase, TrainingResult
 from finetune_contract.training import TrainingPlan
 from finetune_store.adapterfiles import facts_of
@@ -24,13 +24,14 @@ from finetune_store.opening import open_checkpoints, open_store
 from finetune_store.store import Store
 from finetune_trainer.evaluate.evaluation import check_settings, evaluate
 from finetune_trainer.evaluate.record import Evaluation
-from finetune_trainer.evaluate.report import write_report
+from finetune_trainer.evaluate.report import promote, write_report
 from finetune_trainer.evaluate.reward import evaluate_reward_model
 from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.export.artifact import copy_tokenizer, size_of, write_adapter, write_merged_model, write_model
 from finetune_trainer.export.card import Figures, Subject, lineage_in, write_card
 from finetune_trainer.export.probe import write_probe
-from finetune_trainer.export.publish import attempt_folder, lineage_of, publish_outcome
+from finetune_trainer.export.publish import attempt_folder, evaluation_folder, lineage_of, publish_outcome
+from finetune_trainer.keptlog import kept
 from finetune_trainer.stop import Stop
 from finetune_trainer.train import reward
 from finetune_trainer.train.adapters import makes_whole_model
@@ -61,6 +62,8 @@ def run(attempt: Attempt, root: Path) -> TrainingResult | None:
     plan, ranks = attempt.plan, attempt.ranks
     store = open_store(plan, root)
     with ExitStack() as uploads:
+        if ranks.is_first:
+            uploads.enter_context(kept(store, plan.run_key, f"{attempt_folder(plan.attempt)}/{LOG_FILE}"))
         with joined(ranks, plan.parallelism.timeout_seconds, attempt.stop):
             earlier = from_first(ranks, store.outcome(plan.run_key) if ranks.is_first else None)
             if not earlier:
@@ -111,10 +114,14 @@ def _finish(attempt: Attempt, store: Store, bench: Workbench, trained: Trained) 
             board.update(phase=Phase.PUBLISHING)
             with watch.stage("Publishing"):
                 artifact = _publish_artifact(plan, store, bench.base, directory)
-            result = publish_outcome(store, _result(attempt, trained, artifact, evaluation), evaluation.to_json())
+            result = _result(attempt, trained, artifact, evaluation)
             store.record(plan.run_key, HISTORY_FILE, json.dumps(log_of(trained.checkpoint)))
-            write_report(store, plan, evaluation, attempt_folder(result))
-            return result
+            folder = evaluation_folder(plan, artifact.digest)
+            write_report(store, plan, evaluation, folder, result)
+            holds = publish_outcome(store, result)
+            if holds == result:  # another pod's artifact has figures of its own
+                promote(store, plan, folder)
+            return holds
 
 
 def _evaluate(plan: TrainingPlan, bench: Workbench, directory: Path) -> Evaluation:

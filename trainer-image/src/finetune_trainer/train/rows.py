@@ -39,6 +39,8 @@ def with_answer(row: Mapping[str, Any], answer: str) -> dict[str, Any]:
     """The row with another answer to its prompt."""
     if "messages" in row:
         return {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": answer}]}
+    if "text" in row:
+        return {**row, "label": answer}
     return {**row, "completion": answer}
 
 

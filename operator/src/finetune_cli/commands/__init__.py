@@ -1,0 +1,1 @@
+"""Commands, one subject a module: options in, one call, an answer and an exit code out."""
