@@ -90,6 +90,7 @@ test-trainer: venv ## tests of the training code on CPU, and the conformance of 
 
 test-cluster: venv cluster images install kueue ## tests of the chart, and on the cluster with the chart installed
 	@$(PYTHON) -m tools.binaries versitygw
+	@$(PYTHON) -m tools.packages prometheus
 	$(ON_CLUSTER) $(VENV)/python -m pytest tests/chart tests/cluster
 
 check: venv ## format, lint, types, import rules, the documentation site, generated files
@@ -114,6 +115,7 @@ generate: venv ## everything that is made from code: CRDs, reference pages, the 
 	$(VENV)/python -m finetune_operator.api.crd crds charts/finetune-operator/files/crds operator/src/finetune_cli/crds
 	$(VENV)/python -m finetune_operator.api.reference docs/reference
 	$(VENV)/python -m tools.metrics_page docs/reference/metrics.md
+	$(VENV)/python -m tools.dashboard charts/finetune-operator/files/dashboard.json
 	$(VENV)/python -m tools.cli_page docs/reference/cli.md
 	$(VENV)/python -m tools.screenshots docs/reference/cli
 	$(VENV)/python -m tools.argocd

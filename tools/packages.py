@@ -1,12 +1,17 @@
-"""Debian packages that the local cluster and the image builds use; installed only when missing."""
+"""Debian packages that the local cluster, the image builds and the tests use; fetched only when missing.
+
+`python3 -m tools.packages [PACKAGE...]` unpacks those that are only looked into (all by default), and prints where.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
-from tools.console import StepError, run_logged, say
+from tools.console import StepError, exit_on_failure, run_logged, say
 from tools.paths import cache, exclusive
 
 CLUSTER = (
@@ -20,6 +25,8 @@ CLUSTER = (
     "openssl",
     "util-linux",
 )
+UNPACKED = ("prometheus",)
+"""Not installed, as that would start a server: its programs (prometheus, promtool) are used by tests alone."""
 IMAGES = ("buildah", "skopeo", "debootstrap", "ca-certificates")
 
 
@@ -53,3 +60,44 @@ def ensure(wanted: tuple[str, ...]) -> None:
         run_logged("apt-get update", ["apt-get", "update"], logs / "apt-update.log", env=env)
         argv = ["apt-get", "install", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", *absent]
         run_logged("apt-get install", argv, logs / "apt-install.log", env=env)
+
+
+def unpacked_folder(package: str) -> Path:
+    """Where an unpacked package is or will be; its programs are in `usr/bin`."""
+    return cache() / "debian" / package
+
+
+def unpack(package: str) -> Path:
+    """Download a package and unpack it beside the system, without those it depends on. Raises `StepError`."""
+    folder = unpacked_folder(package)
+    log = cache() / "logs" / f"{package}.log"
+    with exclusive("apt"):
+        if folder.exists():
+            return folder
+        if shutil.which("apt-get") is None:
+            raise StepError(f"{package} is unpacked from Debian's package, and there is no apt-get here")
+        partial = folder.with_name(package + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        argv = ["apt-get", "download", package]
+        try:
+            run_logged(f"downloading {package}", argv, log, cwd=partial)
+        except StepError:
+            # A machine whose lists are missing or old.
+            run_logged("apt-get update", ["apt-get", "update"], cache() / "logs" / "apt-update.log")
+            run_logged(f"downloading {package}", argv, log, cwd=partial)
+        (archive,) = partial.glob("*.deb")
+        run_logged(f"unpacking {package}", ["dpkg-deb", "--extract", str(archive), str(partial)], log)
+        archive.unlink()
+        partial.rename(folder)
+    return folder
+
+
+def main() -> None:
+    """Unpack the packages named on the command line, or all."""
+    for package in sys.argv[1:] or UNPACKED:
+        say(f"{package}\t{unpack(package)}")
+
+
+if __name__ == "__main__":
+    exit_on_failure(main)

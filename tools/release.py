@@ -118,7 +118,11 @@ def push(layout: Path, references: dict[str, tuple[str, str]], chart: Path, helm
     for name, (repository, digest) in references.items():
         tag = f"{name}-{version()}"
         target = f"docker://{repository}:{version()}"
-        run_logged(f"pushing {target}", ["skopeo", "copy", "--preserve-digests", f"oci:{layout}:{tag}", target], log)
+        run_logged(
+            f"pushing {target}",
+            ["skopeo", "--insecure-policy", "copy", "--preserve-digests", f"oci:{layout}:{tag}", target],
+            log,
+        )
         say(f"  {repository}@{digest}")
     run_logged("pushing the chart", [str(helm), "push", str(chart), f"oci://{registry}/charts"], log)
 

@@ -2,52 +2,29 @@
 
 import json
 import re
-import shutil
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from finetune_operator.cluster import RESOURCES
-from finetune_operator.settings import PREFIX, Price, Settings
+from finetune_operator.settings import PREFIX, AcceleratorKind, Settings
+from tests.chart.rendering import (
+    CHART,
+    NAMESPACE,
+    ROOT,
+    Manifest,
+    deployment,
+    environment,
+    helm,
+    needs_helm,
+    of_kind,
+    render,
+    try_to_render,
+)
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts" / "finetune-operator"
-HELM = shutil.which("helm") or shutil.which("helm", path=str(ROOT / ".local" / "bin"))
-NAMESPACE = "finetune-system"
-Manifest = dict[str, Any]
-
-pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: `make cluster` builds one")
-
-
-def helm(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    assert HELM is not None
-    return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False, timeout=60)
-
-
-def render(*values: str) -> list[Manifest]:
-    sets = [part for value in values for part in ("--set-json", value)]
-    done = helm("template", "finetune-operator", str(CHART), "-n", NAMESPACE, "--kube-version", "1.34", *sets)
-    assert done.returncode == 0, done.stderr
-    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
-
-
-def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
-    return [manifest for manifest in manifests if manifest["kind"] == kind]
-
-
-def deployment(*values: str) -> Manifest:
-    (found,) = of_kind(render(*values), "Deployment")
-    return found
-
-
-def environment(manifest: Manifest) -> dict[str, str]:
-    (container,) = manifest["spec"]["template"]["spec"]["containers"]
-    return {variable["name"]: variable.get("value", "from the pod") for variable in container["env"]}
+pytestmark = needs_helm
 
 
 def granted(roles: list[Manifest]) -> dict[tuple[str, str], set[str]]:
@@ -76,30 +53,24 @@ def needed() -> dict[tuple[str, str], set[str]]:
     return dict(rights)
 
 
-def test_prices_reach_the_operator() -> None:
-    list_ = [{"resource": "nvidia.com/gpu", "nodeSelector": {"gpu": "h100"}, "perHour": 2.5}]
-    values = f'prices={{"currency": "EUR", "apiPerMillionTokens": 0.6, "accelerators": {json.dumps(list_)}}}'
-    settings = Settings.from_environment(environment(deployment(values)))
+def test_accelerators_and_prices_reach_the_operator() -> None:
+    assert Settings.from_environment(environment(deployment())).accelerators == ()
+    kinds = [
+        {"name": "H100", "nodeSelector": {"gpu": "h100"}, "memoryGib": 79.6, "teraflops": 400, "pricePerHour": 2.5},
+        {"name": "MI300X", "resource": "amd.com/gpu", "pricePerHour": 0},
+    ]
+    prices = 'prices={"currency": "EUR", "apiPerMillionTokens": 0.6}'
+    settings = Settings.from_environment(environment(deployment(f"accelerators={json.dumps(kinds)}", prices)))
     assert (settings.currency, settings.api_price_per_million_tokens) == ("EUR", 0.6)
-    assert settings.prices == (Price(resource="nvidia.com/gpu", node_selector={"gpu": "h100"}, per_hour=2.5),)
+    assert settings.accelerators == (
+        AcceleratorKind(name="H100", node_selector={"gpu": "h100"}, memory_gib=79.6, teraflops=400, price_per_hour=2.5),
+        AcceleratorKind(name="MI300X", resource="amd.com/gpu", price_per_hour=0),
+    )
 
 
 def test_the_chart_passes_lint() -> None:
     done = helm("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_every_value_is_in_the_schema() -> None:
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    assert set(values) == set(schema["properties"]) - {"global"}
-
-
-@pytest.mark.parametrize("value", ['replicaCount="two"', 'unknown="x"', 'storage.size="huge"', 'watchNamespaces=["A"]'])
-def test_a_wrong_value_is_refused(value: str) -> None:
-    done = helm("template", "x", str(CHART), "--kube-version", "1.34", "--set-json", value)
-    assert done.returncode != 0
-    assert value.partition("=")[0].partition(".")[0] in done.stderr
 
 
 def test_the_rights_are_exactly_what_the_code_uses() -> None:
@@ -176,16 +147,9 @@ def test_nothing_is_deleted_unless_retention_is_on() -> None:
     assert (settings.retention_minimum_age_seconds, settings.collection_interval_seconds) == (172800, 86400)
 
 
-def test_the_kinds_of_gpu_are_handed_on() -> None:
-    assert Settings.from_environment(environment(deployment())).accelerators == ()
-    kinds = [{"name": "H100", "product": "NVIDIA-H100-80GB-HBM3", "memoryGib": 79.6, "teraflops": 400}]
-    (found,) = Settings.from_environment(environment(deployment(f"accelerators={json.dumps(kinds)}"))).accelerators
-    assert (found.name, found.resource, found.memory_gib, found.teraflops) == ("H100", "nvidia.com/gpu", 79.6, 400)
-
-
 def test_looks_that_are_too_far_apart_are_refused() -> None:
     hours = 'storage.retention={"enabled": true, "minimumAgeHours": 24, "intervalHours": 24}'
-    done = helm("template", "x", str(CHART), "--kube-version", "1.34", "--set-json", hours)
+    done = try_to_render(hours)
     assert done.returncode != 0
     assert "at most half of minimumAgeHours" in done.stderr
 
@@ -239,16 +203,13 @@ def test_users_may_view_and_edit_what_they_may_view_and_edit() -> None:
     assert all(not resource.endswith("/status") for _, resource in granted([view, edit]))
 
 
-def test_options_are_off_until_they_are_wanted() -> None:
-    assert {"PodMonitor", "PodDisruptionBudget"}.isdisjoint({manifest["kind"] for manifest in render()})
-    wanted = render("metrics.podMonitor.enabled=true", "podDisruptionBudget.enabled=true")
-    (monitor,), (budget,) = of_kind(wanted, "PodMonitor"), of_kind(wanted, "PodDisruptionBudget")
-    (found,) = of_kind(wanted, "Deployment")
+def test_a_budget_is_there_when_it_is_wanted() -> None:
+    assert of_kind(render(), "PodDisruptionBudget") == []
+    wanted = render("podDisruptionBudget.enabled=true")
+    (budget,), (found,) = of_kind(wanted, "PodDisruptionBudget"), of_kind(wanted, "Deployment")
     labels = found["spec"]["template"]["metadata"]["labels"]
-    for selector in (monitor["spec"]["selector"], budget["spec"]["selector"], found["spec"]["selector"]):
-        assert selector["matchLabels"].items() <= labels.items()
-    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    assert endpoint["port"] in [port["name"] for port in found["spec"]["template"]["spec"]["containers"][0]["ports"]]
+    for part in (budget, found):
+        assert part["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
 def test_our_own_pods_are_not_taken_for_children() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.test_chart import HELM
+from tests.chart.rendering import HELM
 from tools import release
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: `make cluster` builds one")

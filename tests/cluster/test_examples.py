@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.cluster.kube import ROOT, Kube, Object
-from tests.documents import blocks
+from tests.documents import blocks, completed
 
 pytestmark = pytest.mark.cluster
 
@@ -16,7 +16,7 @@ EXAMPLES = {
     for file in sorted((ROOT / "examples").rglob("*.yaml"))
 }
 PAGES = {
-    page: [item for block in found for item in yaml.safe_load_all(block.text) if "apiVersion" in item]
+    page: [completed(item) for block in found for item in yaml.safe_load_all(block.text) if "apiVersion" in item]
     for page, found in groupby(blocks("yaml"), lambda block: block.place.rsplit(":", 1)[0])
 }
 OURS = {

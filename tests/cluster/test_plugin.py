@@ -51,8 +51,10 @@ def test_from_submit_to_cancel(kube: Kube, tmp_path: Path) -> None:
     kube.wait("the job's reason", lambda: kube.condition("finetunejob", "waits", "Ready").get("reason"))
     # The operator has written the status meanwhile: that is no change of what was applied.
     assert words(plugin(kube, "submit", file))[1] == "finetunejob/waits unchanged"
-    managers = {one["manager"] for one in (kube.get("finetunejob", "waits") or {})["metadata"]["managedFields"]}
-    assert "kubectl-finetune" in managers
+    shown = kube.kubectl("get", "finetunejob", "waits", "-o", "json", "--show-managed-fields").stdout
+    assert ("kubectl-finetune", "Apply") in {
+        (one["manager"], one["operation"]) for one in json.loads(shown)["metadata"]["managedFields"]
+    }
 
     kube.merge("finetunejob", "waits", {"spec": {"adapter": {"rank": 8}}})
     refused = plugin(

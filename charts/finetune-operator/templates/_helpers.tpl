@@ -79,3 +79,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [events]
   verbs: [list, create, patch]
 {{- end }}
+
+{{- /* Egress rule of a NetworkPolicy: names, from whatever answers them. */}}
+{{- define "finetune-operator.dns" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end }}
+
+{{- /* NetworkPolicyPeers: who asks our pods how they are. */}}
+{{- define "finetune-operator.watchers" -}}
+- namespaceSelector:
+    matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}
+  podSelector:
+    matchLabels: {{- include "finetune-operator.selectorLabels" . | nindent 6 }}
+{{- with .Values.networkPolicies.prometheus }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

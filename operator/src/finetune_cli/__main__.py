@@ -22,6 +22,9 @@ from finetune_cli.options import Context, Format, Name, Namespace, Output, Timeo
 
 PROGRAM = "kubectl-finetune"
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 
 class Commands(TyperGroup):
     """Ends a failed command with one line."""
@@ -33,6 +36,8 @@ class Commands(TyperGroup):
         except CliError as error:
             typer.echo(f"error: {view.clean(error)}", err=True)
             raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            raise typer.Exit(INTERRUPTED) from error
 
 
 app = typer.Typer(

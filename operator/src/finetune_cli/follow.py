@@ -31,6 +31,9 @@ def to_the_end(cluster: Reader, name: str, terminal: Console, timeout: float | N
     except GateFailedError as error:
         terminal.print(page.result(error.job))
         raise
+    except KeyboardInterrupt:
+        typer.echo(f"{name} goes on by itself; `kubectl finetune watch {name}` looks again", err=True)
+        raise
     terminal.print(page.result(job))
 
 

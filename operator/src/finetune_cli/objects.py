@@ -9,7 +9,7 @@ from urllib.parse import quote
 from kubernetes import client
 
 from finetune_cli.explanations import explained
-from finetune_cli.facts import Object
+from finetune_cli.facts import Object, part
 from finetune_cli.kinds import GROUP, PLURALS, VERSION
 
 FIELD_MANAGER = "kubectl-finetune"
@@ -80,10 +80,9 @@ class Objects:
             query["dryRun"] = "All"
         body = {**resource, "metadata": {**metadata, "namespace": where}}
         with explained(where, "apply", plural, name):
-            before = self._version(path)
+            before = self._there(path)
             answer = self._json("PATCH", path, query, body, "application/apply-patch+yaml")
-        after = answer["metadata"].get("resourceVersion")
-        word = "created" if before is None else "unchanged" if before == after else "configured"
+        word = "created" if before is None else "unchanged" if _wanted(before) == _wanted(answer) else "configured"
         return Applied(answer, f"{word} (dry run)" if dry_run else word)
 
     def delete(self, plural: str, name: str) -> None:
@@ -108,9 +107,9 @@ class Objects:
             finally:
                 answer.response.close()
 
-    def _version(self, path: str) -> str | None:
+    def _there(self, path: str) -> Object | None:
         try:
-            return str(self._json("GET", path)["metadata"].get("resourceVersion"))
+            return self._json("GET", path)
         except client.ApiException as error:
             # Without CRDs the answer is no Status: the apply will tell.
             if error.status != 404:
@@ -148,3 +147,9 @@ class Objects:
 def _ours(namespace: str, plural: str) -> str:
     where = f"namespaces/{quote(namespace)}/" if namespace else ""
     return f"/apis/{GROUP}/{VERSION}/{where}{plural}"
+
+
+def _wanted(resource: Object) -> list[Any]:
+    """What people write of an object; the operator may write its status at any moment."""
+    metadata = part(resource, "metadata")
+    return [resource.get("spec"), metadata.get("labels"), metadata.get("annotations")]

@@ -85,6 +85,7 @@ class Operator:
         self._health = Health(
             self._cache,
             longest_pass=self._queue.longest_running,
+            longest_wait=self._queue.longest_waiting,
             silence=self._watches.silence,
             is_synced=lambda: self._sync.is_synced,
         )

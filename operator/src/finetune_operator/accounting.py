@@ -1,4 +1,4 @@
-"""What is counted from statuses: GPU-seconds of the attempts that a write has latched, and gates that failed. Pure.
+"""What is counted from statuses: GPU-seconds of attempts, gates and resources that failed, waits in queues. Pure.
 
 An attempt is latched by exactly one write of its job's status, checked by version, so counting after each write that
 succeeded counts it once, however often the job is looked at and whoever leads. The last attempt of a run that makes
@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from finetune_contract.failure import policy_of, reason_of
+from finetune_operator.reconcile.conditions import STALLED
+from finetune_operator.reconcile.queueing import ADMITTED
 
 SUCCEEDED, FAILED, DISRUPTED, SUSPENDED, CANCELLED = "Succeeded", "Failed", "Disrupted", "Suspended", "Cancelled"
 """How an attempt ended; disrupted ones are the cluster's doing and do not count against `retries.limit`."""
@@ -55,6 +57,27 @@ def has_failed_gate(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool
     return decided.get("verdict") == "Failed" and any(
         decided.get(part) != known.get(part) for part in ("digest", "key")
     )
+
+
+def failure(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """The reason for which the status `after` says that nothing goes on any more, and `before` did not."""
+    stalled, known = _condition(after, STALLED), _condition(before, STALLED)
+    is_news = (stalled.get("status"), stalled.get("reason")) != (known.get("status"), known.get("reason"))
+    return str(stalled.get("reason", "")) if is_news and stalled.get("status") == "True" else None
+
+
+def waited(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
+    """Seconds that an attempt waited in a queue, if `after` tells that it was admitted and `before` did not."""
+    admitted, known = _condition(after, ADMITTED), _condition(before, ADMITTED)
+    if (known.get("status"), admitted.get("status")) != ("False", "True"):
+        return None
+    times = [datetime.fromisoformat(str(each["lastTransitionTime"])) for each in (known, admitted)]
+    return max(0.0, (times[1] - times[0]).total_seconds())
+
+
+def _condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
+    found = [each for each in status.get("conditions") or () if each.get("type") == type_]
+    return found[0] if found else {}
 
 
 class Tried(NamedTuple):

@@ -44,6 +44,8 @@ class Cache:
         self._deleted: OrderedDict[str, None] = OrderedDict()
         self.summaries: Counter[tuple[str, str, str]] = Counter()
         """Number of our resources by kind, phase and reason."""
+        self._changed_at: defaultdict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
+        """Kind, phase and reason -> uid -> when a condition of the resource last changed."""
         self.ignored_gates: Counter[str] = Counter()
         """Namespace -> number of ModelDeployments that serve something by spec.ignoreGate."""
         self.adapters: Counter[tuple[str, str]] = Counter()
@@ -107,6 +109,10 @@ class Cache:
     def versions(self, kind: str) -> dict[str, int]:
         """Uid -> version of the objects of one kind."""
         return {entry.uid: entry.version for entry in self.of_kind(kind)}
+
+    def oldest_transitions(self) -> dict[tuple[str, str, str], float]:
+        """Kind, phase and reason -> when a condition last changed, of the resource that has not moved for longest."""
+        return {summary: min(times.values()) for summary, times in self._changed_at.items() if times}
 
     # Changing
 
@@ -205,6 +211,7 @@ class Cache:
             self._queued[entry.uid] = QueuedJob(entry.uid, entry.owner, entry.queue)
         if entry.summary:
             self.summaries[(entry.place.kind, *entry.summary)] += 1
+            self._changed_at[(entry.place.kind, *entry.summary)][entry.uid] = entry.changed_at
         if entry.ignores_gate:
             self.ignored_gates[entry.place.namespace] += 1
         self.adapters.update((entry.place.namespace, state) for state in entry.adapters)
@@ -223,6 +230,7 @@ class Cache:
             _discard(self._pods, entry.controller, entry.uid)
         if entry.summary:
             self.summaries[(entry.place.kind, *entry.summary)] -= 1
+            del self._changed_at[(entry.place.kind, *entry.summary)][entry.uid]
         if entry.ignores_gate:
             self.ignored_gates[entry.place.namespace] -= 1
         self.adapters.subtract((entry.place.namespace, state) for state in entry.adapters)

@@ -275,6 +275,10 @@ class Engine:
             metrics.GPU_SECONDS.labels(namespace, attempt.outcome).inc(attempt.gpu_seconds)
         if accounting.has_failed_gate(before, status):
             metrics.GATE_FAILURES.labels(namespace).inc()
+        if reason := accounting.failure(before, status):
+            metrics.FAILURES.labels(resource["kind"], reason).inc()
+        if (seconds := accounting.waited(before, status)) is not None:
+            metrics.QUEUE_WAIT_SECONDS.observe(seconds)
         for result in accounting.tried(before, status) if resource["kind"] == "ModelDeployment" else ():
             metrics.ADAPTER_RESULTS.labels(namespace, result.state).inc()
             if result.seconds is not None:

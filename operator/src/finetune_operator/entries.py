@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from finetune_operator.api.base import GROUP
@@ -64,6 +65,8 @@ class Entry:
     """Digest of an applied child's spec as the server has it: changes when anybody edits the child."""
     summary: tuple[str, str] | None = None
     """Phase and reason of one of our resources, for metrics."""
+    changed_at: float = 0.0
+    """When a condition of it last changed, in seconds since 1970."""
     ignores_gate: bool = False
     """A ModelDeployment that serves what has passed no gate."""
     adapters: tuple[str, ...] = ()
@@ -120,6 +123,7 @@ def entry_of(manifest: Manifest, version: int) -> Entry:
         packed=pack(_without_bookkeeping(manifest) if is_ours else slim(manifest)),
         content=digest({"spec": manifest.get("spec")}) if kind in APPLIED_KINDS else "",
         summary=_summary(manifest) if is_ours else None,
+        changed_at=_changed_at(manifest) if is_ours else 0.0,
         ignores_gate=kind == "ModelDeployment" and _holds(manifest, GATE_IGNORED),
         adapters=_adapter_states(manifest) if kind == "ModelDeployment" else (),
         is_edited=is_ours and metadata.get("generation") != (manifest.get("status") or {}).get("observedGeneration"),
@@ -164,6 +168,15 @@ def _summary(manifest: Manifest) -> tuple[str, str]:
     conditions = status.get("conditions") or ()
     reasons = (str(condition.get("reason", "")) for condition in conditions if condition.get("type") == "Ready")
     return str(status.get("phase", "")), next(reasons, "")
+
+
+def _changed_at(manifest: Manifest) -> float:
+    """Of a resource without conditions: when it was created."""
+    conditions = (manifest.get("status") or {}).get("conditions") or ()
+    times = [str(condition.get("lastTransitionTime", "")) for condition in conditions]
+    # All are in UTC and to the second, as the operator and the API server write them: the last is the greatest.
+    last = max(times, default="") or str(manifest["metadata"].get("creationTimestamp", ""))
+    return datetime.fromisoformat(last).timestamp() if last else 0.0
 
 
 def _adapter_states(manifest: Manifest) -> tuple[str, ...]:

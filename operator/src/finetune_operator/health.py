@@ -26,12 +26,14 @@ class Health:
         cache: Cache,
         *,
         longest_pass: Callable[[], float],
+        longest_wait: Callable[[], float],
         silence: Callable[[], float],
         is_synced: Callable[[], bool],
     ) -> None:
-        """`silence` is the seconds since Kopf's loop last gave a sign of life."""
+        """All in seconds: `longest_pass` and `longest_wait` of keys, `silence` since Kopf's last sign of life."""
         self._cache = cache
         self._longest_pass = longest_pass
+        self._longest_wait = longest_wait
         self._silence = silence
         self._is_synced = is_synced
 
@@ -71,6 +73,10 @@ class Health:
         metrics.OBJECTS.clear()
         for (kind, phase, reason), count in self._cache.summaries.items():
             metrics.OBJECTS.labels(kind, phase, reason).set(count)
+        metrics.OLDEST_TRANSITION.clear()
+        for summary, since in self._cache.oldest_transitions().items():
+            metrics.OLDEST_TRANSITION.labels(*summary).set(since)
+        metrics.QUEUE_OLDEST.set(self._longest_wait())
         metrics.ADAPTERS.clear()
         for (namespace, state), count in self._cache.adapters.items():
             metrics.ADAPTERS.labels(namespace, state).set(count)

@@ -12,6 +12,7 @@ GCCollector(registry=REGISTRY)
 
 PREFIX = "finetune_operator"
 SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+WAITS = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0, 24 * 3600.0, 72 * 3600.0)
 
 RECONCILE_SECONDS = Histogram(
     f"{PREFIX}_reconcile_time_seconds", "Duration of one pass.", ["kind"], buckets=SECONDS, registry=REGISTRY
@@ -27,6 +28,10 @@ QUEUE_RETRIES = Counter(f"{PREFIX}_workqueue_retries", "Keys put back after a fa
 QUEUE_SECONDS = Histogram(
     f"{PREFIX}_workqueue_queue_duration_seconds", "Time from added to taken.", buckets=SECONDS, registry=REGISTRY
 )
+QUEUE_OLDEST = Gauge(
+    f"{PREFIX}_workqueue_oldest_key_seconds", "How long the key has waited that has waited longest; 0: none waits.",
+    registry=REGISTRY,
+)  # fmt: skip
 API_REQUESTS = Counter(
     f"{PREFIX}_rest_client_requests",
     "Requests to the API server, without the watches; code 0: no answer.",
@@ -43,10 +48,27 @@ SWEEP_REPAIRS = Counter(
     f"{PREFIX}_sweep_repairs", "Objects that a sweep found missing or outdated in the cache.", ["kind"],
     registry=REGISTRY,
 )  # fmt: skip
+SWEEP_LAST_END = Gauge(
+    f"{PREFIX}_sweep_last_end_timestamp_seconds", "When everything was last listed and compared with the cache.",
+    registry=REGISTRY,
+)  # fmt: skip
 LEADER = Gauge(f"{PREFIX}_leader_election_master_status", "1 while this replica leads.", registry=REGISTRY)
 OBJECTS = Gauge(
     f"{PREFIX}_objects", "Our resources by phase and by the reason of their Ready condition.",
     ["kind", "phase", "reason"], registry=REGISTRY,
+)  # fmt: skip
+OLDEST_TRANSITION = Gauge(
+    f"{PREFIX}_oldest_transition_timestamp_seconds",
+    "When a condition last changed, of the resource for which that is longest ago.",
+    ["kind", "phase", "reason"], registry=REGISTRY,
+)  # fmt: skip
+FAILURES = Counter(
+    f"{PREFIX}_failures", "Resources that came to rest without being ready, by the reason of their Ready condition.",
+    ["kind", "reason"], registry=REGISTRY,
+)  # fmt: skip
+QUEUE_WAIT_SECONDS = Histogram(
+    f"{PREFIX}_queue_wait_seconds", "Time that attempts waited in a Kueue queue before they were admitted.",
+    buckets=WAITS, registry=REGISTRY,
 )  # fmt: skip
 GPU_SECONDS = Counter(
     f"{PREFIX}_gpu_seconds",

@@ -162,6 +162,10 @@ class WorkQueue(Generic[K]):
         """Seconds since the key that a worker has had for longest was taken; 0 if all are idle."""
         return max((self._clock.time() - taken for taken in self._processing.values()), default=0.0)
 
+    def longest_waiting(self) -> float:
+        """Seconds since the key was added that has waited longest; 0 if none waits."""
+        return max((self._clock.time() - since for since, _ in self._dirty.values()), default=0.0)
+
     def _append(self, key: K) -> None:
         is_moved = key in self._lines
         urgency = self._lines[key] = self._dirty[key][1]

@@ -14,34 +14,28 @@ from finetune_contract.storage import S3_URI
 PREFIX = "FINETUNE_"
 
 
-class Price(BaseModel):
-    """What one accelerator costs for an hour."""
+class AcceleratorKind(BaseModel):
+    """A kind of accelerator that the cluster has."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
     )
 
-    resource: str
-    """Its resource name, such as `nvidia.com/gpu`."""
-    node_selector: dict[str, str] = {}
-    """Only of jobs whose spec.scheduling.nodeSelector has these labels, such as a GPU's product."""
-    per_hour: float = Field(ge=0)
-
-
-class AcceleratorKind(BaseModel):
-    """A kind of accelerator that the cluster has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
-
     name: str = Field(min_length=1, max_length=64)
     resource: str = "nvidia.com/gpu"
     """The extended resource that jobs ask for."""
-    product: str | None = None
-    """Value of a node label (nvidia.com/gpu.product) by which jobs select such nodes; None: all with the resource."""
-    memory_gib: float = Field(gt=0)
-    """Of one device."""
+    node_selector: dict[str, str] = {}
+    """Only of jobs whose spec.scheduling.nodeSelector has these labels, such as a GPU's product."""
+    memory_gib: float | None = Field(default=None, gt=0)
+    """Of one device; None: preflights do not compare with it."""
     teraflops: float | None = Field(default=None, gt=0)
     """What training reaches on one device (its peak times the MFU that earlier jobs reported); None: no hours."""
+    price_per_hour: float | None = Field(default=None, ge=0)
+    """Of one device; None: not known."""
+
+    def is_for(self, resource: str, node_selector: Mapping[str, str]) -> bool:
+        """Whether pods that ask for the resource and select such nodes run on this kind only."""
+        return self.resource == resource and self.node_selector.items() <= node_selector.items()
 
 
 class Settings(BaseModel):
@@ -79,14 +73,12 @@ class Settings(BaseModel):
     collection_interval_seconds: float = Field(default=86400.0, gt=0)
     """How often a store is looked at for what to delete; at most half of the minimum age."""
 
-    prices: tuple[Price, ...] = ()
-    """What accelerators cost, as JSON; the first that fits a job is its. None: no amounts in status."""
+    accelerators: tuple[AcceleratorKind, ...] = Field(default=(), max_length=32)
+    """What there is, as JSON: memory for preflights, prices for costs. The first counts that fits and tells it."""
     currency: str = Field(default="", max_length=16)
     """Of the prices, such as EUR."""
     api_price_per_million_tokens: float | None = Field(default=None, ge=0)
     """What a million generated tokens of a hosted model cost that a tuned one would replace."""
-    accelerators: tuple[AcceleratorKind, ...] = Field(default=(), max_length=32)
-    """What preflights compare with, as a JSON list; the first whose resource and product a job asks for."""
 
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; none: all."""
@@ -170,7 +162,6 @@ def _words(text: str) -> tuple[str, ...]:
 
 _READERS: Mapping[str, Callable[[str], object]] = {
     "namespaces": _words,
-    "prices": _json("prices"),
     "accelerators": _json("accelerators"),
 }
 """Of settings that are no plain word or number."""

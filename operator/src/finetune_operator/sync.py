@@ -66,6 +66,7 @@ class Synchroniser:
             for namespace in self._namespaces:
                 self._listed[kind, namespace] = await self._insist(kind, partial(self._fill, kind, namespace))
             self._synced.add(kind)
+        metrics.SWEEP_LAST_END.set_to_current_time()
         log.info("caches filled: %s", ", ".join(f"{len(self._cache.versions(kind))} {kind}" for kind in KINDS))
 
     async def watched_from(self, kind: str, namespace: str | None) -> str:
@@ -91,6 +92,7 @@ class Synchroniser:
             self._relisted.clear()
             for kind in KINDS:
                 await self._insist(kind, partial(self.sweep, kind))
+            metrics.SWEEP_LAST_END.set_to_current_time()
             memory.give_back()
 
     async def sweep(self, kind: str) -> None:

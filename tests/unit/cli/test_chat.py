@@ -1,7 +1,12 @@
 """`chat` against an HTTP server that streams as OpenAI does, behind the API server's proxy path."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -107,6 +112,21 @@ def test_an_answer_that_goes_wrong_ends_with_1(api: ApiServer, answer: bytes, wo
     result = run("-m", "hi", "--model", "triage")
     assert (result.exit_code, result.stdout) == (1, "")
     assert words in result.stderr
+
+
+def test_on_a_terminal_one_talks_until_an_empty_line(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "finetune_cli", "chat", "support"]
+    environment = {**os.environ, "KUBECONFIG": str(tmp_path / "kubeconfig")}
+    with subprocess.Popen(command, env=environment, stdin=theirs, stdout=subprocess.PIPE, text=True) as process:
+        os.close(theirs)
+        os.write(ours, b"hi\nand?\n/reset\nagain\n\n")
+        said, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0
+    for words in ("triage heard 1", "support heard 3", "triage heard 3"):
+        assert words in said
+    assert said.count("triage heard 1") == 2, "after /reset it has heard nothing"
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

@@ -1,6 +1,10 @@
 """submit, events, cancel, cost and formats of an answer, against a server on loopback; and what goes wrong there."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +88,15 @@ class TestSubmit:
         assert 'conflict with "argocd": .spec.method; --force-conflicts takes these fields over' in refused.stderr
         assert run("submit", "-", "--force-conflicts", stdin=yaml.safe_dump(mine)).exit_code == 0
 
+    def test_a_namespace_in_the_file_is_used_and_never_overruled(self, api: ApiServer) -> None:
+        job = yaml.safe_dump({**factories.make_job(), "metadata": {"name": "triage", "namespace": "other"}})
+        refused = run("submit", "-", "-n", "team", stdin=job)
+        assert (refused.exit_code, api.objects) == (2, {})
+        assert "the files say namespace other, and --namespace says team" in refused.stderr
+        assert run("submit", "-", "--watch", stdin=job).exit_code == 2
+        assert run("submit", "-", stdin=job).exit_code == 0
+        assert list(api.objects) == [f"{OURS}/namespaces/other/finetunejobs/triage"]
+
     @pytest.mark.parametrize(
         ("ended", "exit_code"),
         [([ready_job], 0), ([failed_job], 1), ([gate_failed_job], 3), ([gate_failed_job, failed_job], 1)],
@@ -102,6 +115,21 @@ class TestSubmit:
         assert result.exit_code == exit_code, result.output
         assert all(f"job-{number}  " in result.stdout for number in range(len(ended)))
         assert result.stderr.count("error: job-") == sum(one is not ready_job for one in ended)
+
+
+@pytest.mark.usefixtures("api")
+def test_ctrl_c_ends_a_watch_and_says_that_the_job_goes_on(api: ApiServer, tmp_path: Path) -> None:
+    api.add("finetunejobs", make_job("triage"))
+    command = [sys.executable, "-m", "finetune_cli", "watch", "triage"]
+    environment = {**os.environ, "KUBECONFIG": str(tmp_path / "kubeconfig")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("triage  Training")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "triage goes on by itself; `kubectl finetune watch triage` looks again\n"
 
 
 def event(kind: str, name: str, reason: str, when: str = "2026-01-01T11:00:00Z", **more: object) -> Object:
@@ -296,20 +324,24 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("state", ["nobody listens", *BROKEN])
+NOBODY = "nobody listens"
+
+
+@pytest.mark.parametrize(
+    ("command", "state"), [*((command, NOBODY) for command in COMMANDS), *(("submit", state) for state in BROKEN)]
+)
 def test_without_a_cluster_there_is_one_line_with_the_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, state: str
 ) -> None:
     file = tmp_path / "config"
     monkeypatch.setattr(watch, "OUTAGE_SECONDS", 0)
     monkeypatch.setattr(KUBECONFIG, str(file))
-    if state == "nobody listens":
+    if state == NOBODY:
         kubeconfig(file, "https://127.0.0.1:1")
     elif (text := BROKEN[state]) is not None:
         file.write_text(text)
     result = run(*COMMANDS[command])
     assert (result.exit_code, result.stdout) == (1, "")
     [line] = result.stderr.splitlines()
-    assert line.startswith("error: the cluster does not answer" if state == "nobody listens" else "error: no cluster: ")
+    assert line.startswith("error: the cluster does not answer" if state == NOBODY else "error: no cluster: ")
     assert "kubectl cluster-info" in line or "set KUBECONFIG" in line

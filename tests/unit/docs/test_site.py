@@ -77,33 +77,44 @@ def test_no_markdown_is_left_over(site: Path) -> None:
     assert left == []
 
 
+def page_with(folder: Path, text: str) -> Path:
+    """A site of one page (and another one, `other.md`) with the settings of ours; answers its configuration."""
+    pages = folder / "docs"
+    pages.mkdir()
+    (pages / "index.md").write_text(f"# Page\n\n{text}\n")
+    (pages / "other.md").write_text("# Other\n")
+    settings = (ROOT / "mkdocs.yml").read_text().split("nav:\n  - ")[0].replace("[tools/", f"[{ROOT}/tools/")
+    (folder / "mkdocs.yml").write_text(settings + "nav: [index.md, other.md]\n")
+    return folder / "mkdocs.yml"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         pytest.param("[a](nowhere.md)", "nowhere.md", id="dead link"),
         pytest.param("[a](other.md#nowhere)", "nowhere", id="dead anchor"),
         pytest.param("[a](/other.md)", "absolute", id="absolute link"),
+        pytest.param("[a](../NOWHERE.md)", "NOWHERE.md", id="dead link to a file of the repository"),
     ],
 )
 def test_a_dead_link_fails_the_build(tmp_path: Path, text: str, says: str) -> None:
-    pages = tmp_path / "docs"
-    pages.mkdir()
-    (pages / "index.md").write_text(f"# Page\n\n{text}\n")
-    (pages / "other.md").write_text("# Other\n")
-    configuration = (ROOT / "mkdocs.yml").read_text().split("nav:\n  - ")[0] + "nav: [index.md, other.md]\n"
-    (tmp_path / "mkdocs.yml").write_text(configuration)
-    done = build(tmp_path / "mkdocs.yml", tmp_path / "site")
+    done = build(page_with(tmp_path, text), tmp_path / "site")
     assert done.returncode != 0
     assert says in done.stderr
 
 
 def test_a_page_outside_of_the_navigation_fails_the_build(tmp_path: Path) -> None:
-    pages = tmp_path / "docs"
-    pages.mkdir()
-    (pages / "index.md").write_text("# Page\n")
-    (pages / "lost.md").write_text("# Lost\n")
-    configuration = (ROOT / "mkdocs.yml").read_text().split("nav:\n  - ")[0] + "nav: [index.md]\n"
-    (tmp_path / "mkdocs.yml").write_text(configuration)
-    done = build(tmp_path / "mkdocs.yml", tmp_path / "site")
+    configuration = page_with(tmp_path, "Text.")
+    (tmp_path / "docs/lost.md").write_text("# Lost\n")
+    done = build(configuration, tmp_path / "site")
     assert done.returncode != 0
     assert "lost.md" in done.stderr
+
+
+def test_a_link_to_a_file_of_the_repository_becomes_its_path(tmp_path: Path) -> None:
+    (tmp_path / "CHANGES.md").write_text("# Changes\n")
+    configuration = page_with(tmp_path, "See [the changes](../CHANGES.md#x) and [`CHANGES.md`](../CHANGES.md).")
+    done = build(configuration, tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "site/index.html").read_text()
+    assert "See the changes (<code>CHANGES.md</code>) and <code>CHANGES.md</code>." in text

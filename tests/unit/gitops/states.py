@@ -13,6 +13,7 @@ from finetune_contract.failure import FailureReason
 from tests import factories
 from tests.documents import ROOT
 from tests.factories import Object, finished_job
+from tests.unit.reconcile import test_canary as canaries
 from tests.unit.reconcile import test_dataset as datasets
 from tests.unit.reconcile import test_finetunejob as jobs
 from tests.unit.reconcile import test_gates as gates
@@ -70,6 +71,14 @@ def _serving(**spec: Any) -> World:
     return deployments.roll_out(deployments.world(finished_job(), **spec))
 
 
+def _canary(errors: int) -> World:
+    here = canaries.stable_world()
+    canaries.new_run(here)
+    canaries.catch_up(here)
+    canaries.counts(here, 100, errors)
+    return here
+
+
 PINNED = [{"name": "triage", "fineTuneJob": {"name": "triage"}, "digest": factories.digest("a")}]
 
 STATES = {
@@ -93,6 +102,8 @@ STATES = {
         State("loading", "Progressing", lambda: deployments.world(finished_job())),
         State("waiting-for-artifact", "Progressing", lambda: deployments.world(factories.make_job())),
         State("serving", "Healthy", _serving),
+        State("canary", "Progressing", lambda: _canary(errors=0)),
+        State("rolled-back", "Degraded", lambda: _canary(errors=60)),
         State("pinned", "Healthy", lambda: _serving(adapters=PINNED)),
     ],
 }

@@ -29,6 +29,7 @@ from finetune_operator.manifests import (
     evaluating,
     exporting,
     jobs,
+    preflighting,
     resolving,
     serving,
     staging,
@@ -150,6 +151,13 @@ def resolved() -> tuple[Object, Object]:
     return resolving.build(job, KEY, KEY, 1, SETTINGS)
 
 
+def preflown() -> tuple[Object, Object]:
+    job = FineTuneJob.model_validate(factories.make_job("triage", resources=RESOURCES, scheduling=PLACE))
+    inputs = ResolvedInputs(dataset=digest("d"), dataset_uri="x", base=digest("b"), base_uri="y")
+    run = Run(key=KEY, number=1, stage="s", started_at=NOW, inputs=inputs)
+    return preflighting.build(job, preflighting.plan(job, run, SETTINGS), KEY, 1, SETTINGS)
+
+
 def evaluated() -> tuple[Object, Object]:
     job = FineTuneJob.model_validate(factories.finished_job())
     assert job.status.artifact is not None
@@ -189,6 +197,7 @@ def every_object() -> Iterator[tuple[str, Object]]:
     for name, adapter in {"adapter": {}, "full": {"type": "None"}}.items():
         yield from ((f"train {name} {item['kind']}", item) for item in trained(adapter=adapter))
     yield from ((f"resolve {item['kind']}", item) for item in resolved())
+    yield from ((f"preflight {item['kind']}", item) for item in preflown())
     yield from ((f"evaluate {item['kind']}", item) for item in evaluated())
     yield from ((f"export {item['kind']}", item) for item in exported(type="MergedModel"))
     hub = {"repo": "org/tuned", "tokenSecretRef": {"name": "hub", "key": "token"}}

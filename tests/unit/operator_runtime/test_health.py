@@ -15,6 +15,7 @@ async def ask(facts: Facts, path: str, cache: Cache | None = None) -> tuple[int,
     health = Health(
         cache or Cache(),
         longest_pass=lambda: facts.longest_pass,
+        longest_wait=lambda: 0.0,
         silence=lambda: facts.silence,
         is_synced=lambda: facts.synced,
     )

@@ -1,5 +1,6 @@
 """What Prometheus gets: every metric documented, no label that grows, GPU-seconds counted once."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,13 @@ FEW = {"code", "phase", "reason", "namespace", "le", "generation", "implementati
 
 async def scrape(cache: Cache | None = None) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Sample and labels -> value, over HTTP as Prometheus asks."""
-    health = Health(cache or Cache(), longest_pass=lambda: 0.0, silence=lambda: 0.0, is_synced=lambda: True)
+    health = Health(
+        cache or Cache(),
+        longest_pass=lambda: 0.0,
+        longest_wait=lambda: 2.5,
+        silence=lambda: 0.0,
+        is_synced=lambda: True,
+    )
     async with TestClient(TestServer(health.application())) as client:
         text = await (await client.get("/metrics")).text()
     return {
@@ -158,6 +165,76 @@ async def test_deployments_that_ignore_a_gate_are_counted_while_they_do() -> Non
     assert (await scrape(cache)).get(sample, 0) == 0
 
 
+STALLED = {"type": "Stalled", "status": "True", "reason": "NodeLost"}
+RESTING = {"type": "Stalled", "status": "False", "reason": "NodeLost"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        pytest.param([], [STALLED], "NodeLost", id="first"),
+        pytest.param([RESTING], [STALLED], "NodeLost", id="again"),
+        pytest.param([STALLED], [STALLED], None, id="known"),
+        pytest.param([{**STALLED, "reason": "NoProgress"}], [STALLED], "NodeLost", id="another reason"),
+        pytest.param([STALLED], [], None, id="gets on"),
+    ],
+)
+def test_a_failure_is_counted_when_it_is_latched(
+    before: list[Manifest], after: list[Manifest], reason: str | None
+) -> None:
+    assert accounting.failure({"conditions": before}, {"conditions": after}) == reason
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "seconds"),
+    [
+        pytest.param("False", "True", 90.0, id="let through"),
+        pytest.param("True", "True", None, id="known"),
+        pytest.param("True", "False", None, id="sent back"),
+    ],
+)
+def test_a_wait_in_a_queue_is_counted_when_it_is_over(before: str, after: str, seconds: float | None) -> None:
+    waiting = {"type": "Admitted", "status": before, "lastTransitionTime": "2026-11-21T09:00:00Z"}
+    admitted = {"type": "Admitted", "status": after, "lastTransitionTime": "2026-11-21T09:01:30Z"}
+    assert accounting.waited({"conditions": [waiting]}, {"conditions": [admitted]}) == seconds
+    assert accounting.waited({}, {"conditions": [admitted]}) is None
+
+
+async def test_the_resource_that_has_not_moved_for_longest_is_seen_until_it_moves() -> None:
+    cluster, cache = FakeCluster(), Cache()
+    times = {"slow": "2026-11-21T09:00:00Z", "quick": "2026-11-21T10:00:00Z"}
+    stored = {}
+    for name, time in times.items():
+        ready = {"type": "Ready", "status": "False", "reason": "Unschedulable", "lastTransitionTime": time}
+        accepted = {"type": "Accepted", "status": "True", "lastTransitionTime": "2026-11-21T08:00:00Z"}
+        resource = make_resource(name=name, status={"phase": "Starting", "conditions": [accepted, ready]})
+        stored[name] = cluster.add(resource)
+        cache.put(stored[name])
+    labels = (("kind", "FineTuneJob"), ("phase", "Starting"), ("reason", "Unschedulable"))
+    sample = (f"{metrics.PREFIX}_oldest_transition_timestamp_seconds", labels)
+    assert (await scrape(cache))[sample] == datetime.fromisoformat(times["slow"]).timestamp()
+    cache.remove(stored["slow"])
+    assert (await scrape(cache))[sample] == datetime.fromisoformat(times["quick"]).timestamp()
+    cache.remove(stored["quick"])
+    assert sample not in await scrape(cache)
+
+
+async def test_failures_and_waits_are_counted_once_across_passes() -> None:
+    def latch(_resource: Manifest, _observed: Observed, _now: object) -> Outcome:
+        return Outcome(status={"phase": "Failed", "conditions": [STALLED]})
+
+    cluster = FakeCluster()
+    cluster.add(make_resource())
+    sample = (f"{metrics.PREFIX}_failures_total", (("kind", "FineTuneJob"), ("reason", "NodeLost")))
+    before = (await scrape()).get(sample, 0.0)
+    for _ in range(2):
+        process = Process(cluster, decide=latch)
+        await process.settle()
+        process.engine.notify(process.cache.keys())
+        await process.settle()
+        assert (await scrape(process.cache))[sample] == before + 1
+
+
 async def test_the_queue_and_the_passes_are_seen() -> None:
     cluster = FakeCluster()
     cluster.add(make_resource())
@@ -169,6 +246,7 @@ async def test_the_queue_and_the_passes_are_seen() -> None:
     for name in ("workqueue_adds_total", "workqueue_queue_duration_seconds_count"):
         assert found[f"{metrics.PREFIX}_{name}", ()] > 0
     assert found[f"{metrics.PREFIX}_workqueue_depth", ()] == 0
+    assert found[f"{metrics.PREFIX}_workqueue_oldest_key_seconds", ()] == 2.5
 
 
 def adapter(state: str, second: int, digest: str = "a") -> dict[str, object]:

@@ -118,6 +118,18 @@ def test_the_longest_pass_is_known(queue: WorkQueue[str], clock: FakeClock) -> N
     assert queue.longest_running() == 7
 
 
+def test_the_longest_wait_is_known(queue: WorkQueue[str], clock: FakeClock) -> None:
+    assert queue.longest_waiting() == 0
+    queue.add("a")
+    clock.advance(3)
+    queue.add("b")
+    queue.add("a", Urgency.EDIT)
+    clock.advance(4)
+    assert queue.longest_waiting() == 7
+    drain(queue)
+    assert queue.longest_waiting() == 0
+
+
 def test_edits_come_before_changes_and_those_before_a_resync(queue: WorkQueue[str]) -> None:
     queue.add("resync", Urgency.RESYNC)
     queue.add("change")

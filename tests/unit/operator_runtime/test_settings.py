@@ -25,10 +25,16 @@ def test_looks_must_be_closer_than_what_they_delete_is_old() -> None:
     assert Settings.from_environment({**environment, "FINETUNE_COLLECTION_INTERVAL_SECONDS": "50"})
 
 
-def test_prices_are_json() -> None:
-    prices = '[{"resource": "nvidia.com/gpu", "nodeSelector": {"gpu": "h100"}, "perHour": 2.5}]'
-    settings = Settings.from_environment({"FINETUNE_PRICES": prices, "FINETUNE_CURRENCY": "EUR"})
-    assert (settings.currency, settings.prices[0].per_hour) == ("EUR", 2.5)
-    for wrong in ("2.5", "{", '[{"resource": "x", "perHour": -1}]', '[{"resource": "x", "perHour": 1, "per": "h"}]'):
-        with pytest.raises(ValueError, match=r"PRICES|prices"):
-            Settings.from_environment({"FINETUNE_PRICES": wrong})
+def test_accelerators_are_json() -> None:
+    kinds = '[{"name": "H100", "nodeSelector": {"gpu": "h100"}, "pricePerHour": 2.5}]'
+    settings = Settings.from_environment({"FINETUNE_ACCELERATORS": kinds, "FINETUNE_CURRENCY": "EUR"})
+    assert (settings.currency, settings.accelerators[0].price_per_hour) == ("EUR", 2.5)
+    for wrong in (
+        "2.5",
+        "{",
+        '[{"name": "x", "pricePerHour": -1}]',
+        '[{"name": "x", "memoryGib": 0}]',
+        '[{"name": "x", "per": 1}]',
+    ):
+        with pytest.raises(ValueError, match=r"ACCELERATORS|accelerators"):
+            Settings.from_environment({"FINETUNE_ACCELERATORS": wrong})

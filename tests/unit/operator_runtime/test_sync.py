@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 import pytest
 
-from finetune_operator import sync
+from finetune_operator import metrics, sync
 from finetune_operator.cache import Cache
 from finetune_operator.cluster import Heads
 from finetune_operator.entries import Key, Place
@@ -124,6 +124,13 @@ async def test_the_first_watch_goes_on_from_the_first_list(cluster: FakeCluster)
     assert cluster.reads == []
     assert all(versions.values())
     assert len(set(versions.values())) == len(sync.KINDS)
+
+
+async def test_it_is_told_when_everything_was_last_compared(cluster: FakeCluster) -> None:
+    before = metrics.SWEEP_LAST_END._value.get()
+    watched = Watched(cluster)
+    await watched.sync.fill()
+    assert metrics.SWEEP_LAST_END._value.get() > before
 
 
 async def test_a_watch_that_was_away_too_long_lists_again_and_brings_a_sweep_at_once(cluster: FakeCluster) -> None:

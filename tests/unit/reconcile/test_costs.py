@@ -14,7 +14,7 @@ from finetune_operator.api.finetunejobstatus import Attempt, CostStatus, Progres
 from finetune_operator.manifests.prices import price_of, price_on
 from finetune_operator.reconcile.costs import add, keep_speed, lost_share
 from finetune_operator.reconcile.limits import Usage
-from finetune_operator.settings import Price, Settings
+from finetune_operator.settings import AcceleratorKind, Settings
 from tests import factories
 from tests.unit.reconcile.test_finetunejob import KEY, fail, staged, succeed, world
 from tests.unit.reconcile.world import World
@@ -23,12 +23,19 @@ GPU, H100 = "nvidia.com/gpu", {"nvidia.com/gpu.product": "H100"}
 PRICES = Settings(
     retry_seconds=0,
     currency="EUR",
-    prices=(
-        Price(resource=GPU, node_selector=H100, per_hour=4.0),
-        Price(resource=GPU, per_hour=1.5),
-        Price(resource="amd.com/gpu", per_hour=2.0),
+    accelerators=(
+        AcceleratorKind(name="H100", node_selector=H100, price_per_hour=4.0),
+        AcceleratorKind(name="others", price_per_hour=1.5),
+        AcceleratorKind(name="MI300X", resource="amd.com/gpu", price_per_hour=2.0),
     ),
 )
+
+
+def test_an_entry_that_tells_memory_alone_leaves_the_price_to_the_next() -> None:
+    kinds = (AcceleratorKind(name="L4", memory_gib=24), AcceleratorKind(name="any", price_per_hour=1.5))
+    asked = Resources(limits={GPU: "2"})
+    assert price_of(asked, Scheduling(), Settings(accelerators=kinds)) == 3.0
+    assert price_of(asked, Scheduling(), Settings(accelerators=kinds[:1])) is None
 
 
 @pytest.mark.parametrize(
@@ -84,19 +91,27 @@ SPEED = Speed(
     ("more", "amount", "million", "tokens"),
     [
         pytest.param({}, 10.0, None, None, id="no price"),
-        pytest.param({"prices": PRICES.prices}, 10.0, 0.416667, None, id="no API price"),
+        pytest.param({"accelerators": PRICES.accelerators}, 10.0, 0.416667, None, id="no API price"),
         pytest.param(
-            {"prices": PRICES.prices, "api_price_per_million_tokens": 0.516666667},
+            {"accelerators": PRICES.accelerators, "api_price_per_million_tokens": 0.516666667},
             10.0,
             0.416667,
             100_000_000,
             id="pays",
         ),
         pytest.param(
-            {"prices": PRICES.prices, "api_price_per_million_tokens": 0.4}, 10.0, 0.416667, None, id="never pays"
+            {"accelerators": PRICES.accelerators, "api_price_per_million_tokens": 0.4},
+            10.0,
+            0.416667,
+            None,
+            id="never pays",
         ),
         pytest.param(
-            {"prices": PRICES.prices, "api_price_per_million_tokens": 1.0}, None, 0.416667, None, id="cost not known"
+            {"accelerators": PRICES.accelerators, "api_price_per_million_tokens": 1.0},
+            None,
+            0.416667,
+            None,
+            id="cost not known",
         ),
     ],
 )
@@ -168,7 +183,9 @@ def test_without_a_price_there_are_hours_only() -> None:
 def test_another_price_list_changes_nothing_of_what_was_paid() -> None:
     here = with_gpus(PRICES)
     before = here.status
-    here.settings = Settings(retry_seconds=0, currency="USD", prices=(Price(resource=GPU, per_hour=9.0),))
+    here.settings = Settings(
+        retry_seconds=0, currency="USD", accelerators=(AcceleratorKind(name="any", price_per_hour=9.0),)
+    )
     here.settle()
     assert here.status == before
 

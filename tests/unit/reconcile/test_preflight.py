@@ -16,7 +16,7 @@ from tests.unit.reconcile.world import World
 GIB = 2**30
 KEY = "1" * 64
 GPU = {"limits": {"nvidia.com/gpu": 1}}
-H100 = AcceleratorKind(name="H100", product="H100-80", memory_gib=80, teraflops=400)
+H100 = AcceleratorKind(name="H100", node_selector={"nvidia.com/gpu.product": "H100-80"}, memory_gib=80, teraflops=400)
 L4 = AcceleratorKind(name="L4", memory_gib=22)
 
 FITS = PreflightResult(

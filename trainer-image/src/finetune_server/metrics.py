@@ -1,10 +1,16 @@
 """TGI's metric names (docs/developing/library-traps.md), which dashboards and autoscalers know, and ours by adapter."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from finetune_server.requests import GenerationRequest
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    # It imports torch, which the reference page of the metrics can do without.
+    from finetune_server.requests import GenerationRequest
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)

@@ -30,9 +30,11 @@ def submit(
     """
     resources = _checked(files)
     cluster = connect(context, namespace)
-    wanted = {namespace or cluster.namespace} | {_namespace(one) for one in resources} - {""}
-    if watch and len(wanted) > 1:
-        raise typer.BadParameter(f"--watch follows jobs of one namespace, and these are of {', '.join(sorted(wanted))}")
+    elsewhere = sorted({_namespace(one) for one in resources} - {"", cluster.namespace})
+    if namespace and elsewhere:
+        raise typer.BadParameter(f"the files say namespace {', '.join(elsewhere)}, and --namespace says {namespace}")
+    if watch and elsewhere:
+        raise typer.BadParameter(f"--watch follows jobs of one namespace: give --namespace {elsewhere[0]}")
     for resource in resources:
         done = cluster.objects.apply(resource, force=force, dry_run=dry_run)
         typer.echo(f"{resource['kind'].lower()}/{resource['metadata']['name']} {done.word}")

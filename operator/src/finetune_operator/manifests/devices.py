@@ -26,7 +26,8 @@ def device_of(job: FineTuneJob, settings: Settings) -> Accelerator | None:
         return None
     asked = [name for name, count in {**resources.requests, **resources.limits}.items() if str(count) != "0"]
     selected = job.spec.scheduling.node_selector
-    kind = next((each for each in settings.accelerators if _is(each, asked, set(selected.values()))), None)
+    kinds = (kind for kind in _measured(settings) if any(kind.is_for(name, selected) for name in asked))
+    kind = next(kinds, None)
     selected_memory = selected.get(MEMORY_LABEL, "")
     if selected_memory.isdigit() and int(selected_memory):
         name = kind.name if kind else f"{selected_memory} MiB"
@@ -39,15 +40,16 @@ def device_of(job: FineTuneJob, settings: Settings) -> Accelerator | None:
 
 def others(device: Accelerator | None, settings: Settings) -> tuple[Accelerator, ...]:
     """What else the cluster has."""
-    return tuple(_accelerator(kind) for kind in settings.accelerators if device is None or kind.name != device.name)
+    return tuple(_accelerator(kind) for kind in _measured(settings) if device is None or kind.name != device.name)
 
 
-def _is(kind: AcceleratorKind, asked: list[str], selected: set[str]) -> bool:
-    return kind.resource in asked and (kind.product is None or kind.product in selected)
+def _measured(settings: Settings) -> list[AcceleratorKind]:
+    """The kinds whose memory is known."""
+    return [kind for kind in settings.accelerators if kind.memory_gib is not None]
 
 
 def _accelerator(kind: AcceleratorKind) -> Accelerator:
-    return Accelerator(name=kind.name, memory_bytes=round(kind.memory_gib * GIB), flops=_flops(kind))
+    return Accelerator(name=kind.name, memory_bytes=round((kind.memory_gib or 0) * GIB), flops=_flops(kind))
 
 
 def _flops(kind: AcceleratorKind | None) -> float | None:
