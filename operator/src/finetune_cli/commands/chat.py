@@ -40,7 +40,8 @@ def chat(
 ) -> None:
     """Talk to a deployment's base model and adapters side by side.
 
-    It goes by way of the API server, so it needs the right to create services/proxy, and no port-forward.
+    It goes by way of the API server, so it needs the right to create services/proxy, and no port-forward. Where
+    NetworkPolicies keep the API server away from serving pods, list its addresses among the chart's clients.
     """
     if not message and not sys.stdin.isatty():
         raise typer.BadParameter("nobody can be asked here: give --message")
