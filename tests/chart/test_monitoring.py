@@ -195,7 +195,7 @@ def test_training_and_serving_pods_are_scraped_and_no_others() -> None:
         serves = bool(named_ports(template) & ports)
         assert selects(monitor["selector"], labels) is serves, name
         roles |= {labels["finetune.dev/role"]} if serves else set()
-    assert roles == {"train", "serve"}
+    assert roles == {"train", "serve", "canary"}
     assert POD_PORT == 8080, "as the NetworkPolicies and the documentation say"
 
 

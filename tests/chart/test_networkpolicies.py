@@ -63,17 +63,15 @@ def pod_labels() -> dict[str, Manifest]:
 
 
 WATCHERS = {("operator", POD_PORT), ("monitoring", POD_PORT)}
+SERVED: tuple[set[tuple[str, Any]], set[tuple[str, Any]]] = (
+    WATCHERS | {("same namespace", POD_PORT), ("operator", PROBER_PORT), ("monitoring", PROBER_PORT)},
+    DNS,
+)
 EXPECTED: dict[str, tuple[set[tuple[str, Any]], set[tuple[str, Any]]]] = {
     "train": (WATCHERS | {("train", "every")}, DNS | {("train", "every")}),
-    "serve": (
-        {
-            ("same namespace", POD_PORT),
-            ("monitoring", POD_PORT),
-            ("operator", PROBER_PORT),
-            ("monitoring", PROBER_PORT),
-        },
-        DNS,
-    ),
+    "serve": SERVED,
+    "canary": SERVED,
+    "merge": (set(), DNS),
     "prepare": (set(), DNS | WEB),
     "stage": (set(), DNS | WEB),
     "export": (set(), DNS | WEB),
@@ -115,7 +113,7 @@ def test_clients_and_prometheus_are_those_that_are_chosen() -> None:
         'networkPolicies.clients=[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateway"}}}]'
     )
     ingress = allowed(policies(gateway, "networkPolicies.prometheus=[]"), pod_labels()["serve"], "ingress")
-    assert ingress == {("gateway", POD_PORT), ("operator", PROBER_PORT)}
+    assert ingress == {("gateway", POD_PORT), ("operator", POD_PORT), ("operator", PROBER_PORT)}
     nobody = allowed(policies("networkPolicies.clients=[]"), pod_labels()["serve"], "ingress")
     assert ("same namespace", POD_PORT) not in nobody
 

@@ -62,6 +62,9 @@ def test_a_canary_of_a_new_run_is_promoted_and_a_bad_one_rolled_back_while_the_o
         first,
         ["HorizontalPodAutoscaler", "PodDisruptionBudget"],
     )
+    service = f"/api/v1/namespaces/{lab.namespace}/services/whole:8080/proxy"
+    assert "provide credentials" in lab.kubectl("get", "--raw", f"{service}/v1/models", check=False).stderr
+    assert "tgi_request_count" in lab.kubectl("get", "--raw", f"{service}/metrics").stdout
     assert beside(lab, "horizontalpodautoscaler", "whole")["spec"]["maxReplicas"] == 2
     assert beside(lab, "poddisruptionbudget", "whole")["spec"]["maxUnavailable"] == 1
     lab.merge("modeldeployment", "whole", {"spec": {"autoscaling": None}})

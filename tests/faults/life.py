@@ -10,7 +10,9 @@ from tests.factories import make_dataset, make_deployment, make_job
 from tests.faults.api import Object
 
 DATASET, JOB, DEPLOYMENT = "tickets", "triage", "support"
-TIMES = ("createdAt", "startedAt", "lastTransitionTime", "updatedAt", "finishedAt")
+TIMES = (
+    "createdAt", "startedAt", "lastTransitionTime", "updatedAt", "finishedAt", "since", "provenAt", "time",
+)  # fmt: skip
 EDIT = {"spec": {"hyperparameters": {"epochs": 5}}}
 """An edit of a Train field: another run."""
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 LIMIT = 4 * 1024 * 1024
 """Bytes of an engine's metrics: vLLM's histograms are long."""
 
-_CLIENTS_FAULT = frozenset({"validation", "template", "overloaded", "cancelled"})
+_CLIENTS_FAULT = frozenset({"validation", "template", "overloaded", "cancelled", "dropped"})
 """Values of `err` in TGI's failures for which no other weights would have done better."""
 
 

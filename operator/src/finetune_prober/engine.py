@@ -144,7 +144,7 @@ class Engine:
         if self._api_keys is None:
             return {}
         try:
-            keys = self._api_keys.read_text().split()
+            keys = [line.strip() for line in self._api_keys.read_text().splitlines() if line.strip()]
         except OSError as error:
             raise EngineRefusedError(f"{self._api_keys}: {error.strerror}") from error
         if not keys:

@@ -11,7 +11,7 @@ from kubernetes import client
 
 from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.datasets import DatasetPlan
-from finetune_contract.exporting import Cost
+from finetune_contract.exporting import Cost, MergePlan
 from finetune_contract.methods import DpoPlan
 from finetune_contract.serving import EngineType, ServedAdapter, ServingPlan
 from finetune_contract.staging import RunIngredients, StagePlan
@@ -28,7 +28,9 @@ from finetune_operator.manifests import (
     dataset,
     evaluating,
     exporting,
+    extras,
     jobs,
+    merging,
     preflighting,
     resolving,
     serving,
@@ -174,13 +176,24 @@ def exported(**export: Any) -> tuple[Object, Object]:
     return exporting.build(job, run, job.status.artifact, job.spec.exports[0], 1, [], Cost(), SETTINGS)
 
 
-def served(name: str = "support", **spec: Any) -> tuple[Object, Object, Object]:
+def served(name: str = "support", track: serving.Track = serving.MAIN, **spec: Any) -> tuple[Object, Object, Object]:
     deployment = ModelDeployment.model_validate(factories.make_deployment(name, resources=RESOURCES, **spec))
     adapter = ServedAdapter(name="triage", artifact=stored("a", "artifacts"))
     document = serving.plan(deployment, stored("b"), (adapter,), SETTINGS)
     plan = serving.plan_config_map(deployment, document)
     facts = {"triage": AdapterFacts(rank=16, targets=("q_proj", "v_proj"), family="llama")}
-    return (plan, *serving.build(deployment, plan["metadata"]["name"], document, facts, SETTINGS))
+    return (plan, *serving.build(deployment, plan["metadata"]["name"], document, facts, SETTINGS, track))
+
+
+def merged() -> tuple[Object, Object]:
+    deployment = ModelDeployment.model_validate(factories.make_deployment(resources=RESOURCES, adapterMode="Merged"))
+    plan = MergePlan(name="support", namespace="team-a", base=stored("b"), artifact=stored("a"), claim="artifacts")
+    return merging.build(deployment, plan, 1, SETTINGS)
+
+
+def beside() -> tuple[Object, ...]:
+    deployment = ModelDeployment.model_validate(factories.make_deployment(autoscaling={"maxReplicas": 3}))
+    return extras.build(deployment, is_canary_proven=False)
 
 
 def collected() -> tuple[Object, Object]:
@@ -205,6 +218,10 @@ def every_object() -> Iterator[tuple[str, Object]]:
     yield from ((f"train nodes {item['kind']}", item) for item in trained(parallelism={"nodes": 2}))
     for engine in EngineType:
         yield from ((f"serve {engine} {item['kind']}", item) for item in served(engine={"type": engine.value}))
+    canary = served(track=serving.CANARY, rollout={"canary": {}}, apiKeysSecretRef={"name": "clients", "key": "keys"})
+    yield from ((f"canary {item['kind']}", item) for item in canary)
+    yield from ((f"merge {item['kind']}", item) for item in merged())
+    yield from ((f"beside {item['kind']}", item) for item in beside())
     for kind, item in {"prepare": prepared, "train": trained, "serve": served}.items():
         dressed = item(podTemplate=TEMPLATE)[1]
         yield f"{kind} with a pod template {dressed['kind']}", dressed
@@ -220,6 +237,8 @@ MODELS = {
     "ConfigMap": "V1ConfigMap",
     "Deployment": "V1Deployment",
     "Service": "V1Service",
+    "PodDisruptionBudget": "V1PodDisruptionBudget",
+    "HorizontalPodAutoscaler": "V2HorizontalPodAutoscaler",
     "PersistentVolumeClaim": "V1PersistentVolumeClaim",
 }
 

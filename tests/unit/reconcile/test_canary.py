@@ -1,13 +1,14 @@
 """A canary's life: tried beside what is served, then promoted or rolled back, in status alone."""
 
 import copy
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from finetune_contract.proof import AdapterProof, ProofState, ProofStatus
 from finetune_operator.reconcile.observed import Reference, Traffic
-from tests.factories import Object, digest, finished_job
+from tests.factories import Object, digest, finished_job, stamp
 from tests.unit.reconcile.test_modeldeployment import roll_out, states, world
 from tests.unit.reconcile.world import World
 
@@ -181,13 +182,28 @@ def test_nothing_is_promoted_while_nobody_has_counted_or_it_is_not_ready() -> No
     assert digests(here) == ["c"]
 
 
-def test_a_server_that_crashes_after_its_proof_is_rolled_back() -> None:
+@pytest.mark.parametrize(("seconds", "is_given_up"), [(-60, False), (60, True)], ids=["before", "after"])
+def test_a_server_that_ends_after_its_proof_is_rolled_back(seconds: int, is_given_up: bool) -> None:
     here = stable_world()
     new_run(here)
     pod = catch_up(here)
-    pod["status"]["containerStatuses"] = [{"name": "engine", "restartCount": 1, "state": {"running": {}}}]
+    ended = {"terminated": {"exitCode": 1, "finishedAt": stamp(here.now + timedelta(seconds=seconds))}}
+    engine = {"name": "engine", "restartCount": 1, "state": {"running": {}}, "lastState": ended}
+    pod["status"]["containerStatuses"] = [engine]
     here.settle()
-    assert here.says("Stalled").startswith("True RolledBack: CanaryCrashed: ")
+    assert ("CanaryCrashed" in here.says("Ready")) is is_given_up
+    assert here.status["phase"] == ("RolledBack" if is_given_up else "Canary")
+
+
+def test_what_the_pods_of_an_earlier_canary_counted_does_not_count() -> None:
+    here = stable_world()
+    new_run(here)
+    catch_up(here)
+    counts(here, 19, 19)
+    new_run(here, "d")
+    counts(here, 100, 100)
+    assert here.status["phase"] == "Canary"
+    assert here.status["rollout"]["canary"]["requests"] == 0
 
 
 def test_one_that_never_gets_ready_is_rolled_back() -> None:

@@ -6,7 +6,7 @@ forgets both.
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from finetune_operator.api.base import seconds_of
 from finetune_operator.api.rollout import Canary, CanaryStatus, Revision, RolledBack, RolloutStatus
@@ -67,6 +67,9 @@ def _measured(this: Pass, wanted: Revision, known: CanaryStatus) -> CanaryStatus
     proven_at = known.proven_at
     if proven_at is None and _is_done(this, wanted):
         proven_at = this.now.replace(microsecond=0)
+    if proven_at is None:
+        # Pods of the canary before this one may still be there.
+        return CanaryStatus(key=known.key)
     return CanaryStatus(
         key=known.key,
         proven_at=proven_at,
@@ -117,8 +120,9 @@ def _fault(this: Pass, wanted: Revision, status: CanaryStatus, limits: Canary) -
         if key in digests:
             return f"Adapter{proof.state.value}", f"adapter {proof.name} is {proof.state.value}: {proof.message}"
     pods = rollout.pods_of(this.observed, serving.CANARY)
-    if status.proven_at and (name := next((pod["metadata"]["name"] for pod in pods if _restarts(pod)), None)):
-        return "CanaryCrashed", f"the engine of pod {name} has ended and was started again"
+    for pod in pods:
+        if status.proven_at and _has_ended_since(pod, status.proven_at):
+            return "CanaryCrashed", f"the engine of pod {pod['metadata']['name']} has ended and was started again"
     item = rollout.child_of(this.deployment, this.observed, serving.CANARY)
     if (
         status.proven_at is None
@@ -131,9 +135,14 @@ def _fault(this: Pass, wanted: Revision, status: CanaryStatus, limits: Canary) -
     return None
 
 
-def _restarts(pod: Manifest) -> bool:
-    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-    return any(each.get("name") == "engine" and each.get("restartCount", 0) > 0 for each in statuses)
+def _has_ended_since(pod: Manifest, proven_at: datetime) -> bool:
+    """Whether the engine has ended after its proof; before it, it may have waited for something."""
+    for each in (pod.get("status") or {}).get("containerStatuses") or ():
+        states = ((each.get(name) or {}).get("terminated") or {} for name in ("state", "lastState"))
+        ends = [str(state["finishedAt"]) for state in states if state.get("finishedAt")]
+        if each.get("name") == "engine" and any(datetime.fromisoformat(end) >= proven_at for end in ends):
+            return True
+    return False
 
 
 def _is_late(item: Manifest, plan: str) -> bool:
