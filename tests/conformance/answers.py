@@ -14,7 +14,7 @@ import openai
 class Answers(NamedTuple):
     """What each engine says to one question.
 
-    `transformers` is what CI runs. `vllm` and `tgi` are read from the sources of vLLM 0.33 and TGI 3.3.7 and hold until
+    `transformers` is what CI runs. `vllm` and `tgi` are what is known of vLLM 0.33 and TGI 3.3.7 and hold until
     the suite is run against them: a difference is then an error of this table, and shows as a failure.
     """
 
