@@ -70,7 +70,7 @@ test: prepare test-unit test-faults-subset test-trainer test-cluster ## all test
 
 test-unit: venv ## tests without a cluster, a few minutes
 	@$(PYTHON) -m tools.binaries versitygw
-	$(VENV)/python -m pytest tests/unit
+	$(VENV)/python -m pytest tests/unit --numprocesses=auto --maxprocesses=4
 
 test-faults: venv ## every fault between operator and API server, on a control plane of its own
 	@$(PYTHON) -m tools.binaries kubernetes
