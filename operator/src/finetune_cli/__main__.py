@@ -150,13 +150,15 @@ def report(
 def compare(
     names: Annotated[list[str], typer.Argument(help="Two FineTuneJobs or more.", autocompletion=completion.jobs)],
     html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too.")] = None,
+    output: Output = Format.TABLE,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
     """Compare FineTuneJobs: what they are made of, and what was measured."""
     cluster = connect(context, namespace)
-    table = comparison([cluster.job(name) for name in names])
-    console().print(table)
+    jobs = [cluster.job(name) for name in names]
+    table = comparison(jobs)
+    answer(output, listed(jobs), lambda: table)
     if html is not None:
         html.write_text(report_page.page_of(table, " and ".join(names)), encoding="utf-8")
 

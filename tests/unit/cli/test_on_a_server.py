@@ -260,6 +260,11 @@ class TestFormats:
         assert yaml.safe_load(run("status", "namer", "-o", "yaml").stdout) == stored
         assert json.loads(run("status", "-o", "json").stdout) == {"apiVersion": "v1", "kind": "List", "items": [stored]}
 
+    def test_compared_jobs_are_the_objects_as_they_are(self, api: ApiServer) -> None:
+        api.add("finetunejobs", ready_job())
+        stored = api.objects[f"{JOBS}/namer"]
+        assert json.loads(run("compare", "namer", "namer", "-o", "json").stdout)["items"] == [stored, stored]
+
     @pytest.mark.usefixtures("api")
     def test_no_jobs_are_an_empty_list(self) -> None:
         assert json.loads(run("status", "-o", "json").stdout)["items"] == []
