@@ -272,6 +272,8 @@ def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, now: datetime)
     draft.conditions.waiting("Starting", f"starting attempt {number}")
     if draft.make(_build(draft, run, number)):
         draft.run = run.model_copy(update={"attempt": number})
+    elif not draft.create:
+        draft.conditions.waiting("Stopping", f"starting attempt {number} when what was there before the edit is gone")
 
 
 def _refuse(draft: Draft, failure: Failure) -> None:
