@@ -199,7 +199,7 @@ def version(cause: Cause) -> str:
 
 
 def test_the_kubelet_evicts_a_pod_over_its_limit_of_the_node_s_disk(kube: Kube) -> None:
-    # So slow that the kubelet, who looks every ten seconds, finds it running, and that it cannot end well in its grace period.
+    # So slow that the kubelet, who looks every ten seconds, finds it running, and that it does not end well meanwhile.
     kube.apply(dataset(resources={"limits": {"ephemeral-storage": "1", "cpu": "20m"}}))
     failure = kube.wait("the eviction", lambda: kube.status("dataset", "rows").get("failure"), 90)
     assert failure["reason"] == "EphemeralStorageFull"
