@@ -45,7 +45,7 @@ def loss_curves(history: Iterable[Mapping[str, Any]]) -> str:
     for step in sorted({0, *(round(last * share / 4) for share in (1, 2, 3)), round(last)}):
         x = place((step, low)).split(",")[0]
         parts.append(f'<text x="{x}" y="{_HEIGHT - 14}" text-anchor="middle">{step:,}</text>')
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 1}" text-anchor="end">step</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">step</text>')
     for name, curve in curves.items():
         if len(curve) > 1:
             parts.append(f'<polyline class="{name}" points="{" ".join(map(place, curve))}"/>')
