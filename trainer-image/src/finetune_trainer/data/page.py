@@ -156,7 +156,8 @@ def _bars(histogram: Histogram, name: str) -> str:
         )
     every = max(1, len(histogram.rows) // 6)
     ticks = "".join(
-        f'<text x="{place * step:.1f}" y="{height + 13}" class="tick">{short(place * histogram.width)}</text>'
+        f'<text x="{place * step:.1f}" y="{height + 13}" class="tick" text-anchor="{"middle" if place else "start"}">'
+        f"{short(place * histogram.width)}</text>"
         for place in range(0, len(histogram.rows), every)
         if place * step < width - 24  # a number needs room
     )
