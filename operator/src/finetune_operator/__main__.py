@@ -23,7 +23,7 @@ from finetune_operator.health import Health
 from finetune_operator.kueue import QueuePoller
 from finetune_operator.leader import Elector, LeadershipLostError
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.progress import Poller
+from finetune_operator.progress import ProgressPoller
 from finetune_operator.proofs import ProofPoller
 from finetune_operator.queue import WorkQueue
 from finetune_operator.reconcile.kinds import KINDS
@@ -69,7 +69,7 @@ class Operator:
             retry=settings.lease_retry_seconds,
             monotonic=time.monotonic,
         )
-        self._poller = Poller(
+        self._progress_poller = ProgressPoller(
             self._cache, self._queue.add_after, settings.progress_poll_seconds, settings.progress_per_second
         )
         self._proof_poller = ProofPoller(
@@ -124,7 +124,7 @@ class Operator:
         async with asyncio.TaskGroup() as tasks:
             sweeping = tasks.create_task(self._sync.run(), name="sweep")
             await self._elector.campaign()
-            polling = tasks.create_task(self._poller.run(), name="progress")
+            polling = tasks.create_task(self._progress_poller.run(), name="progress")
             proving = tasks.create_task(self._proof_poller.run(), name="proofs")
             measuring = tasks.create_task(self._traffic_poller.run(), name="traffic")
             queueing = tasks.create_task(self._queue_poller.run(), name="queues")

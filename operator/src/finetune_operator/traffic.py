@@ -1,16 +1,14 @@
-"""Asks the engines of canary pods how many requests they have answered and failed. Best effort, as with progress."""
+"""Asks the engines of canary pods how many requests they have answered and failed."""
 
-import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from finetune_contract.paths import POD_PORT
-from finetune_operator.cache import Cache
-from finetune_operator.entries import Key, RunningPod
-from finetune_operator.pods import AT_ONCE, host_of, pod_session, read
+from finetune_operator.entries import RunningPod
+from finetune_operator.pods import PodPoller, read
 from finetune_operator.reconcile.observed import Traffic
 
 log = logging.getLogger(__name__)
@@ -46,52 +44,20 @@ def traffic_in(text: str) -> Traffic | None:
     return Traffic(round(requests), round(errors)) if found else None
 
 
-class TrafficPoller:
+class TrafficPoller(PodPoller[str, Traffic]):
     """Keeps `cache.traffic`."""
 
-    def __init__(
-        self,
-        cache: Cache,
-        look_at: Callable[[Key, float], None],
-        period: float,
-        per_second: float,
-        port: int = POD_PORT,
-    ) -> None:
-        """`look_at(key, seconds)` is called for deployments with news, no more than `per_second` of them."""
-        self._cache = cache
-        self._look_at = look_at
-        self._period = period
-        self._per_second = per_second
-        self._port = port
+    PORT = POD_PORT
 
-    async def run(self) -> None:
-        """Ask for ever."""
-        async with pod_session() as session:
-            while True:
-                await self.poll(session)
-                await asyncio.sleep(self._period)
+    @property
+    def _kept(self) -> dict[str, Traffic]:
+        return self._cache.traffic
 
-    async def poll(self, session: aiohttp.ClientSession) -> None:
-        """Ask each canary pod once."""
-        pods = {pod.uid: pod for pod in self._cache.canary_pods()}
-        for uid in self._cache.traffic.keys() - pods.keys():
-            del self._cache.traffic[uid]
-        turns = asyncio.Semaphore(AT_ONCE)
-
-        async def news(pod: RunningPod) -> Key | None:
-            async with turns:
-                traffic = await self._ask(session, pod)
-            if traffic is None or traffic == self._cache.traffic.get(pod.uid):
-                return None
-            self._cache.traffic[pod.uid] = traffic
-            return pod.key
-
-        changed = [key for key in await asyncio.gather(*map(news, pods.values())) if key is not None]
-        for turn, key in enumerate(dict.fromkeys(changed)):
-            self._look_at(key, turn / self._per_second)
+    def _pods(self) -> Mapping[str, RunningPod]:
+        return {pod.uid: pod for pod in self._cache.canary_pods()}
 
     async def _ask(self, session: aiohttp.ClientSession, pod: RunningPod) -> Traffic | None:
-        url = f"http://{host_of(pod)}:{self._port}/metrics"
+        url = self._url(pod, "/metrics")
         try:
             return traffic_in((await read(session, url, LIMIT)).decode(errors="replace"))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

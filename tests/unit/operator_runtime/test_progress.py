@@ -8,7 +8,7 @@ from aiohttp.test_utils import TestServer
 from finetune_contract.paths import PROGRESS_LIMIT
 from finetune_operator.cache import Cache
 from finetune_operator.entries import Key
-from finetune_operator.progress import Poller
+from finetune_operator.progress import ProgressPoller
 from tests.unit.operator_runtime.fakes import NAMESPACE, FakeCluster, make_job, make_pod, make_resource
 
 TUNE = Key("FineTuneJob", NAMESPACE, "tune")
@@ -43,7 +43,7 @@ class TrainingPods:
 
     async def poll(self) -> list[Key]:
         self.looked_at.clear()
-        poller = Poller(self.cache, lambda *news: self.looked_at.append(news), 5, per_second=5, port=self.port)
+        poller = ProgressPoller(self.cache, lambda *news: self.looked_at.append(news), 5, per_second=5, port=self.port)
         async with aiohttp.ClientSession() as session:
             await poller.poll(session)
         return [key for key, _ in self.looked_at]
