@@ -5,7 +5,6 @@
 What was measured goes beside the run's attempts; the EvaluationResult into the termination log.
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,33 +12,20 @@ from pathlib import Path
 from finetune_contract.evaluating import EvaluationResult
 from finetune_contract.failure import FineTuneError
 from finetune_contract.methods import Method
-from finetune_contract.paths import LOG_FILE, PLAN_FILE, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
+from finetune_contract.paths import LOG_FILE
 from finetune_contract.training import ReevaluationPlan
-from finetune_store.edge import read_plan, run_command
 from finetune_store.opening import open_store
+from finetune_trainer.command import options, run_plan
 from finetune_trainer.export.publish import evaluation_folder
 from finetune_trainer.keptlog import kept
-from finetune_trainer.stop import Stop
-from finetune_trainer.train.failures import named
-from finetune_trainer.train.surroundings import prepare_environment
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure one artifact; answers the exit code."""
-    arguments = _parse(argv)
-    prepare_environment(arguments.scratch)
-
-    def work() -> EvaluationResult:
-        stop = Stop()
-        stop.install()
-        plan = read_plan(arguments.plan, ReevaluationPlan)
-        log.info("run %s: evaluating %s", plan.training.run_key[:12], plan.artifact.digest)
-        with named(stop):
-            return reevaluate(plan, arguments.store)
-
-    return run_command(work, lambda failure: EvaluationResult(failure=failure), arguments.termination_log)
+    parser = options("evaluate", __doc__, ReevaluationPlan)
+    return run_plan(parser, argv, ReevaluationPlan, reevaluate, lambda failure: EvaluationResult(failure=failure))
 
 
 def reevaluate(plan: ReevaluationPlan, root: Path) -> EvaluationResult:
@@ -55,6 +41,7 @@ def reevaluate(plan: ReevaluationPlan, root: Path) -> EvaluationResult:
     from finetune_trainer.train.workbench import open_workbench
 
     training = plan.training
+    log.info("run %s: evaluating %s", training.run_key[:12], plan.artifact.digest)
     store = open_store(training, root)
     folder = evaluation_folder(training, plan.artifact.digest)
     with kept(store, training.run_key, f"{folder}/{LOG_FILE}"):
@@ -70,12 +57,3 @@ def reevaluate(plan: ReevaluationPlan, root: Path) -> EvaluationResult:
         if evaluation.failure is not None:
             raise FineTuneError(evaluation.failure.reason, evaluation.failure.message)
     return EvaluationResult(evaluation=evaluation.scores, speed=evaluation.speed)
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="finetune_trainer evaluate", description=__doc__)
-    parser.add_argument("--plan", type=Path, default=PLAN_FILE, help="the ReevaluationPlan (JSON)")
-    parser.add_argument("--store", type=Path, default=STORE_MOUNT, help="where the claim is mounted")
-    parser.add_argument("--scratch", type=Path, default=SCRATCH_MOUNT, help="caches; lost with the pod")
-    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, help="where the result goes")
-    return parser.parse_args(argv)

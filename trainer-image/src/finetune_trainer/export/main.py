@@ -6,7 +6,6 @@ An export is a directory of the store, by content, found again by its key (artif
 made that died before it could say so is not made twice. The ExportResult goes into the termination log.
 """
 
-import argparse
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -24,15 +23,11 @@ from finetune_contract.exporting import (
 )
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import Manifest, StoredKind
-from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
 from finetune_contract.results import ArtifactType
-from finetune_store.edge import read_plan, run_command
 from finetune_store.manifests import read_manifest
 from finetune_store.opening import open_store
 from finetune_store.store import Store
-from finetune_trainer.stop import Stop
-from finetune_trainer.train.failures import named
-from finetune_trainer.train.surroundings import prepare_environment
+from finetune_trainer.command import options, run_plan
 
 log = logging.getLogger(__name__)
 
@@ -41,24 +36,19 @@ MERGED = ExportSettings(type=ExportType.MERGED_MODEL)
 
 def main(argv: Sequence[str]) -> int:
     """Make one export; answers the exit code."""
-    arguments = _parse(argv)
-    prepare_environment(arguments.scratch)
+    parser = options("export", __doc__, ExportPlan)
+    return run_plan(parser, argv, ExportPlan, _work, lambda failure: ExportResult(failure=failure))
 
-    def work() -> ExportResult:
-        stop = Stop()
-        stop.install()
-        plan = read_plan(arguments.plan, ExportPlan)
-        log.info("exporting %s as %s", plan.artifact.digest, plan.export.type.value)
-        if plan.export.type is ExportType.HUB:
-            # Read when the Hub's client is imported; models are loaded from the store by path all the same.
-            os.environ["HF_HUB_OFFLINE"] = "0"
-            if os.environ.get("HF_ENDPOINT"):
-                # Mirrors speak the Hub's older protocol for large files; the client itself asks none of them.
-                os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
-        with named(stop):
-            return export(plan, arguments.store)
 
-    return run_command(work, lambda failure: ExportResult(failure=failure), arguments.termination_log)
+def _work(plan: ExportPlan, root: Path) -> ExportResult:
+    log.info("exporting %s as %s", plan.artifact.digest, plan.export.type.value)
+    if plan.export.type is ExportType.HUB:
+        # Read when the Hub's client is imported; models are loaded from the store by path all the same.
+        os.environ["HF_HUB_OFFLINE"] = "0"
+        if os.environ.get("HF_ENDPOINT"):
+            # Mirrors speak the Hub's older protocol for large files; the client itself asks none of them.
+            os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+    return export(plan, root)
 
 
 def export(plan: ExportPlan, root: Path) -> ExportResult:
@@ -223,12 +213,3 @@ def _reference(result: ExportResult) -> StoredReference:
     assert result.digest is not None
     assert result.uri is not None
     return StoredReference(digest=result.digest, uri=result.uri)
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="finetune_trainer export", description=__doc__)
-    parser.add_argument("--plan", type=Path, default=PLAN_FILE, help="the ExportPlan (JSON)")
-    parser.add_argument("--store", type=Path, default=STORE_MOUNT, help="where the claim is mounted")
-    parser.add_argument("--scratch", type=Path, default=SCRATCH_MOUNT, help="caches; lost with the pod")
-    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, help="where the result goes")
-    return parser.parse_args(argv)

@@ -6,7 +6,6 @@ Made once for each base and adapter, and found again by their digests; a MergedM
 same base is taken as it is. The ExportResult goes into the termination log.
 """
 
-import argparse
 import json
 import logging
 from collections.abc import Sequence
@@ -16,13 +15,9 @@ from finetune_contract.base import StoredReference
 from finetune_contract.exporting import ExportResult, ExportSettings, ExportType, MergePlan
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import Manifest, StoredKind
-from finetune_contract.paths import PLAN_FILE, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
-from finetune_store.edge import read_plan, run_command
 from finetune_store.opening import open_store
 from finetune_store.store import Store
-from finetune_trainer.stop import Stop
-from finetune_trainer.train.failures import named
-from finetune_trainer.train.surroundings import prepare_environment
+from finetune_trainer.command import options, run_plan
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +26,8 @@ PATH = "spec.adapterMode"
 
 def main(argv: Sequence[str]) -> int:
     """Merge once; answers the exit code."""
-    arguments = _parse(argv)
-    prepare_environment(arguments.scratch)
-
-    def work() -> ExportResult:
-        stop = Stop()
-        stop.install()
-        plan = read_plan(arguments.plan, MergePlan)
-        log.info("merging %s into %s", plan.artifact.digest, plan.base.digest)
-        with named(stop):
-            return merge(plan, arguments.store)
-
-    return run_command(work, lambda failure: ExportResult(failure=failure), arguments.termination_log)
+    parser = options("merge", __doc__, MergePlan)
+    return run_plan(parser, argv, MergePlan, merge, lambda failure: ExportResult(failure=failure))
 
 
 def merge(plan: MergePlan, root: Path) -> ExportResult:
@@ -52,6 +37,7 @@ def merge(plan: MergePlan, root: Path) -> ExportResult:
         FineTuneError: ExportFailed when the merged model answers otherwise than base and adapter, or the base is
             quantised; any of the reasons that inputs cannot be read for.
     """
+    log.info("merging %s into %s", plan.artifact.digest, plan.base.digest)
     store = open_store(plan, root)
     store.register(plan.namespace)
     exported = ExportSettings(type=ExportType.MERGED_MODEL).key_for(plan.artifact.digest)
@@ -99,12 +85,3 @@ def _must_be_plain(base: Path) -> None:
 def _result(reference: StoredReference, manifest: Manifest) -> ExportResult:
     size = sum(entry.size for entry in manifest.files)
     return ExportResult(digest=reference.digest, uri=reference.uri, bytes=size)
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="finetune_trainer merge", description=__doc__)
-    parser.add_argument("--plan", type=Path, default=PLAN_FILE, help="the MergePlan (JSON)")
-    parser.add_argument("--store", type=Path, default=STORE_MOUNT, help="where the claim is mounted")
-    parser.add_argument("--scratch", type=Path, default=SCRATCH_MOUNT, help="caches; lost with the pod")
-    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, help="where the result goes")
-    return parser.parse_args(argv)

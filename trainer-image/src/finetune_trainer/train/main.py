@@ -11,13 +11,13 @@ import argparse
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from finetune_contract.base import Document
 from finetune_contract.failure import Failure, FineTuneError
-from finetune_contract.paths import ENV_POD_UID, PLAN_FILE, POD_PORT, SCRATCH_MOUNT, STORE_MOUNT, TERMINATION_LOG
+from finetune_contract.paths import ENV_POD_UID, POD_PORT
 from finetune_contract.training import TrainingPlan
 from finetune_store.edge import read_plan, run_command
+from finetune_trainer.command import options
 from finetune_trainer.progress import ProgressBoard, serve
 from finetune_trainer.stop import Stop
 from finetune_trainer.timings import Stopwatch
@@ -90,11 +90,7 @@ class _Command:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="finetune_trainer train", description=__doc__)
-    parser.add_argument("--plan", type=Path, default=PLAN_FILE, help="the TrainingPlan (JSON)")
-    parser.add_argument("--store", type=Path, default=STORE_MOUNT, help="where the claim is mounted")
-    parser.add_argument("--scratch", type=Path, default=SCRATCH_MOUNT, help="caches; lost with the pod")
-    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, help="where the result goes")
+    parser = options("train", __doc__, TrainingPlan)
     parser.add_argument("--port", type=int, default=POD_PORT, help="of /progress and /metrics; 0: any free one")
     parser.add_argument("--pod-uid", default=os.environ.get(ENV_POD_UID, "local"), help="names the checkpoints")
     return parser.parse_args(argv)
