@@ -1,4 +1,4 @@
--- The conditions follow kstatus, so one script fits every kind: the three copies are equal.
+-- The conditions follow kstatus, so one script fits every kind. `make generate` copies it to where Argo CD looks.
 local health = {status = "Progressing", message = "Waiting for the operator"}
 local status = obj.status
 
