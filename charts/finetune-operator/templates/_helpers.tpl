@@ -32,10 +32,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* What the operator does in the namespaces that it serves: exactly cluster.RESOURCES (tests/chart compares). */}}
 {{- define "finetune-operator.rules" -}}
 - apiGroups: [finetune.dev]
-  resources: [datasets, finetunejobs, modeldeployments]
+  resources: [datasets, finetunejobs, modeldeployments, batchinferences]
   verbs: [get, list, watch]
 - apiGroups: [finetune.dev]
-  resources: [datasets/status, finetunejobs/status, modeldeployments/status]
+  resources: [datasets/status, finetunejobs/status, modeldeployments/status, batchinferences/status]
   verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]

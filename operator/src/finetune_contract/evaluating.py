@@ -1,5 +1,6 @@
 """What is measured on held-out rows: the plan's part, and the scores that come back."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
@@ -52,6 +53,41 @@ class Metric(StrEnum):
 
 LOWER_IS_BETTER = frozenset({Metric.EVAL_LOSS, Metric.PERPLEXITY})
 """Metrics where the smaller number is the better one."""
+
+
+SIGNIFICANT = 0.05
+"""At most this p-value has a difference that is shown as one; others may well be accidents."""
+
+
+def clearly_better(metric: Metric, baselines: Mapping[str, tuple[float | None, float | None]]) -> set[str]:
+    """The systems whose figure is beyond doubt the better one: baselines than Tuned, or Tuned than every baseline.
+
+    Args:
+        metric: Which end of it is good.
+        baselines: Of each the tuned model's lead in the metric's own units, and the p-value of the paired test; None
+            where it is not known.
+    """
+    sign = 1.0 if metric.higher_is_better else -1.0
+    clear = {
+        system: sign * lead
+        for system, (lead, p_value) in baselines.items()
+        if lead and p_value is not None and p_value <= SIGNIFICANT
+    }
+    ahead = {system for system, lead in clear.items() if lead < 0}
+    is_ahead_of_all = bool(baselines) and len(clear) == len(baselines) and not ahead
+    return {TUNED} if is_ahead_of_all else ahead
+
+
+SMALLEST_P = 0.001
+"""No smaller p-value is told: the permutation test of 1,999 exchanges knows none."""
+
+ALWAYS_EXCHANGED = (Metric.EVAL_LOSS, Metric.PERPLEXITY, Metric.MACRO_F1, Metric.COHEN_KAPPA, Metric.REWARD_SCORE)
+"""Metrics that only that test fits: their rows are never right or wrong, as McNemar's exact test would have them."""
+
+
+def p_words(p_value: float) -> str:
+    """A p-value for people."""
+    return f"p ≤ {SMALLEST_P:g}" if p_value <= SMALLEST_P else f"p = {p_value:.3f}"
 
 
 class Baseline(StrEnum):

@@ -24,6 +24,7 @@ class FailureReason(StrEnum):
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_ACCESS_DENIED = "ModelAccessDenied"
     TOKENIZER_MISMATCH = "TokenizerMismatch"
+    ADAPTER_MISMATCH = "AdapterMismatch"
     GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
     INSUFFICIENT_GPU_MEMORY = "InsufficientGpuMemory"
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
@@ -31,12 +32,14 @@ class FailureReason(StrEnum):
     STORAGE_FULL = "StorageFull"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     STORAGE_ACCESS_DENIED = "StorageAccessDenied"
+    CHECKSUM_MISMATCH = "ChecksumMismatch"
     CHECKPOINT_CORRUPT = "CheckpointCorrupt"
     NON_FINITE_LOSS = "NonFiniteLoss"
     LOSS_DIVERGED = "LossDiverged"
     DATA_TRUNCATED = "DataTruncated"
     EVALUATION_FAILED = "EvaluationFailed"
     REWARD_FAILED = "RewardFailed"
+    REQUESTS_FAILED = "RequestsFailed"
     NCCL_TIMEOUT = "NcclTimeout"
     PREEMPTED = "Preempted"
     EVICTED = "Evicted"
@@ -47,6 +50,7 @@ class FailureReason(StrEnum):
     POD_SECURITY_DENIED = "PodSecurityDenied"
     QUOTA_EXCEEDED = "QuotaExceeded"
     TRAINER_CRASHED = "TrainerCrashed"
+    SERVER_CRASHED = "ServerCrashed"
     EXPORT_FAILED = "ExportFailed"
     EXPORT_DENIED = "ExportDenied"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -102,13 +106,13 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.SOURCE_UNAVAILABLE: Policy(
         68, True, True,
-        "The Hub, object store, address or volume that data or a model comes from does not answer.",
-        "Check the source's address and that it answers.",
+        "The Hub, object store, address or volume that data or a model comes from does not answer, or with an error.",
+        "Check the address; a proxy (HTTPS_PROXY) or a mirror of the Hub (HF_ENDPOINT) is set in spec.podTemplate.env.",
     ),
     FailureReason.SOURCE_NOT_FOUND: Policy(
         90, False, True,
-        "The source of a Dataset has no such repository, revision, configuration, split, bucket or object.",
-        "Check the names in spec.source.",
+        "The source has no such repository, revision, split, object or file; or its claim or ConfigMap is not there.",
+        "Check the names in spec.source; a claim or ConfigMap that is not there is waited for: create it.",
     ),
     FailureReason.SOURCE_ACCESS_DENIED: Policy(
         91, False, True,
@@ -122,18 +126,23 @@ _POLICIES: dict[FailureReason, Policy] = {
     ),
     FailureReason.MODEL_NOT_FOUND: Policy(
         69, False, True,
-        "The source has no such repository, revision or path, or what is there is no model.",
+        "The base model's source has no such repository, revision or path, or what is there is no model.",
         "Check spec.baseModel: repository, revision or path.",
     ),
     FailureReason.MODEL_ACCESS_DENIED: Policy(
         70, False, True,
-        "The source answers 401 or 403.",
+        "The base model's source answers 401 or 403.",
         "Accept the model's licence on the Hub and check the token's Secret in spec.baseModel.",
     ),
     FailureReason.TOKENIZER_MISMATCH: Policy(
         71, False, True,
         "Before step 0: the tokenizer has ids the embeddings lack, or no chat template where the data needs one.",
         "Use a base model whose tokenizer fits its embeddings and has the template the data needs.",
+    ),
+    FailureReason.ADAPTER_MISMATCH: Policy(
+        84, False, True,
+        "Before step 0: the adapter that training is to go on from was made on another base than the plan's.",
+        "Name a job whose adapter was trained on this base, or train the adapter anew.",
     ),
     FailureReason.GPU_OUT_OF_MEMORY: Policy(
         72, False, True,
@@ -170,10 +179,15 @@ _POLICIES: dict[FailureReason, Policy] = {
         "The S3 server that the store is on answers 401 or 403, or the pod has no credentials for it.",
         "Check the Secret in storage.s3.credentialsSecretRef, or what the pods' ServiceAccount may do in the bucket.",
     ),
+    FailureReason.CHECKSUM_MISMATCH: Policy(
+        94, True, True,
+        "A file of a dataset revision, model or artifact differs from its manifest (size, sha256), or is missing.",
+        "Publish it again under another name: read the Dataset anew (spec.rerun), or run the job that made it anew.",
+    ),
     FailureReason.CHECKPOINT_CORRUPT: Policy(
         75, True, True,
-        "Every checkpoint there is differs from its manifest (sizes, sha256).",
-        "Nothing: older checkpoints are tried first.",
+        "Every checkpoint there is differs from its manifest (sizes, sha256); older ones were tried, too.",
+        "Look at the volume's or bucket's health; the next attempt trains from the beginning.",
     ),
     FailureReason.NON_FINITE_LOSS: Policy(
         76, False, True,
@@ -199,6 +213,11 @@ _POLICIES: dict[FailureReason, Policy] = {
         83, False, True,
         "A reward raises an error for an answer instead of judging it; the message has both.",
         "Mend the reward that the message names (its pattern, schema or model), then apply again.",
+    ),
+    FailureReason.REQUESTS_FAILED: Policy(
+        95, False, True,
+        "More rows of a batch than maxErrorShare allows cannot be answered; the message has the first one's line.",
+        "Mend the lines the message names, or allow some with maxErrorShare: what was answered is not asked again.",
     ),
     FailureReason.NCCL_TIMEOUT: Policy(
         79, True, True,
@@ -238,7 +257,7 @@ _POLICIES: dict[FailureReason, Policy] = {
     FailureReason.POD_SECURITY_DENIED: Policy(
         None, False, False,
         "Pod Security admission refuses a Job, Deployment or their pods.",
-        "Ask the platform team: admission refused the pod.",
+        "Take back what the message names in spec.podTemplate or spec.engine: by default our pods pass `restricted`.",
     ),
     FailureReason.QUOTA_EXCEEDED: Policy(
         None, False, False,
@@ -248,7 +267,12 @@ _POLICIES: dict[FailureReason, Policy] = {
     FailureReason.TRAINER_CRASHED: Policy(
         1, True, True,
         "The process ended by an error or signal that has no name here.",
-        "The message holds the log's last lines: the cause is there.",
+        "The message holds the log's last lines, `kubectl finetune logs` all of a job's: the cause is there.",
+    ),
+    FailureReason.SERVER_CRASHED: Policy(
+        96, True, False,
+        "A container of a serving pod ended by an error or signal that has no name here; the kubelet starts it again.",
+        "The message holds the log's last lines, `kubectl logs --previous` all of them: the cause is there.",
     ),
     FailureReason.EXPORT_FAILED: Policy(
         86, False, True,
@@ -309,7 +333,7 @@ def reason_of(word: str) -> FailureReason:
 
 
 def reason_of_exit_code(code: int) -> FailureReason:
-    """The reason an exit code stands for; TrainerCrashed for codes nobody has claimed."""
+    """The reason an exit code stands for; TrainerCrashed for codes nobody has claimed, whatever ran there."""
     return _BY_EXIT_CODE.get(code, FailureReason.TRAINER_CRASHED)
 
 

@@ -24,6 +24,8 @@ class StoredKind(StrEnum):
     REPORT = "reports"
     """What one reading of a dataset's source found; the revision that it made may be an older one."""
     EXPORT = "exports"
+    BATCH = "batches"
+    """What a batch answered: output and error file."""
 
 
 class FileEntry(Document):

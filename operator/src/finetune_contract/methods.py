@@ -34,6 +34,10 @@ class Method(StrEnum):
     """The model answers prompts itself and learns a teacher's probabilities of each token."""
 
 
+SEQUENCE_METHODS = (Method.SFT, Method.CPT)
+"""Methods whose loss is that of sequences; others have losses of their own."""
+
+
 ANSWERING_METHODS = (Method.GRPO, Method.RLOO, Method.DISTILLATION)
 """Methods in which the model answers prompts while it is trained."""
 
@@ -70,9 +74,19 @@ def unfit_rows(method: Method, row_format: RowFormat) -> str | None:
 
 def one_process_only(method: Method) -> str | None:
     """Why several processes cannot train by a method; None where they can."""
-    if method in (Method.SFT, Method.CPT):
+    if method not in ANSWERING_METHODS:
         return None
     return f"spec.parallelism: {method} trains in one process; ask for one node and at most one GPU"
+
+
+def not_divided(method: Method) -> str | None:
+    """Why several processes cannot divide the model by FSDP; None where they can."""
+    if method in SEQUENCE_METHODS:
+        return None
+    return (
+        f"spec.parallelism.strategy: FSDP divides the model of SFT and CPT; with {method} use Auto or DDP, for which "
+        "each GPU holds the whole model"
+    )
 
 
 class DpoPlan(Document):

@@ -46,6 +46,9 @@ ENV_POD_UID = "FINETUNE_POD_UID"
 ENV_API_KEYS_FILE = "FINETUNE_API_KEYS_FILE"
 """Where the API keys of a serving pod are, one in a line; unset: nobody needs one."""
 
+ENV_LINGER_SECONDS = "FINETUNE_LINGER_SECONDS"
+"""How long the Transformers engine answers new requests after SIGTERM; unset: not at all."""
+
 API_KEYS_MOUNT = Path("/etc/finetune-api-keys")
 """Not within the plan's mount, which is read-only."""
 

@@ -12,6 +12,7 @@ from finetune_contract.adapterfacts import AdapterFacts
 from finetune_contract.base import Address, Count, Document, Label, Sha256, StoredReference
 from finetune_contract.evaluating import Score, Speed
 from finetune_contract.failure import Failure
+from finetune_contract.tracking import TrackedRun
 
 
 class ArtifactType(StrEnum):
@@ -53,6 +54,8 @@ class WarningReason(StrEnum):
     """All answers to a prompt get the same reward, so none is better than another."""
     BEST_CHECKPOINT_LOST = "BestCheckpointLost"
     """The best step's checkpoint is damaged; the next best that verifies was published."""
+    TRACKING_INCOMPLETE = "TrackingIncomplete"
+    """An experiment tracker does not take the run's metrics; training goes on without it."""
 
 
 class RunWarning(Document):
@@ -100,6 +103,8 @@ class TrainingResult(Document):
     predicted_peak_bytes: Count | None = None
     """What the preflight predicted for it; None where there was none."""
     warnings: Annotated[tuple[RunWarning, ...], Field(max_length=4)] = ()
+    tracking: Annotated[tuple[TrackedRun, ...], Field(max_length=2)] = ()
+    """The run as the plan's experiment trackers know it."""
     evaluation: tuple[Score, ...] = ()
     evaluation_key: Label | None = None
     """What the plan named the evaluation."""
@@ -184,6 +189,8 @@ class Progress(Document):
     micro_batch_size: Count | None = None
     peak_memory_bytes: Count | None = None
     warnings: Annotated[tuple[RunWarning, ...], Field(max_length=4)] = ()
+    tracking: Annotated[tuple[TrackedRun, ...], Field(max_length=2)] = ()
+    """The run as the plan's experiment trackers know it."""
     resumed_from_step: Count | None = None
     checkpoint_step: Count | None = None
     estimated_completion_time: AwareDatetime | None = None

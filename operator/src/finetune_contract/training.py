@@ -7,6 +7,7 @@ from finetune_contract.base import Document, StoredReference
 from finetune_contract.evaluating import EvaluationPlan
 from finetune_contract.methods import DistillationPlan, DpoPlan, KtoPlan, Method, OnlinePlan, OrpoPlan, SimpoPlan
 from finetune_contract.storage import StorePlan
+from finetune_contract.tracking import TrackingPlan
 
 
 class AdapterVariant(StrEnum):
@@ -143,6 +144,8 @@ class TrainingPlan(StorePlan):
     """Names what `evaluation` asks for; stands in the result."""
     predicted_peak_bytes: int | None = None
     """What a preflight said that a device would hold; only told again in the result."""
+    tracking: TrackingPlan | None = None
+    """Experiment trackers that are told how it goes; None: nobody."""
     truncated_share: float = 0.01
     """Share of tokens that may be cut at max_length before the run is refused."""
 

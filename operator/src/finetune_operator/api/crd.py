@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from finetune_operator.api import dataset, finetunejob, modeldeployment
+from finetune_operator.api import batchinference, dataset, finetunejob, modeldeployment
 from finetune_operator.api.base import GROUP, VERSION, ApiModel, PrinterColumn, ResourceMeta, rule, rules
 
 Schema = dict[str, Any]
@@ -19,6 +19,7 @@ RESOURCES: tuple[tuple[type[ApiModel], ResourceMeta, tuple[dict[str, str], ...]]
     (dataset.Dataset, dataset.META, dataset.ROOT_RULES),
     (finetunejob.FineTuneJob, finetunejob.META, finetunejob.ROOT_RULES),
     (modeldeployment.ModelDeployment, modeldeployment.META, modeldeployment.ROOT_RULES),
+    (batchinference.BatchInference, batchinference.META, batchinference.ROOT_RULES),
 )
 
 _KEPT = (

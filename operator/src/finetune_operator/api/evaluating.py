@@ -1,10 +1,10 @@
 """Settings of single metrics in `spec.evaluation`, and which metrics go with which method."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.evaluating import Metric
+from finetune_contract.evaluating import Baseline, Metric
 from finetune_contract.methods import Method
 from finetune_operator.api.base import ApiModel, NameReference, SecretKeyReference, exactly_one_of, rule, rules
 
@@ -149,7 +149,42 @@ EVALUATION_RULES = [
 ]
 """Of `spec.evaluation`."""
 
-EVALUATION_CONFIG = ConfigDict(json_schema_extra=rules(*EVALUATION_RULES))
+
+class EvaluationSpec(ApiModel):
+    """What is measured on held-out rows after training."""
+
+    metrics: Annotated[list[Metric], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = [
+        Metric.EVAL_LOSS
+    ]
+    """What is measured. Of losses: EvalLoss, Perplexity; of greedy answers: ExactMatch, TokenF1, RougeL, RegexMatch,
+    JSONSchemaValid, JudgeWinRate, RewardScore; of labels: Accuracy, MacroF1, CohenKappa; of pairs: PreferenceAccuracy;
+    of rewards: MeanReward; and Benchmark, of lm-eval-harness tasks."""
+    baselines: Annotated[list[Baseline], Field(max_length=4, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
+    """What the tuned model is compared with: the base model as it is (ZeroShot) or with examples in its prompt
+    (FewShot) or with the instruction that the Dataset cut off (OriginalPrompt), and the job's artifact before this one
+    (Previous), if there is one."""
+    named_baselines: NamedBaselines = []
+    """Other models to compare with: what another FineTuneJob made, or a model that somebody serves."""
+    split: Literal["validation", "test"] = "test"
+    """Which held-out rows are used."""
+    max_rows: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """At most so many rows, chosen by seed."""
+    few_shot_examples: Annotated[int, Field(ge=1, le=64)] = 4
+    """Examples in the prompt of the FewShot baseline."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Length limit of an answer."""
+    regex: RegexSetting | None = None
+    """What RegexMatch looks for."""
+    json_schema: JsonSchemaSetting | None = None
+    """What JSONSchemaValid checks against."""
+    judge: JudgeSetting | None = None
+    """Who decides JudgeWinRate."""
+    reward_model: RewardModelSetting | None = None
+    """Who gives RewardScore."""
+    benchmark: BenchmarkSetting | None = None
+    """The tasks of Benchmark."""
+
+    model_config = ConfigDict(json_schema_extra=rules(*EVALUATION_RULES))
 
 
 def _only(method: Method, metrics: tuple[Metric, ...], why: str) -> dict[str, Any]:

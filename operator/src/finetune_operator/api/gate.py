@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from finetune_contract.evaluating import Baseline, Metric
+from finetune_contract.evaluating import ALWAYS_EXCHANGED, SMALLEST_P, Baseline, Metric
 from finetune_operator.api.base import ApiModel, Digest, Word, exactly_one_of, rule, rules
 from finetune_operator.api.evaluating import BASELINE_NAME
 
@@ -16,6 +16,8 @@ GATE_PASSED = "GatePassed"
 
 GATE_IGNORED = "GateIgnored"
 """Condition of a ModelDeployment: True while it serves something that has passed no gate, by spec.ignoreGate."""
+
+_EXCHANGED = ", ".join(f"'{metric}'" for metric in ALWAYS_EXCHANGED)
 
 Bound = Annotated[float, Field(ge=-1e12, le=1e12)]
 """A number that a metric is compared with."""
@@ -44,7 +46,8 @@ class GateRule(ApiModel):
     by: Annotated[float, Field(ge=0, le=1e12)] | None = None
     """By how much at least it must be better, or at most may be worse, in the metric's own units; unset: 0."""
     significance: Annotated[float, Field(gt=0, le=0.5)] | None = None
-    """With betterThan: the difference must also be significant at this level (two-sided paired test), such as 0.05."""
+    """With betterThan: the difference must also be significant at this level (two-sided paired test), such as 0.05;
+    0.001 or more for EvalLoss, Perplexity, MacroF1, CohenKappa and RewardScore."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -56,6 +59,11 @@ class GateRule(ApiModel):
             rule(
                 "!has(self.significance) || has(self.betterThan)",
                 "significance goes with betterThan: it is that of the difference to a baseline",
+            ),
+            rule(
+                f"!has(self.significance) || self.significance >= {SMALLEST_P} || !(self.metric in [{_EXCHANGED}])",
+                f"significance: the paired test of this metric can tell no p-value below {SMALLEST_P}, so the rule "
+                f"could never be met; use {SMALLEST_P} or more",
             ),
         )
     )

@@ -35,6 +35,11 @@ _EDITS = {
     "ModelDeployment": (
         "An edit is rolled out pod by pod: an old pod goes when a new one has proven each of its adapters."
     ),
+    "BatchInference": (
+        "An edit of `model`, `input`, `sampling` or `rerun` looks model and rows up again and, if anything is new, "
+        "starts another run; all other fields are for the next attempt, and an edit gives a failed run another one, "
+        "which goes on from what was answered."
+    ),
 }
 
 
@@ -180,8 +185,9 @@ def failures_page() -> str:
             "**Counts**: the attempt is one of `spec.retries.limit`."
         ),
         (
-            "A cause that keeps a pod from running (no exit code, not retried, does not count) is waited for: "
-            "the job goes on once it is mended.\n"
+            "What keeps a pod from running (`ImagePullFailed`, `Unschedulable`, `PodSecurityDenied`, `QuotaExceeded`) "
+            "is waited for: the job goes on once it is mended. What else has no exit code is told by Kubernetes or "
+            "the operator, not by the pod.\n"
         ),
         "| reason | exit code | retried | counts | how it is detected | what to do |",
         "|---|---|---|---|---|---|",
