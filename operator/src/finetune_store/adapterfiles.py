@@ -17,8 +17,8 @@ _HEADER_LIMIT = 100 * 1024 * 1024
 """Bytes of a safetensors header, as the format's own reader allows."""
 _LOW_RANK = re.compile(r"^(?P<module>.+)\.lora_(?P<part>A|embedding_A)(\.weight)?$")
 _LAYER = re.compile(r"\.(?:layers|h|blocks|block|layer)\.(?P<number>\d+)\.")
-_LAYERS_OWN = re.compile(r"\.(lora_[AB](\.weight)?|lora_magnitude_vector(\.weight)?|bias)$")
-"""What a linear layer may have; all else was trained whole, or belongs to embeddings."""
+_LAYERS_OWN = re.compile(r"\.(lora_(embedding_)?[AB](\.weight)?|lora_magnitude_vector(\.weight)?|bias)$")
+"""What an adapted layer may have; all else was trained whole."""
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 """How such initialisations begin in `init_lora_weights` (peft 0.21)."""
 
@@ -66,6 +66,7 @@ def _features(
         AdapterFeature.WHOLE_MODULES: config.get("modules_to_save")
         or config.get("trainable_token_indices")
         or any(not _LAYERS_OWN.search(name) for name in shapes),
+        AdapterFeature.EMBEDDINGS: any("lora_embedding_" in name for name in shapes),
         AdapterFeature.PATTERNS: config.get("rank_pattern")
         or config.get("alpha_pattern")
         or len(set(ranks.values())) > 1,

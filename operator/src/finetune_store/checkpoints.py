@@ -71,6 +71,14 @@ class Checkpoints:
         found = self._verified([path for path in self.sealed() if step_of(path) == step])
         return found[1] if found else None
 
+    def on_this_disk(self, pod: str, step: int) -> Path:
+        """The directory of a checkpoint that another rank has found to be the newest.
+
+        Raises:
+            FineTuneError: CheckpointCorrupt when it cannot be had any more.
+        """
+        return self.all / pod / f"checkpoint-{step}"
+
     def _verified(self, candidates: list[Path]) -> tuple[int, Path] | None:
         for path in candidates:
             try:

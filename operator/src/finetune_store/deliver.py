@@ -22,7 +22,8 @@ def deliver(plan: ServingPlan, store: Store, adapters: Path) -> None:
     """Verify the base and put each adapter into `<adapters>/<name>/<digest hex>/`; what is there already stays.
 
     Raises:
-        FineTuneError: StorageUnavailable naming the file, InvalidPlan for a name that is no directory name.
+        FineTuneError: StorageUnavailable or ChecksumMismatch naming the file, InvalidPlan for a name that is no
+            directory name.
     """
     log.info("verifying base %s", plan.base.uri)
     store.verify(plan.base)

@@ -134,3 +134,10 @@ def remove_tree(directory: Path) -> None:
     """Remove a directory that another pod may be removing too; its manifest first, so that it is never half good."""
     (directory / MANIFEST_FILE).unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def some_of(directory: Path) -> str:
+    """What a user's volume holds, for a message about something that it does not; at most ten names."""
+    # `..data` and its like are how the kubelet swaps a ConfigMap's files.
+    there = sorted(path.name for path in directory.iterdir() if not path.name.startswith(".."))
+    return ", ".join([*there[:10], *(["..."] if there[10:] else [])]) or "nothing"

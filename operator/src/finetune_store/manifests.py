@@ -19,7 +19,8 @@ def read_manifest(directory: Path) -> Manifest:
     """The manifest of a complete directory.
 
     Raises:
-        FineTuneError: StorageUnavailable when the directory, or its manifest, is not there or not readable.
+        FineTuneError: StorageUnavailable when the directory, or its manifest, is not there; ChecksumMismatch when the
+            manifest is damaged.
     """
     path = directory / MANIFEST_FILE
     try:
@@ -29,7 +30,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise FineTuneError(FailureReason.STORAGE_UNAVAILABLE, f"{directory}: {missing}") from error
     except ValidationError as error:
         raise FineTuneError(
-            FailureReason.STORAGE_UNAVAILABLE, f"{path}: is damaged: {error.errors()[0]['msg']}"
+            FailureReason.CHECKSUM_MISMATCH, f"{path}: is damaged: {error.errors()[0]['msg']}"
         ) from error
 
 
@@ -37,13 +38,13 @@ def verify_directory(directory: Path) -> Manifest:
     """Check every file of a directory against its manifest, and the manifest against its digest.
 
     Raises:
-        FineTuneError: CheckpointCorrupt for a checkpoint, StorageUnavailable for the rest; the message names the file.
+        FineTuneError: CheckpointCorrupt for a checkpoint, ChecksumMismatch for the rest; the message names the file.
     """
     manifest = read_manifest(directory)
     fault = _fault_in(directory, manifest)
     if fault:
         is_checkpoint = manifest.kind is StoredKind.CHECKPOINT
-        reason = FailureReason.CHECKPOINT_CORRUPT if is_checkpoint else FailureReason.STORAGE_UNAVAILABLE
+        reason = FailureReason.CHECKPOINT_CORRUPT if is_checkpoint else FailureReason.CHECKSUM_MISMATCH
         raise FineTuneError(reason, fault)
     return manifest
 

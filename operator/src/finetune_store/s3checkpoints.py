@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from finetune_contract.failure import FineTuneError
+from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.paths import MANIFEST_FILE
 from finetune_store.checkpoints import Checkpoints, step_of
 from finetune_store.manifests import read_manifest, verify_directory
@@ -148,6 +148,17 @@ class S3Checkpoints(Checkpoints):
         """The checkpoint of a step, of any pod, if it verifies."""
         found = self._first(step)
         return found[1] if found else None
+
+    def on_this_disk(self, pod: str, step: int) -> Path:
+        """Copied to here where the rank that found it has another disk."""
+        path = super().on_this_disk(pod, step)
+        if not (path / MANIFEST_FILE).is_file() and not self._brought(path, f"{self._folder}{pod}/{path.name}"):
+            raise FineTuneError(
+                FailureReason.CHECKPOINT_CORRUPT,
+                f"{self._store.bucket.uri(self._folder)}{pod}/{path.name}: rank 0 goes on from it, but it cannot be "
+                "read here: it is damaged, or was removed in the meantime",
+            )
+        return path
 
     def _first(self, step: int | None) -> tuple[int, Path] | None:
         stored = {(each.step, each.pod) for each in self._stored() if each.is_sealed}

@@ -12,7 +12,7 @@ from finetune_contract.manifest import StoredKind
 from finetune_contract.paths import MANIFEST_FILE, OUTCOME_FILE
 from finetune_contract.results import TrainingResult
 from finetune_store import s3retention
-from finetune_store.collect import KINDS, LEDGER, Collection, Entry, is_ours
+from finetune_store.collection import KINDS, LEDGER, Collection, Entry, is_ours
 from finetune_store.s3 import Item
 from finetune_store.s3store import S3Store
 from finetune_store.store import RUNS, SOURCES

@@ -93,7 +93,7 @@ class S3Store(Store):
         self._use(self._key(ref))
         manifest = self._manifest(ref)
         if fault := self._fault_in(self._key(ref), manifest):
-            raise DamagedError(FailureReason.STORAGE_UNAVAILABLE, fault)
+            raise DamagedError(_reason_for(manifest.kind), fault)
         return manifest
 
     def publish(
@@ -194,7 +194,7 @@ class S3Store(Store):
             manifest = Manifest.model_validate_json(content.data)
         except ValidationError as error:
             message = f"{where}: is damaged: {error.errors()[0]['msg']}"
-            raise DamagedError(FailureReason.STORAGE_UNAVAILABLE, message) from error
+            raise DamagedError(FailureReason.CHECKSUM_MISMATCH, message) from error
         if manifest.kind is not StoredKind.DATASET and manifest.digest != digest_of_files(manifest.files):
             raise DamagedError(_reason_for(manifest.kind), f"{where}: its digest is not that of its files")
         return manifest
@@ -322,7 +322,7 @@ def _folder(key: str, manifest: Manifest) -> str:
 
 def _reason_for(kind: StoredKind) -> FailureReason:
     is_checkpoint = kind is StoredKind.CHECKPOINT
-    return FailureReason.CHECKPOINT_CORRUPT if is_checkpoint else FailureReason.STORAGE_UNAVAILABLE
+    return FailureReason.CHECKPOINT_CORRUPT if is_checkpoint else FailureReason.CHECKSUM_MISMATCH
 
 
 def _side_by_side(act: Callable[[FileEntry], None], entries: Iterable[FileEntry]) -> None:

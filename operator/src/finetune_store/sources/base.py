@@ -50,7 +50,9 @@ class Source(Protocol):
     """Where a base model comes from."""
 
     address: str
-    """The source without its revision, for messages, the lineage and the pointer to its digest."""
+    """The source without its revision, for the lineage and the pointer to its digest."""
+    name: str
+    """The source as its author wrote it, for messages."""
     field: str
     """The source's path in the YAML."""
 
@@ -85,7 +87,7 @@ def must_be_a_model(names: Mapping[str, int] | set[str], source: Source) -> None
         missing = f"has no weights in model*.safetensors (found {_some_of(names)}); convert them: pickles are not read"
     else:
         return
-    raise FineTuneError(FailureReason.MODEL_NOT_FOUND, f"{source.field}: {source.address} {missing}")
+    raise FineTuneError(FailureReason.MODEL_NOT_FOUND, f"{source.field}: {source.name} {missing}")
 
 
 def must_have_every_shard(directory: Path, source: Source) -> None:
@@ -101,13 +103,13 @@ def must_have_every_shard(directory: Path, source: Source) -> None:
         shards = set(json.loads(index.read_text())["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FineTuneError(
-            FailureReason.MODEL_NOT_FOUND, f"{source.field}: {source.address}: {_INDEX} is not an index of shards"
+            FailureReason.MODEL_NOT_FOUND, f"{source.field}: {source.name}: {_INDEX} is not an index of shards"
         ) from error
     for shard in sorted(shards):
         if not (directory / shard).is_file():
             raise FineTuneError(
                 FailureReason.MODEL_NOT_FOUND,
-                f"{source.field}: {source.address}: {shard}, named by {_INDEX}, is missing",
+                f"{source.field}: {source.name}: {shard}, named by {_INDEX}, is missing",
             )
 
 

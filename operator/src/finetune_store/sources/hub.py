@@ -29,6 +29,7 @@ class HubSource:
         """Take the repository and a directory for the client's caches."""
         self._model = model
         self.address = f"hub:{model.repo}"
+        self.name = f"{model.repo}@{model.revision}"
         # Read by huggingface_hub when it is imported, and nothing of ours imports it before.
         os.environ.setdefault("HF_HOME", str(scratch / "huggingface"))
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -96,7 +97,7 @@ class HubSource:
 
     def _where(self) -> str:
         endpoint = f" at {self._endpoint}" if self._endpoint else ""
-        return f"{self.field}: {self._model.repo}@{self._model.revision}{endpoint}"
+        return f"{self.field}: {self.name}{endpoint}"
 
 
 def _license_of(info: "ModelInfo") -> str | None:

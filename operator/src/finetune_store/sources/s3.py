@@ -27,7 +27,7 @@ class S3Source:
             raise FineTuneError(
                 FailureReason.INVALID_PLAN, f"{self.field}.uri: {model.uri} is not an address; use s3://bucket/prefix"
             )
-        self.address = model.uri
+        self.address = self.name = model.uri
         self._bucket = bucket
         self._prefix = prefix
         region, config = region_for(model.region, model.endpoint), config_for(model.endpoint)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import FileEntry, digest_of_files
-from finetune_store.files import is_within, make_directory, sha256_of_all
+from finetune_store.files import is_within, make_directory, sha256_of_all, some_of
 from finetune_store.sources.base import Listing, is_needed
 
 
@@ -19,6 +19,7 @@ class VolumeSource:
         self._mount = mount
         self._directory = mount / path
         self.address = f"volume:{path}"
+        self.name = path
         if not is_within(self._directory, mount):
             raise FineTuneError(FailureReason.INVALID_PLAN, f"{self.field}.path: {path} leaves the claim")
 
@@ -26,7 +27,8 @@ class VolumeSource:
         """The files a model needs; the revision is over their content, which reads all of it."""
         if not self._directory.is_dir():
             raise FineTuneError(
-                FailureReason.MODEL_NOT_FOUND, f"{self.field}.path: {self.address} is not a directory of the claim"
+                FailureReason.MODEL_NOT_FOUND,
+                f"{self.field}.path: there is no directory {self.name} in the claim; it holds {some_of(self._mount)}",
             )
         paths = sorted(path for path in self._directory.rglob("*") if path.is_file() and is_needed(self._name(path)))
         for path in paths:
