@@ -106,7 +106,7 @@ def _seconds(start: str, end: str) -> float:
 
 
 def _outcome(reason: str) -> str:
-    if reason in (SUCCEEDED, SUSPENDED):
+    if reason in (SUCCEEDED, SUSPENDED, CANCELLED):
         return reason
     policy = policy_of(reason_of(reason))
     return DISRUPTED if policy.retried and not policy.counts else FAILED

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from finetune_contract.batching import BatchProgress
 from finetune_contract.proof import ProofStatus
 from finetune_contract.results import Progress
 from finetune_operator.cluster import OWN_KINDS
@@ -50,8 +51,8 @@ class Cache:
         """Namespace -> number of ModelDeployments that serve something by spec.ignoreGate."""
         self.adapters: Counter[tuple[str, str]] = Counter()
         """Namespace and state -> number of adapters of ModelDeployments."""
-        self.progress: dict[Key, Progress] = {}
-        """What the newest running training pod of a job said last."""
+        self.progress: dict[Key, Progress | BatchProgress] = {}
+        """What the newest running training or batch pod of a resource said last."""
         self.proofs: dict[str, ProofStatus] = {}
         """Uid of a serving pod that is not ready -> what its prober said last."""
         self.traffic: dict[str, Traffic] = {}
@@ -87,7 +88,7 @@ class Cache:
         }
 
     def training_pods(self) -> list[RunningPod]:
-        """Training pods that run now."""
+        """Training and batch pods that run now."""
         return list(self._training.values())
 
     def unproven_pods(self) -> list[RunningPod]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from finetune_contract.batching import BatchProgress
+from finetune_contract.results import Progress
 from finetune_operator import accounting, metrics
 from finetune_operator.cache import Cache
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS, Cluster, controller_uid
@@ -19,6 +21,7 @@ from finetune_operator.errors import ClusterError, Conflict, Denied, NotFound, U
 from finetune_operator.events import Recorder
 from finetune_operator.explanations import Explanations
 from finetune_operator.manifests.naming import Manifest
+from finetune_operator.ownership import must_be_ours
 from finetune_operator.queue import Closed, Urgency, WorkQueue
 from finetune_operator.reconcile.kinds import Kind
 from finetune_operator.reconcile.lineage import ancestors
@@ -186,11 +189,13 @@ class Engine:
             **ancestors(resource, lambda above: self._cache.get(Place(above.kind, key.namespace, above.name))),
             **{reference: await self._look_up(key.namespace, reference) for reference in references},
         }
+        said = self._cache.progress.get(key)
         observed = Observed(
             settings=settings_for(settings, claim_among(found, settings)),
             children=children,
             references=found,
-            progress=self._cache.progress.get(key),
+            progress=said if isinstance(said, Progress) else None,
+            batch_progress=said if isinstance(said, BatchProgress) else None,
             proofs={uid: self._cache.proofs[uid] for uid in pods if uid in self._cache.proofs},
             traffic={uid: self._cache.traffic[uid] for uid in pods if uid in self._cache.traffic},
             admissions={uid: self._cache.admissions[uid] for uid in jobs if uid in self._cache.admissions},
@@ -241,10 +246,20 @@ class Engine:
         entry, last = self._cache.entry(place), self._applied.get(key, {}).get(place)
         if entry is not None and last == Applied(wanted, entry.uid, entry.content):
             return
+        if entry is None or entry.controller != controller_uid(manifest):
+            await self._must_be_free(manifest)
         self._take(await self._cluster.apply(manifest))
         applied = self._cache.entry(place)
         if applied is not None:
             self._applied.setdefault(key, {})[place] = Applied(wanted, applied.uid, applied.content)
+
+    async def _must_be_free(self, manifest: Manifest) -> None:
+        """The watches show nothing of this name that is ours; they show only what has our labels, and late."""
+        try:
+            found = await self._cluster.get(*_place(manifest))
+        except NotFound:
+            return
+        must_be_ours(manifest, found)
 
     async def _apply_unwatched(self, key: Key, manifest: Manifest) -> None:
         """Nobody tells of these, so each pass has looked: `references` named them."""
@@ -253,6 +268,7 @@ class Engine:
         last = self._applied.get(key, {}).get(place)
         if found is not None and last == _applied(wanted, found):
             return
+        must_be_ours(manifest, found)
         try:
             applied = await self._cluster.apply(manifest)
         except NotFound as error:

@@ -74,7 +74,7 @@ class Entry:
     is_edited: bool = False
     """One of our resources whose status does not speak of its present spec."""
     address: str | None = None
-    """IP of a training pod that runs."""
+    """IP of a training or batch pod that runs."""
     unproven: str | None = None
     """IP of a serving pod that runs and is not ready."""
     canary: str | None = None
@@ -190,7 +190,7 @@ def _holds(manifest: Manifest, type_: str) -> bool:
 
 def _training_address(pod: Manifest, labels: Mapping[str, str]) -> str | None:
     # Of several ranks the first knows how far all are.
-    is_asked = labels.get(LABEL_ROLE) == "train" and labels.get(multinode.INDEX, "0") == "0"
+    is_asked = labels.get(LABEL_ROLE) in ("train", "batch") and labels.get(multinode.INDEX, "0") == "0"
     return _running_address(pod) if is_asked else None
 
 

@@ -41,7 +41,11 @@ def build_app(prover: Prover, metrics: Metrics) -> web.Application:
 
 
 async def prove(plan: ServingPlan, adapters: Path, engine_url: str, host: str, port: int) -> None:
-    """Prove and answer until a signal comes; an error of the prover itself ends the process."""
+    """Prove and answer until SIGTERM comes; an error of the prover itself ends the process.
+
+    A ready engine is followed to its end: it answers for a while after the pod was told to go, and where no other pod
+    is ready, Kubernetes goes on sending clients to one that goes and is.
+    """
     metrics = Metrics()
     # A new connection per request: an idle one that the engine closes must not look like a lost engine.
     connector = aiohttp.TCPConnector(force_close=True)
@@ -54,11 +58,11 @@ async def prove(plan: ServingPlan, adapters: Path, engine_url: str, host: str, p
         await web.TCPSite(runner, host, port).start()
         proving = asyncio.create_task(prover.run())
         stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for sig in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(sig, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
         stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait({proving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        left = asyncio.create_task(prover.until_unready())
+        await asyncio.wait({proving, left}, return_when=asyncio.FIRST_COMPLETED)
         await runner.cleanup()
         if proving.done():
             proving.result()

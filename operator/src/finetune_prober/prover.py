@@ -49,6 +49,8 @@ class Prover:
         self._sleep = sleep
         self._message = "the adapters' files are being verified"
         self._is_ready = False
+        self._unready = asyncio.Event()
+        self._unready.set()
         self._proofs = {
             adapter.name: AdapterProof(name=adapter.name, digest=adapter.artifact.digest, state=ProofState.PENDING)
             for adapter in plan.proven
@@ -59,13 +61,17 @@ class Prover:
         """What is proven now."""
         return ProofStatus(ready=self._is_ready, message=self._message, adapters=tuple(self._proofs.values()))
 
+    async def until_unready(self) -> None:
+        """Return as soon as the engine is not ready, or no longer."""
+        await self._unready.wait()
+
     async def run(self) -> None:
         """Prove, follow, and prove again whenever the engine was away: it may have come back with other weights."""
         probes = await self._verified_probes()
         while True:
             await self._prove_until_ready(probes)
             self._say(ready=True, message="")
-            log.info("ready: %d adapters proven", len(self._proofs))
+            log.info("ready; proven: %s", ", ".join(self._proofs) or "no adapters, as there are none")
             message = await self._until_engine_is_lost()
             self._say(ready=False, message=message)
             self._set_all(ProofState.LOADING, message)
@@ -92,7 +98,8 @@ class Prover:
         return probes
 
     async def _prove_until_ready(self, probes: dict[str, Probe]) -> None:
-        starting = back_off(0.25, 2)
+        # An engine that starts is what a roll-out waits for: it is not to wait for us.
+        starting = back_off(0.25, 0.5)
         failing = back_off(5, 60)
         while True:
             try:
@@ -162,6 +169,10 @@ class Prover:
 
     def _say(self, *, ready: bool, message: str) -> None:
         self._is_ready, self._message = ready, message
+        if ready:
+            self._unready.clear()
+        else:
+            self._unready.set()
         self._metrics.ready.set(ready)
 
 

@@ -33,7 +33,7 @@ def _resource(api_version: str, plural: str, verbs: str) -> Resource:
     return Resource(api_version, plural, frozenset(verbs.split()))
 
 
-OWN_KINDS = ("Dataset", "FineTuneJob", "ModelDeployment")
+OWN_KINDS = ("Dataset", "FineTuneJob", "ModelDeployment", "BatchInference")
 CHILD_KINDS = ("Job", "Pod", "Deployment", "Service", "ConfigMap", "PersistentVolumeClaim")
 WATCHED = "get list watch"
 KEPT = "get create patch delete"
@@ -42,6 +42,7 @@ RESOURCES = {
     "Dataset": _resource(API_VERSION, "datasets", f"{WATCHED} update/status"),
     "FineTuneJob": _resource(API_VERSION, "finetunejobs", f"{WATCHED} update/status"),
     "ModelDeployment": _resource(API_VERSION, "modeldeployments", f"{WATCHED} update/status"),
+    "BatchInference": _resource(API_VERSION, "batchinferences", f"{WATCHED} update/status"),
     "Job": _resource("batch/v1", "jobs", f"{WATCHED} create delete"),
     "Pod": _resource("v1", "pods", WATCHED),
     "Deployment": _resource("apps/v1", "deployments", f"{WATCHED} create patch delete"),

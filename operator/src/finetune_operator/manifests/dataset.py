@@ -17,7 +17,8 @@ from finetune_contract.datasets import DatasetSource as SourcePlan
 from finetune_contract.datasets import HttpSource as HttpPlan
 from finetune_contract.paths import ENV_HF_TOKEN
 from finetune_operator.api.cleaning import Prepare
-from finetune_operator.api.dataset import Dataset, DatasetFormat, FilesType
+from finetune_operator.api.dataset import Dataset, DatasetFormat
+from finetune_operator.api.sources import FilesType
 from finetune_operator.manifests import jobs, pods, storage
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings

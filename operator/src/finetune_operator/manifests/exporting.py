@@ -7,8 +7,9 @@ from finetune_contract.paths import ENV_HF_TOKEN, ENV_IMAGE
 from finetune_contract.results import Artifact
 from finetune_operator.api.base import Resources, Scheduling
 from finetune_operator.api.exporting import Export
+from finetune_operator.api.figures import ScoreStatus
 from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run, ScoreStatus
+from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
 from finetune_operator.manifests import jobs, pods, queues, storage, training
 from finetune_operator.manifests.naming import Manifest, child_name, labels
 from finetune_operator.settings import Settings

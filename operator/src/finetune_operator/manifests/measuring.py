@@ -7,8 +7,7 @@ from finetune_contract.base import StoredReference
 from finetune_contract.evaluating import BenchmarkPlan, EndpointPlan, JudgePlan, Metric, NamedBaseline
 from finetune_contract.paths import ENV_BASELINE_KEY, ENV_JUDGE_KEY, TASKS_MOUNT
 from finetune_operator.api.base import SecretKeyReference
-from finetune_operator.api.evaluating import EndpointSetting
-from finetune_operator.api.finetunejob import EvaluationSpec
+from finetune_operator.api.evaluating import EndpointSetting, EvaluationSpec
 from finetune_operator.api.finetunejobstatus import MeasuringInput
 from finetune_operator.manifests import pods
 from finetune_operator.manifests.naming import Manifest

@@ -49,7 +49,8 @@ LABEL_PLAN = f"{GROUP}/plan"
 """On the Deployment: the hash of the plan that its pods serve."""
 
 GRACE_SECONDS = 150
-"""Longer than the engine's request time-out, so that a pod that goes finishes what it accepted."""
+"""Longer than an engine's lingering and its request time-out together, so that a pod that goes finishes what it
+accepted."""
 
 
 _SLACK_SECONDS = 600
@@ -221,7 +222,7 @@ def _prober(settings: Settings, keys: apikeys.ApiKeys) -> Manifest:
         env=keys.env,
         mounts=(pods.PLAN_MOUNT, pods.STORE_READ_ONLY, _ADAPTERS_READ_ONLY, *keys.mounts),
         ports=[{"name": "prober", "containerPort": PROBER_PORT}],
-        readinessProbe={"httpGet": {"path": "/ready", "port": PROBER_PORT}, "periodSeconds": 2, "timeoutSeconds": 5},
+        readinessProbe={"httpGet": {"path": "/ready", "port": PROBER_PORT}, "periodSeconds": 1, "timeoutSeconds": 5},
     )
 
 

@@ -19,16 +19,11 @@ from finetune_contract.training import (
     TrainingPlan,
     ValidationPlan,
 )
-from finetune_operator.api.finetunejob import (
-    Adapter,
-    AdapterType,
-    EvaluationSpec,
-    FineTuneJob,
-    ValidationSpec,
-    default_learning_rate,
-)
+from finetune_operator.api.evaluating import EvaluationSpec
+from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import ArtifactStatus, Run
-from finetune_operator.manifests import jobs, measuring, methods, multinode, pods, prices, queues, storage
+from finetune_operator.api.training import Adapter, AdapterType, ValidationSpec, default_learning_rate
+from finetune_operator.manifests import jobs, measuring, methods, multinode, pods, prices, queues, storage, tracking
 from finetune_operator.manifests.accelerators import accelerators
 from finetune_operator.manifests.naming import (
     ANNOTATION_ACCELERATORS,
@@ -87,6 +82,7 @@ def plan(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Ter
         evaluation=_evaluation(spec.evaluation, run, previous_of(job, run)),
         evaluation_key=evaluation_key(job, run),
         predicted_peak_bytes=terms.predicted_peak_bytes,
+        tracking=tracking.plan_of(spec.tracking),
         truncated_share=spec.limits.truncated_share,
         **dict(storage.plan_of(settings)),
     )
@@ -124,7 +120,7 @@ def build(job: FineTuneJob, run: Run, number: int, settings: Settings, terms: Te
         name,
         ["python", "-m", "finetune_trainer", "train"],
         settings,
-        extra_env=multinode.environment(name) if nodes > 1 else (),
+        extra_env=(*(multinode.environment(name) if nodes > 1 else ()), *tracking.environment(job.spec.tracking)),
         ports=pods.ports(POD_PORT),
     )
     if terms.seconds is not None:

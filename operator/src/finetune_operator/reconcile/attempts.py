@@ -1,9 +1,8 @@
 """The attempts of a run: one Job each; the outcome of one is latched before the next begins."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from finetune_contract.failure import Failure, FailureReason
-from finetune_operator.api.base import seconds_of
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import Attempt, Run
 from finetune_operator.manifests import training
@@ -27,7 +26,6 @@ from finetune_operator.reconcile.draft import EVALUATED, GATE_FAILED, SUSPENDED,
 from finetune_operator.reconcile.endings import (
     Numbered,
     ending_of,
-    finished_at,
     generation_of,
     is_outdated,
     label_of,
@@ -51,7 +49,7 @@ def advance(draft: Draft, job: FineTuneJob, run: Run, observed: Observed, now: d
     for attempt in all_attempts:
         # What a run did before it succeeded decides nothing, should the status have to be made anew.
         if attempt.number <= latched or draft.has_succeeded(run):
-            _end(draft, attempt.job, observed)
+            draft.end(attempt.job)
             continue
         ending = ending_of(attempt.job, observed.of("Pod"), now)
         if ending is None:
@@ -75,28 +73,12 @@ def advance(draft: Draft, job: FineTuneJob, run: Run, observed: Observed, now: d
     _clean_up(draft, job, all_attempts, now)
 
 
-def _end(draft: Draft, attempt: Manifest, observed: Observed) -> None:
-    """An attempt whose outcome stands must not go on: the operator may have died between writing it and stopping it."""
-    if finished_at(attempt) is None:
-        draft.delete += with_plan(observed, attempt)
-
-
 def _clean_up(draft: Draft, job: FineTuneJob, all_attempts: list[Numbered], now: datetime) -> None:
     """Let go of Jobs that have ended, and of their pods with the logs, once their outcome has stood long enough."""
-    if job.spec.ttl_after_finished is None:
-        return
-    keep = timedelta(seconds=seconds_of(job.spec.ttl_after_finished))
     done = draft.run is not None and draft.has_succeeded(draft.run)
     known = [entry.job for entry in all_attempts if done or entry.number <= draft.latched()]
     others = [item for item in draft.observed.of("Job") if label_of(item, LABEL_ROLE) != training.ROLE]
-    for item in (*known, *others):
-        finished = finished_at(item)
-        if finished is None:
-            continue
-        if finished + keep <= now:
-            draft.delete += with_plan(draft.observed, item)
-        else:
-            draft.wake(seconds_until([finished + keep], now))
+    draft.let_go((*known, *others), job.spec.ttl_after_finished, now)
 
 
 def _settle(draft: Draft, job: FineTuneJob, unseen: Numbered | None, now: datetime) -> None:
@@ -269,11 +251,8 @@ def _start(draft: Draft, job: FineTuneJob, run: Run, number: int, now: datetime)
         draft.conditions.waiting(wait.reason, f"attempt {number}: {wait.message}")
         draft.wake(wait.seconds)
         return
-    draft.conditions.waiting("Starting", f"starting attempt {number}")
-    if draft.make(_build(draft, run, number)):
+    if draft.start_attempt(number, _build(draft, run, number)):
         draft.run = run.model_copy(update={"attempt": number})
-    elif not draft.create:
-        draft.conditions.waiting("Stopping", f"starting attempt {number} when what was there before the edit is gone")
 
 
 def _refuse(draft: Draft, failure: Failure) -> None:

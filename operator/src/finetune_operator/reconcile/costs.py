@@ -4,8 +4,9 @@ And what its model will cost: tokens at the speed that was measured, and when th
 """
 
 from finetune_contract.evaluating import Speed
+from finetune_operator.api.figures import CostStatus, SpeedStatus
 from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.api.finetunejobstatus import Attempt, CostStatus, ProgressStatus, SpeedStatus
+from finetune_operator.api.finetunejobstatus import Attempt, ProgressStatus
 from finetune_operator.manifests.prices import price_of
 from finetune_operator.reconcile.limits import Usage
 from finetune_operator.settings import Settings

@@ -8,36 +8,26 @@ from datetime import datetime
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 from finetune_contract.base import StoredReference
-from finetune_contract.datasets import DatasetResult, MixturePart, Split
+from finetune_contract.datasets import DatasetResult, MixturePart
 from finetune_operator.api.cleaning import (
-    ChangedRows,
-    Cut,
-    FoundData,
-    ReportReference,
     StagedTokenizer,
-    TokenStatistics,
 )
-from finetune_operator.api.dataset import (
-    Dataset,
+from finetune_operator.api.dataset import Dataset
+from finetune_operator.api.datasetstatus import (
     DatasetStatus,
-    DroppedRows,
-    MixedPart,
-    OlderRevision,
     RefreshStatus,
     Revision,
-    RowCounts,
-    SplitCount,
-    Teacher,
 )
 from finetune_operator.manifests import dataset as manifests
 from finetune_operator.manifests import staging
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import mixture, oneshot, tokenizer
+from finetune_operator.reconcile import mixture, oneshot, readings, tokenizer
 from finetune_operator.reconcile import refresh as refreshing
 from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.lineage import mixed_in
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
+from finetune_operator.reconcile.readings import Reading
 from finetune_operator.reconcile.refresh import REFRESHED
 from finetune_operator.reconcile.resources import (
     ACCEPTED,
@@ -154,7 +144,7 @@ class _Pass:
                 "conditions": self.conditions.to_list(),
                 "phase": _phase(self.conditions),
                 "revision": revision or dataset.status.revision,
-                "history": _history(dataset, revision),
+                "history": readings.history(dataset, revision),
                 "refresh": refresh,
                 "tokenizer": staged or (dataset.status.tokenizer if dataset.spec.tokenizer else None),
                 "failure": failure,
@@ -185,7 +175,7 @@ def reconcile(raw: Manifest, observed: Observed, now: datetime) -> Outcome:
     look.conditions.set(ACCEPTED, True, "Accepted")
     revision = dataset.status.revision
     if revision and (look.is_refresh or revision.key == look.key):
-        look.conditions.ready("RevisionReady", _summary(revision))
+        look.conditions.ready("RevisionReady", readings.summary(revision))
     if revision and revision.key == look.key:
         _note_schedule(look, revision)
         return look.finish()
@@ -330,13 +320,14 @@ def _prepare(look: _Pass, parts: tuple[MixturePart, ...], staged: StagedTokenize
 
 
 def _done(look: _Pass, result: DatasetResult, staged: StagedTokenizer | None) -> Outcome:
-    revision = _revision(look, result, staged)
-    look.conditions.ready("RevisionReady", _summary(revision))
+    reading = Reading(look.dataset, look.key, _token(look.dataset), look.refresh, staged, look.now)
+    revision = readings.made_by(reading, result)
+    look.conditions.ready("RevisionReady", readings.summary(revision))
     _note_schedule(look, revision)
     before = look.dataset.status.revision
     # A schedule that finds the same rows week after week is no news.
     is_news = not look.is_refresh or before is None or before.digest != revision.digest
-    events = (Event("Normal", "RevisionReady", _summary(revision)),) if is_news else ()
+    events = (Event("Normal", "RevisionReady", readings.summary(revision)),) if is_news else ()
     return look.finish(revision=revision, staged=staged, events=events)
 
 
@@ -344,62 +335,3 @@ def _phase(conditions: ConditionSet) -> str:
     if conditions.holds("Ready"):
         return "Ready"
     return "Failed" if conditions.holds("Stalled") else "Preparing"
-
-
-def _revision(look: _Pass, result: DatasetResult, staged: StagedTokenizer | None) -> Revision:
-    """The revision that a reading made; one that found the same rows again is as old as before."""
-    assert result.revision is not None
-    assert result.format is not None
-    before = look.dataset.status.revision
-    is_known = before is not None and before.digest == result.revision.digest
-    scheduled_for = (look.refresh.scheduled_for if look.refresh else None) or (before.scheduled_for if before else None)
-    return Revision(
-        digest=result.revision.digest,
-        uri=result.revision.uri,
-        key=look.key,
-        rerun=_token(look.dataset),
-        scheduled_for=scheduled_for,
-        source_revision=result.source_revision,
-        license=result.license,
-        attribution=result.attribution,
-        teachers=[Teacher.model_validate(teacher.model_dump()) for teacher in result.teachers],
-        parts=[MixedPart.model_validate(part.model_dump()) for part in result.parts[:16]],
-        created_at=before.created_at if before and is_known else look.now.replace(microsecond=0),
-        format=result.format.value,
-        rows=RowCounts(read=result.rows_read, kept=result.rows_kept),
-        dropped=[DroppedRows(reason=entry.reason.value, rows=entry.rows) for entry in result.dropped[:16]],
-        changed=[ChangedRows(reason=entry.reason.value, rows=entry.rows) for entry in result.changed[:8]],
-        personal_data=[FoundData.model_validate(entry.model_dump()) for entry in result.personal_data[:16]],
-        splits=[_split_count(look, entry) for entry in result.splits[:4]],
-        tokenizer=staged.digest if staged else None,
-        truncation=[Cut.model_validate(entry.model_dump()) for entry in result.truncation[:8]],
-        report=ReportReference.model_validate(result.report.model_dump()) if result.report else None,
-    )
-
-
-def _split_count(look: _Pass, split: Split) -> SplitCount:
-    """A split with the fraction that a number of rows became, this time or before."""
-    spec, before = look.dataset.spec.split, look.dataset.status.revision
-    wanted = {"validation": spec.validation, "test": spec.test}.get(split.name, 0.0)
-    requested = int(wanted) if wanted >= 1 else None
-    fraction = split.fraction
-    if requested is not None and fraction is None and before:
-        known = (part.fraction for part in before.splits if part.name == split.name and part.requested == requested)
-        fraction = next(known, None)
-    tokens = TokenStatistics.model_validate(split.tokens.model_dump()) if split.tokens else None
-    return SplitCount(name=split.name, rows=split.rows, requested=requested, fraction=fraction, tokens=tokens)
-
-
-def _history(dataset: Dataset, new: Revision | None) -> list[OlderRevision]:
-    """The revisions that are kept beside the present one: as long as a status names one, nothing deletes it."""
-    before, history = dataset.status.revision, list(dataset.status.history)
-    present = new or before
-    if new and before and before.digest != new.digest:
-        older = OlderRevision(digest=before.digest, uri=before.uri, created_at=before.created_at, rows=before.rows.kept)
-        history = [older, *(entry for entry in history if entry.digest != older.digest)]
-    return [entry for entry in history if present is None or entry.digest != present.digest][: dataset.spec.history]
-
-
-def _summary(revision: Revision) -> str:
-    splits = ", ".join(f"{split.rows} {split.name}" for split in revision.splits)
-    return f"{revision.rows.kept} of {revision.rows.read} rows: {splits}"

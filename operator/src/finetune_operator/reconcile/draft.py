@@ -7,31 +7,29 @@ from typing import Self
 from finetune_contract.failure import FailureReason
 from finetune_operator.api.base import JobFailure
 from finetune_operator.api.exporting import EXPORTED, ExportStatus
+from finetune_operator.api.figures import CostStatus, PreflightStatus, ScoreStatus, SpeedStatus, TimingStatus
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import (
     ArtifactStatus,
     Attempt,
-    CostStatus,
     FineTuneJobStatus,
-    PreflightStatus,
     ProgressStatus,
     Run,
     RunRecord,
-    ScoreStatus,
-    SpeedStatus,
-    TimingStatus,
 )
 from finetune_operator.api.gate import GATE_PASSED, GateStatus
 from finetune_operator.api.queueing import QueueStatus
+from finetune_operator.api.tracking import TrackedRunStatus
 from finetune_operator.manifests import evaluating, exporting, preflighting, resolving, staging, training
-from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN, Manifest
+from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN
 from finetune_operator.reconcile import costs, multinode
 from finetune_operator.reconcile.conditions import ConditionSet
-from finetune_operator.reconcile.endings import label_of, name_of
+from finetune_operator.reconcile.effects import Effects
+from finetune_operator.reconcile.endings import label_of
 from finetune_operator.reconcile.limits import Usage
 from finetune_operator.reconcile.observed import Observed
-from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
-from finetune_operator.reconcile.resources import missing_claim, note_denials, stale_children, to_create
+from finetune_operator.reconcile.outcome import Outcome
+from finetune_operator.reconcile.resources import note_denials, stale_children
 from finetune_operator.reconcile.storage import note_one_node
 
 SUSPENDED = "Suspended"
@@ -44,12 +42,10 @@ HISTORY = 10
 
 
 @dataclass
-class Draft:
+class Draft(Effects):
     """Everything that a pass may change."""
 
     job: FineTuneJob
-    observed: Observed
-    conditions: ConditionSet
     run: Run | None
     runs: list[RunRecord]
     attempts: list[Attempt]
@@ -58,6 +54,7 @@ class Draft:
     stalled_disruptions: int
     used: Usage
     progress: ProgressStatus | None
+    tracking: list[TrackedRunStatus]
     evaluation: list[ScoreStatus]
     timings: list[TimingStatus]
     artifact: ArtifactStatus | None
@@ -80,10 +77,6 @@ class Draft:
     """The label of the resolution that goes on now; None keeps the finished one."""
     resolve_run: str | None = None
     """The label of the look-up of a lost attempt that goes on now; finished ones go."""
-    create: tuple[Manifest, ...] = ()
-    delete: tuple[ChildName, ...] = ()
-    events: list[Event] = field(default_factory=list)
-    wake_after: float | None = None
 
     @classmethod
     def of(cls, job: FineTuneJob, observed: Observed, now: datetime) -> Self:
@@ -91,6 +84,7 @@ class Draft:
         status = job.status
         return cls(
             job=job,
+            metadata=job.metadata,
             observed=observed,
             conditions=ConditionSet(status.conditions, job.metadata.generation, now),
             run=status.run,
@@ -103,6 +97,7 @@ class Draft:
             cost=status.cost,
             speed=status.speed,
             progress=status.progress,
+            tracking=list(status.tracking),
             evaluation=list(status.evaluation),
             evaluation_key=status.evaluation_key,
             timings=list(status.timings),
@@ -112,21 +107,6 @@ class Draft:
             queue=status.queue,
             preflight=status.preflight,
         )
-
-    def wake(self, seconds: float | None) -> None:
-        """Ask for another pass after some seconds; the earliest wish wins."""
-        wishes = [wish for wish in (self.wake_after, seconds) if wish is not None]
-        self.wake_after = min(wishes, default=None)
-
-    def make(self, wanted: tuple[Manifest, ...]) -> bool:
-        """Create a Job and what it needs, once nothing from before an edit is in the way; answers whether it is made.
-
-        What the API server has refused is asked for again, but not taken for made.
-        """
-        wishes = missing_claim(self.observed, self.job.metadata.namespace) + wanted
-        self.create, delete = to_create(self.observed, wishes, self.job.metadata.generation)
-        self.delete += delete
-        return bool(self.create) and not any(name_of(manifest) in self.observed.denials for manifest in wishes)
 
     def latched(self) -> int:
         """The last attempt of the run whose end stands."""
@@ -175,6 +155,7 @@ class Draft:
         self.used = Usage(0, 0)
         self.cost = None
         self.progress = self.queue = self.preflight = None
+        self.tracking = []
         self.conditions.remove(
             PREFLIGHT_PASSED, "Admitted", "Running", EVALUATED, GATE_PASSED, EXPORTED, "Complete", "Failed", SUSPENDED
         )
@@ -185,7 +166,7 @@ class Draft:
         note_denials(self.conditions, self.observed)
         note_one_node(self.conditions, self.observed)
         status = FineTuneJobStatus(
-            observed_generation=self.job.metadata.generation,
+            observed_generation=self.metadata.generation,
             conditions=self.conditions.to_list(),
             phase=self._phase(),
             progress_percent=f"{self.progress.percent}%" if self.progress else None,
@@ -194,6 +175,7 @@ class Draft:
             runs=self.runs[-HISTORY:],
             preflight=self.preflight,
             progress=self.progress,
+            tracking=self.tracking,
             attempts=self.attempts[-HISTORY:],
             queue=self.queue,
             attempts_total=self.attempts_total,

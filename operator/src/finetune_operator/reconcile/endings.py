@@ -120,7 +120,7 @@ def ending_of(job: Manifest, pods: Sequence[Manifest], now: datetime) -> Ending 
     if finished is None:
         return None
     own = newest_of_each(pods_of(job, pods))
-    all_have_ended = not are_missing(job, own) and all(_has_ended(pod) for pod in own)
+    all_have_ended = not are_missing(job, own) and all(has_ended(pod) for pod in own)
     if not all_have_ended and now < finished + LAST_WORD:
         return None
     if not own:
@@ -156,7 +156,8 @@ def _deciding(pods: Sequence[Manifest]) -> Manifest:
     return first_failed((pod, end, cause) for pod, end, cause in causes if cause) or pods[0]
 
 
-def _has_ended(pod: Manifest) -> bool:
+def has_ended(pod: Manifest) -> bool:
+    """Whether the pod's containers are over."""
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed") or terminated_of(pod) is not None
 
 

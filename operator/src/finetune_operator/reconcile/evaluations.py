@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from finetune_contract.evaluating import EvaluationResult, Score
+from finetune_operator.api.figures import ScoreStatus
 from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.api.finetunejobstatus import Run, ScoreStatus
+from finetune_operator.api.finetunejobstatus import Run
 from finetune_operator.manifests import evaluating
 from finetune_operator.manifests.training import evaluation_key
 from finetune_operator.reconcile import comparisons, costs, oneshot

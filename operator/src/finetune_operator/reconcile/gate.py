@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune_contract.evaluating import TUNED, Baseline
-from finetune_operator.api.finetunejobstatus import ScoreStatus
+from finetune_operator.api.figures import ScoreStatus
 from finetune_operator.api.gate import Gate, GateRule, RuleOutcome, RuleStatus, Verdict
 
 MESSAGE_LIMIT = 256

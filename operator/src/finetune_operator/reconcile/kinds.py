@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator.manifests.naming import Manifest
-from finetune_operator.reconcile import dataset, finetunejob, modeldeployment
+from finetune_operator.reconcile import batchinference, dataset, finetunejob, modeldeployment
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import Outcome
 from finetune_operator.settings import Settings
@@ -29,4 +29,5 @@ KINDS: dict[str, Kind] = {
     "ModelDeployment": Kind(
         "ModelDeployment", "modeldeployments", modeldeployment.references, modeldeployment.reconcile
     ),
+    "BatchInference": Kind("BatchInference", "batchinferences", batchinference.references, batchinference.reconcile),
 }

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from finetune_contract.failure import Failure, FailureReason
 from finetune_operator.api.base import seconds_of
-from finetune_operator.api.finetunejob import LimitsSpec
 from finetune_operator.manifests.accelerators import accelerators_per_pod
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.manifests.prices import price_on
@@ -76,7 +75,19 @@ class Left(NamedTuple):
     """What stops the run then."""
 
 
-def left(limits: LimitsSpec, used: Usage, accelerators: int) -> Left | None:
+class Limits(Protocol):
+    """Where a run is stopped."""
+
+    @property
+    def duration(self) -> str | None:
+        """How long its pods may run in all."""
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """GPU-hours that it may use."""
+
+
+def left(limits: Limits, used: Usage, accelerators: int) -> Left | None:
     """What is left for an attempt with so many accelerators; None without a limit."""
     found = []
     if limits.duration is not None:

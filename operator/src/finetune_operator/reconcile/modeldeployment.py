@@ -38,6 +38,7 @@ from finetune_operator.reconcile.revisions import put, revision_of
 from finetune_operator.reconcile.servedadapters import find_adapters, note_gates
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass, find_base, fits, pending_message
 from finetune_operator.reconcile.storage import in_another_store, note_one_node, store_reference
+from finetune_operator.reconcile.words import count
 from finetune_operator.settings import Settings
 
 AVAILABLE = "Available"
@@ -129,7 +130,8 @@ def _judge(this: Pass, course: Course, plans: tuple[str, ...]) -> None:
     if faulty := [each for each in this.adapters if each.state in (AdapterState.INERT, AdapterState.INVALID)]:
         words = "; ".join(f"adapter {each.name} is {each.state}: {each.message}" for each in faulty)
         this.conditions.set(ADAPTERS_VALID, False, f"Adapter{faulty[0].state}", words)
-    this.conditions.set(AVAILABLE, ready > 0, "PodsReady" if ready else "NoPodReady", f"{ready} pods are ready")
+    words_of_pods = f"{count(ready, 'pod')} {'is' if ready == 1 else 'are'} ready"
+    this.conditions.set(AVAILABLE, ready > 0, "PodsReady" if ready else "NoPodReady", words_of_pods)
     if done and ready:
         canary.latch(this, course.main)
     if faulty:
@@ -140,7 +142,7 @@ def _judge(this: Pass, course: Course, plans: tuple[str, ...]) -> None:
         hindrance = rollout.hindrance(this.observed)
         this.conditions.waiting(hindrance.reason, hindrance.advice)
     elif not any(adapter.message for adapter in this.adapters):
-        this.conditions.ready("Serving", f"{len(this.adapters)} adapters proven on {ready} pods")
+        this.conditions.ready("Serving", f"{count(len(this.adapters), 'adapter')} proven on {count(ready, 'pod')}")
     else:
         this.conditions.waiting("AdapterPending", pending_message(this))
     if done and not course.canary and not any(adapter.message for adapter in this.adapters):

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from finetune_contract.failure import Failure, FailureReason
-from finetune_contract.methods import one_process_only
+from finetune_contract.methods import not_divided, one_process_only
 from finetune_contract.training import ShardingStrategy
-from finetune_operator.api.finetunejob import AdapterType, FineTuneJob
+from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.api.training import AdapterType
 from finetune_operator.manifests import multinode
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.observed import Observed
@@ -19,9 +20,13 @@ def refusal(job: FineTuneJob, observed: Observed) -> Failure | None:
 
 
 def method_alone(job: FineTuneJob) -> Failure | None:
-    """A method that trains in one process only."""
+    """A method that trains in one process only, or whose model cannot be divided."""
     is_one = job.spec.parallelism.nodes * multinode.processes(job.spec.resources) == 1
-    message = None if is_one else one_process_only(job.spec.method)
+    if is_one:
+        return None
+    message = one_process_only(job.spec.method)
+    if message is None and job.spec.parallelism.strategy is ShardingStrategy.FSDP:
+        message = not_divided(job.spec.method)
     return Failure(reason=FailureReason.INVALID_PLAN, message=message) if message else None
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from finetune_contract.batching import BatchProgress
 from finetune_contract.proof import ProofStatus
 from finetune_contract.results import Progress
 from finetune_operator.reconcile.admission import Admission
@@ -41,6 +42,8 @@ class Observed:
     """What `references` asked for, and the jobs above a job (see `lineage`); None where there is no such object."""
     progress: Progress | None = None
     """What the newest running training pod said last."""
+    batch_progress: BatchProgress | None = None
+    """What the newest running batch pod said last."""
     proofs: Mapping[str, ProofStatus] = field(default_factory=dict)
     """Uid of a serving pod that is not ready -> what its prober says of the adapters."""
     traffic: Mapping[str, Traffic] = field(default_factory=dict)

@@ -10,8 +10,9 @@ from typing import Any
 
 from finetune_contract.failure import FailureReason, policy_of, reason_of
 from finetune_contract.preflight import Fit, PreflightPlan, PreflightResult
+from finetune_operator.api.figures import PreflightStatus, PreflightWay
 from finetune_operator.api.finetunejob import FineTuneJob, Preflight
-from finetune_operator.api.finetunejobstatus import PreflightStatus, PreflightWay, Run
+from finetune_operator.api.finetunejobstatus import Run
 from finetune_operator.manifests import devices, preflighting
 from finetune_operator.reconcile import oneshot
 from finetune_operator.reconcile.draft import PREFLIGHT_PASSED, Draft

@@ -34,7 +34,7 @@ ADMITTED = "Admitted"
 
 LABEL_RANK = "batch.kubernetes.io/job-completion-index"
 
-_ORDINARY = {"Queued", "Pending", "QuotaReserved"}
+ORDINARY = {"Queued", "Pending", "QuotaReserved"}
 """Reasons that only say that it is not yet one's turn."""
 
 
@@ -51,7 +51,7 @@ def follow(draft: Draft, number: int, job: Manifest, now: datetime) -> bool:
         return False
     draft.wake(seconds_until([patience_ends(job, now)], now))
     draft.conditions.set(ADMITTED, False, trouble.reason, trouble.message)
-    reason = "Queued" if trouble.reason in _ORDINARY else trouble.reason
+    reason = "Queued" if trouble.reason in ORDINARY else trouble.reason
     draft.conditions.set("Running", False, reason, f"attempt {number}")
     draft.conditions.waiting(reason, f"attempt {number}: {trouble.message}")
     if draft.progress:

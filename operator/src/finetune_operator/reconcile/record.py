@@ -8,14 +8,9 @@ from finetune_contract.failure import Failure, FailureReason, policy_of
 from finetune_contract.results import TrainingResult
 from finetune_operator.api.adapterfacts import AdapterFactsStatus
 from finetune_operator.api.base import BaseStatus
+from finetune_operator.api.figures import TimingStatus
 from finetune_operator.api.finetunejob import FineTuneJob, OnOutOfMemory
-from finetune_operator.api.finetunejobstatus import (
-    ArtifactStatus,
-    Attempt,
-    Run,
-    RunRecord,
-    TimingStatus,
-)
+from finetune_operator.api.finetunejobstatus import ArtifactStatus, Attempt, Run, RunRecord
 from finetune_operator.api.gate import Verdict
 from finetune_operator.manifests import training
 from finetune_operator.reconcile import costs, evaluations, limits, queueing, telling, warnings
@@ -42,6 +37,7 @@ MAX_TIMINGS = 8
 def adopt(draft: Draft, run: Run, result: TrainingResult) -> None:
     """Take over what an earlier training of the same run left in the store."""
     _keep(draft, run, result)
+    draft.tracking = telling.tracked_runs(result)
     draft.progress = telling.final_progress(result)
     draft.events.append(Event("Normal", "Reused", f"run {run.key[:12]} has succeeded before; nothing is trained"))
 
@@ -52,6 +48,8 @@ def latch(draft: Draft, job: FineTuneJob, run: Run, attempt: Numbered, ending: E
     result = _result_of(ending, run)
     failure = result if isinstance(result, Failure) else result.failure
     said = result if isinstance(result, TrainingResult) else None
+    if said:
+        draft.tracking = telling.tracked_runs(said) or draft.tracking
     used = queueing.usage_of(draft, number, attempt.job, now)
     if failure and ending.failure and ending.failure.reason is FailureReason.DEADLINE_EXCEEDED:
         # The kubelet stopped the pod at a limit while no operator was there; the pod only knows that it was stopped.

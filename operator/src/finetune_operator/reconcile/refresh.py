@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from finetune_operator.api.dataset import Dataset, Refresh, RefreshStatus
+from finetune_operator.api.dataset import Dataset, Refresh
+from finetune_operator.api.datasetstatus import RefreshStatus
 
 REFRESHED = "Refreshed"
 

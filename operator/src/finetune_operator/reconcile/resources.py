@@ -14,7 +14,7 @@ from finetune_operator.reconcile.conditions import ConditionSet
 from finetune_operator.reconcile.endings import generation_of, label_of, name_of
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.reconcile.outcome import ChildName, Outcome
-from finetune_operator.reconcile.troubles import Trouble, refusal
+from finetune_operator.reconcile.troubles import NAME_TAKEN, Trouble, refusal
 
 ACCEPTED = "Accepted"
 
@@ -64,10 +64,11 @@ def missing_claim(observed: Observed, namespace: str) -> tuple[Manifest, ...]:
 
 
 def note_denials(conditions: ConditionSet, observed: Observed) -> None:
-    """Say that the API server refused a child, in its own words: quota, Pod Security or a webhook."""
+    """Say that a child was refused: by the API server, in its own words (quota, Pod Security, a webhook), or by us."""
     if observed.denials:
         message = "; ".join(f"{name}: {words}" for name, words in sorted(observed.denials.items()))
-        trouble = Trouble(refusal(message), f"the API server refused {message}")
+        reason = refusal(message)
+        trouble = Trouble(reason, message if reason == NAME_TAKEN else f"the API server refused {message}")
         conditions.waiting(trouble.reason, trouble.advice)
 
 
@@ -127,7 +128,10 @@ def status_of(status: ResourceStatus) -> dict[str, Any]:
 
 def ready_message(raw: Manifest) -> str:
     """What a resource of ours says of itself, for the message of another that waits for it."""
-    for condition in (raw.get("status") or {}).get("conditions") or ():
-        if condition["type"] == "Ready":
-            return f"{condition['reason']}: {condition.get('message', '')}"
-    return "nobody has looked at it yet"
+    conditions = {condition["type"]: condition for condition in (raw.get("status") or {}).get("conditions") or ()}
+    if "Ready" not in conditions:
+        return "nobody has looked at it yet"
+    said = f"{conditions['Ready']['reason']}: {conditions['Ready'].get('message', '')}"
+    if conditions.get("Stalled", {}).get("status") != "True":
+        return said
+    return f"{said.rstrip('.')}. It does not go on by itself: mend it, and what waits for it goes on"

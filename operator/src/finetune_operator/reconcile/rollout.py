@@ -1,5 +1,6 @@
 """How far the Deployment of a ModelDeployment is in serving the present plan."""
 
+from finetune_contract.failure import FailureReason
 from finetune_contract.proof import AdapterProof, ProofState
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import serving
@@ -53,7 +54,10 @@ def hindrance(observed: Observed) -> Trouble:
         trouble = None if pod["metadata"].get("deletionTimestamp") else pod_trouble(pod, observed.reports)
         # Old pods run while new ones start: naming that would have the reason go back and forth in every roll-out.
         if trouble and trouble.reason != POD_STARTING:
-            return Trouble(trouble.reason, f"pod {name_of(pod)}: {trouble.message}")
+            # What ends without a name is called after what most pods do: here none trains.
+            is_nameless = trouble.reason == FailureReason.TRAINER_CRASHED
+            reason = FailureReason.SERVER_CRASHED.value if is_nameless else trouble.reason
+            return Trouble(reason, f"pod {name_of(pod)}: {trouble.message}")
     return Trouble("Proving", "pods are loading the model and proving the adapters")
 
 

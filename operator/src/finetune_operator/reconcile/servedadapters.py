@@ -11,6 +11,7 @@ from finetune_operator.reconcile.observed import Reference
 from finetune_operator.reconcile.outcome import Event
 from finetune_operator.reconcile.servedbase import ADAPTERS_VALID, Pass
 from finetune_operator.reconcile.storage import address_of
+from finetune_operator.reconcile.words import count
 
 MESSAGE_LIMIT = 1024
 
@@ -29,7 +30,7 @@ def find_adapters(this: Pass) -> None:
         message = "; ".join(f"{adapter.name}: {adapter.message}" for adapter in missing)
         this.conditions.set(ADAPTERS_VALID, False, GATE_FAILED if this.refusals else "AdapterPending", message)
     else:
-        this.conditions.set(ADAPTERS_VALID, True, "Valid", f"{len(this.adapters)} adapters")
+        this.conditions.set(ADAPTERS_VALID, True, "Valid", count(len(this.adapters), "adapter"))
 
 
 def note_gates(this: Pass) -> None:

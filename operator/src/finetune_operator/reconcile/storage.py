@@ -16,7 +16,7 @@ from finetune_operator.reconcile.conditions import READY, ConditionSet
 from finetune_operator.reconcile.observed import Observed, Reference
 from finetune_operator.settings import Settings
 
-_STORED = re.compile(r"(?P<store>(pvc|s3)://.+)/(datasets|models|artifacts)/[0-9a-f]{64}")
+_STORED = re.compile(r"(?P<store>(pvc|s3)://.+)/(datasets|models|artifacts|batches)/[0-9a-f]{64}")
 
 
 def settings_of(settings: Settings, raw: Manifest) -> Settings:
@@ -74,9 +74,14 @@ def _where_it_is(default: Settings, address: str | None) -> Settings:
 
 
 def _addresses(status: Mapping[str, Any]) -> Iterator[str]:
-    """Where things of an object are: a run's inputs, a revision, a served base."""
-    inputs = (status.get("run") or {}).get("inputs") or {}
-    for found in (inputs.get("baseUri"), *((status.get(part) or {}).get("uri") for part in ("revision", "base"))):
+    """Where things of an object are: a run's inputs, a batch's model, a revision, a served base."""
+    run = status.get("run") or {}
+    inputs, base = run.get("inputs") or {}, run.get("base") or {}
+    for found in (
+        inputs.get("baseUri"),
+        base.get("uri"),
+        *((status.get(part) or {}).get("uri") for part in ("revision", "base")),
+    ):
         if found:
             yield found
 
@@ -146,10 +151,7 @@ def access_to(store: Manifest, users: Iterable[Manifest], settings: Settings) ->
 def refuses_many_nodes(claim: Manifest | None, settings: Settings) -> str | None:
     """Why pods on several nodes cannot share the store (a StorageUnavailable message); None where they can."""
     if settings.s3_uri is not None:
-        return (
-            "they save checkpoints together, to one directory, which S3 is not; "
-            f"ask for one node, or use spec.storage.persistentVolumeClaim with a {MANY_NODES} claim"
-        )
+        return None
     mode = settings_for(settings, claim).claim_access_mode
     if mode == MANY_NODES:
         return None

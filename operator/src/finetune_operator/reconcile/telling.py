@@ -3,11 +3,9 @@
 from datetime import datetime, timedelta
 
 from finetune_contract.results import Progress, TrainingResult
-from finetune_operator.api.finetunejobstatus import (
-    FigureStatus,
-    ProgressStatus,
-    Run,
-)
+from finetune_operator.api.figures import FigureStatus
+from finetune_operator.api.finetunejobstatus import ProgressStatus, Run
+from finetune_operator.api.tracking import TrackedRunStatus
 from finetune_operator.reconcile import warnings
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.endings import (
@@ -47,6 +45,11 @@ def shown_progress(said: Progress) -> ProgressStatus:
     )
 
 
+def tracked_runs(said: Progress | TrainingResult) -> list[TrackedRunStatus]:
+    """The run as experiment trackers know it; empty where there are none, or none has answered yet."""
+    return [TrackedRunStatus(tracker=each.tracker, run=each.run, url=each.url) for each in said.tracking]
+
+
 def tell(draft: Draft, current: Numbered, run: Run, said: Progress | None) -> None:
     """A pod runs; show what it said last, if that was about this run and attempt."""
     draft.conditions.set("Running", True, "Training", f"attempt {current.number}")
@@ -54,6 +57,7 @@ def tell(draft: Draft, current: Numbered, run: Run, said: Progress | None) -> No
     if said is None or said.run_key != run.key or said.attempt != current.number:
         return
     warnings.show(draft.conditions, said.warnings)
+    draft.tracking = tracked_runs(said) or draft.tracking
     shown = shown_progress(said)
     _throttle(draft, shown, said.updated_at, draft.observed.settings.progress_write_seconds)
 

@@ -154,13 +154,22 @@ def _report_of(event: Manifest) -> Trouble:
 _NOT_STORAGE = re.compile(r'(configmap|secret) "')
 """A volume that is an object of the API, and the object is missing."""
 
-_REFUSALS = (("exceeded quota", FailureReason.QUOTA_EXCEEDED), ("PodSecurity", FailureReason.POD_SECURITY_DENIED))
-"""What admission plugins of Kubernetes say -> the reason."""
+TAKEN = "the name is taken"
+"""What a refusal says where an object of somebody else has the name of a child."""
+
+NAME_TAKEN = "NameTaken"
+
+_REFUSALS = (
+    ("exceeded quota", FailureReason.QUOTA_EXCEEDED.value),
+    ("PodSecurity", FailureReason.POD_SECURITY_DENIED.value),
+    (TAKEN, NAME_TAKEN),
+)
+"""What admission plugins of Kubernetes, or we, say -> the reason."""
 
 
 def refusal(words: str) -> str:
-    """The reason of a refusal by admission: quota, Pod Security, or somebody else's."""
-    return next((reason.value for sign, reason in _REFUSALS if sign in words), "CreationDenied")
+    """The reason of a refusal: quota, Pod Security, a name that is taken, or somebody else's."""
+    return next((reason for sign, reason in _REFUSALS if sign in words), "CreationDenied")
 
 
 _TRIES = (

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from finetune_contract.failure import Failure, FailureReason, policy_of
 from finetune_contract.methods import Method
 from finetune_operator.api.cleaning import Cut
-from finetune_operator.api.dataset import Revision
+from finetune_operator.api.datasetstatus import Revision
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.finetunejobstatus import Run
 from finetune_operator.reconcile.observed import Observed, Reference

@@ -1,11 +1,12 @@
 """What every engine module has in common."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from finetune_contract.adapterfacts import AdapterFacts
+from finetune_contract.adapterfacts import AdapterFacts, AdapterFeature
 from finetune_contract.paths import ADAPTERS_MOUNT, POD_PORT, SCRATCH_MOUNT, STORE_MOUNT
 from finetune_contract.serving import ServingPlan
 from finetune_operator.api.base import seconds_of
@@ -27,6 +28,13 @@ WRITABLE = {
     "LOGNAME": "finetune",
 }
 """For images that expect to run as root with a writable root."""
+
+LINGER_SECONDS = 10
+"""How long an engine that is told to end still takes new requests: kube-proxy, Gateways and load balancers learn of it
+later than the pod, and send clients to it meanwhile. Longer than idle connections are kept (5 s in uvicorn)."""
+
+LINGER: dict[str, Any] = {"lifecycle": {"preStop": {"sleep": {"seconds": LINGER_SECONDS}}}}
+"""For engines that close their socket at SIGTERM; it counts towards the pod's grace period."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,22 @@ def probes(deployment: ModelDeployment, *, period: int, patience: int) -> dict[s
 
 MERGE = "serve it alone with adapterMode: Merged"
 """The remedy where an engine has no place for an adapter, but could serve the whole model."""
+
+_MERGED_ONLY = frozenset({AdapterFeature.DORA, AdapterFeature.BIAS, AdapterFeature.WHOLE_MODULES})
+"""What no engine serves beside a base."""
+
+
+def instead(features: Iterable[AdapterFeature], *engines: str) -> str:
+    """What to do with an adapter that an engine refuses for its features.
+
+    Args:
+        features: All of the adapter's.
+        engines: Types that take what only this engine refuses.
+    """
+    if _MERGED_ONLY.intersection(features):
+        return f"{MERGE}, or train a plain LoRA"
+    return f"{MERGE}, use engine type {' or '.join(engines)}, or train a plain LoRA"
+
 
 NOT_DESCRIBED = (
     "nobody knows whether the engine can serve it: it was made before artifacts were described; name a FineTuneJob "

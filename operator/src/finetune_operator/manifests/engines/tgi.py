@@ -7,7 +7,7 @@ from finetune_contract.adapterfacts import AdapterFacts, AdapterFeature
 from finetune_contract.paths import POD_PORT
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import apikeys, pods
-from finetune_operator.manifests.engines.base import MERGE, NOT_DESCRIBED, WRITABLE, Served, probes
+from finetune_operator.manifests.engines.base import LINGER, MERGE, NOT_DESCRIBED, WRITABLE, Served, instead, probes
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.settings import Settings
 
@@ -31,6 +31,7 @@ _REFUSED = {
     AdapterFeature.DORA: "DoRA magnitudes",
     AdapterFeature.BIAS: "trained biases",
     AdapterFeature.WHOLE_MODULES: "modules that were trained whole",
+    AdapterFeature.EMBEDDINGS: "adapted embeddings",
     AdapterFeature.PATTERNS: "ranks or alphas that differ between modules",
     AdapterFeature.SOME_LAYERS: "layers that lack an adapted module",
     AdapterFeature.CHANGED_BASE: "an initialisation that changed the base",
@@ -84,6 +85,7 @@ def container(
         ports=pods.ports(POD_PORT),
         # A full queue makes /health fail: a busy engine must not be killed for it.
         **probes(deployment, period=5, patience=20),
+        **LINGER,
     )
 
 
@@ -117,26 +119,27 @@ def refusal(facts: AdapterFacts | None) -> str | None:
     """What TGI 3.3.7 does not serve, or serves wrongly without a word."""
     if facts is None:
         return NOT_DESCRIBED
-    instead = f"{MERGE}, or use engine type VLLM or Transformers"
+    elsewhere = f"{MERGE}, or use engine type VLLM or Transformers"
     found = [words for feature, words in _REFUSED.items() if feature in facts.features]
     if AdapterFeature.CHANGED_BASE in facts.features:
         return f"TGI does not serve {' and '.join(found)}: convert it to a plain LoRA"
     if found:
-        return f"TGI does not serve {' and '.join(found)}: {instead}, or a plain LoRA"
+        others = ("Transformers",) if AdapterFeature.EMBEDDINGS in facts.features else ("VLLM", "Transformers")
+        return f"TGI does not serve {' and '.join(found)}: {instead(facts.features, *others)}"
     if facts.rank > _MOST_RANK:
-        return f"its rank is {facts.rank}; TGI serves up to {_MOST_RANK}: {instead}"
+        return f"its rank is {facts.rank}; TGI serves up to {_MOST_RANK}: {elsewhere}"
     if facts.quantization in _QUANTIZED:
         return f"TGI cannot add adapters to a base in {facts.quantization}: use engine type VLLM"
-    return _unfit_modules(facts, instead)
+    return _unfit_modules(facts, elsewhere)
 
 
-def _unfit_modules(facts: AdapterFacts, instead: str) -> str | None:
+def _unfit_modules(facts: AdapterFacts, elsewhere: str) -> str | None:
     known = _TARGETS if facts.family in _FAMILIES else _HALF_FAMILIES.get(facts.family or "")
     if known is None:
-        return f"TGI has no adapters for {facts.family or 'unknown'} models: {instead}"
+        return f"TGI has no adapters for {facts.family or 'unknown'} models: {elsewhere}"
     unfit = [target for target in facts.targets if target not in known]
     if unfit:
-        return f"TGI ignores {', '.join(unfit)} of {facts.family} models without a word: {instead}"
+        return f"TGI ignores {', '.join(unfit)} of {facts.family} models without a word: {elsewhere}"
     return None
 
 

@@ -1,10 +1,10 @@
 """Our own server on transformers and peft: the embedded default for laptops, CI and small CPU use."""
 
 from finetune_contract.adapterfacts import AdapterFacts, AdapterFeature
-from finetune_contract.paths import POD_PORT
+from finetune_contract.paths import ENV_LINGER_SECONDS, POD_PORT
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import apikeys, pods
-from finetune_operator.manifests.engines.base import MERGE, Served, probes
+from finetune_operator.manifests.engines.base import LINGER_SECONDS, Served, instead, probes
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.settings import Settings
 
@@ -25,19 +25,31 @@ def container(
         ["python", "-m", "finetune_server"],
         pull_policy=settings.image_pull_policy,
         resources=deployment.spec.resources,
-        env={**pods.OFFLINE, **keys.env},
+        # It lingers itself: unlike a preStop hook, it can tell clients to leave the connections that they keep.
+        env={**pods.OFFLINE, ENV_LINGER_SECONDS: str(LINGER_SECONDS), **keys.env},
         mounts=(*mounts, *keys.mounts),
         ports=pods.ports(POD_PORT),
-        **probes(deployment, period=2, patience=2),
+        **probes(deployment, period=1, patience=2),
     )
 
 
+_REFUSED = {
+    AdapterFeature.DORA: "DoRA magnitudes",
+    AdapterFeature.BIAS: "trained biases",
+    AdapterFeature.WHOLE_MODULES: "modules that were trained whole",
+}
+"""What peft does not put beside other adapters in one batch; the server ends with InvalidPlan when it finds it."""
+
+
 def refusal(facts: AdapterFacts | None) -> str | None:
-    """What peft does not put beside other adapters in one batch."""
-    if facts and AdapterFeature.DORA in facts.features:
-        return f"peft serves no DoRA beside other adapters: {MERGE}, or train with spec.adapter.type LoRA or rsLoRA"
-    if facts and AdapterFeature.CHANGED_BASE in facts.features:
+    """What the server would refuse when it starts."""
+    if facts is None:
+        return None
+    if AdapterFeature.CHANGED_BASE in facts.features:
         return "its initialisation changed the base, which is served unchanged: convert it to a plain LoRA"
+    found = [words for feature, words in _REFUSED.items() if feature in facts.features]
+    if found:
+        return f"peft serves no {' and '.join(found)} beside other adapters: {instead(facts.features)}"
     return None
 
 

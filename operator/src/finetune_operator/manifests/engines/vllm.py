@@ -6,10 +6,12 @@ from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import apikeys, pods
 from finetune_operator.manifests.engines.base import (
     BASE_ALIASES,
+    LINGER,
     MERGE,
     NOT_DESCRIBED,
     WRITABLE,
     Served,
+    instead,
     probes,
 )
 from finetune_operator.manifests.naming import Manifest
@@ -28,6 +30,7 @@ _REFUSED = {
     AdapterFeature.DORA: "DoRA magnitudes",
     AdapterFeature.BIAS: "trained biases",
     AdapterFeature.WHOLE_MODULES: "modules that were trained whole",
+    AdapterFeature.EMBEDDINGS: "adapted embeddings",
     AdapterFeature.CHANGED_BASE: "an initialisation that changed the base",
 }
 """What ends vLLM when it starts with such an adapter: one would take all others down."""
@@ -89,6 +92,7 @@ def container(
         mounts=(*mounts, pods.SHARED_MEMORY),
         ports=pods.ports(POD_PORT),
         **probes(deployment, period=5, patience=6),
+        **LINGER,
     )
 
 
@@ -131,7 +135,7 @@ def refusal(facts: AdapterFacts | None) -> str | None:
     if AdapterFeature.CHANGED_BASE in facts.features:
         return f"vLLM does not serve {' and '.join(found)}: convert it to a plain LoRA"
     if found:
-        return f"vLLM does not serve {' and '.join(found)}: {MERGE}, use engine type Transformers, or a plain LoRA"
+        return f"vLLM does not serve {' and '.join(found)}: {instead(facts.features, 'Transformers')}"
     return None
 
 
