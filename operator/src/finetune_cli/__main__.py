@@ -13,12 +13,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from finetune_cli import acts, completion, follow, page, report_page, stored, view, watch
-from finetune_cli.commands import cancel, chat, cost, events, init, submit, validate
+from finetune_cli import acts, completion, follow, report_page, stored, view, watch
+from finetune_cli.commands import cancel, chat, cost, events, init, status, submit, validate
 from finetune_cli.compare import comparison
 from finetune_cli.connecting import connect
 from finetune_cli.errors import CliError, NotStartedError
-from finetune_cli.options import Context, Format, Name, Namespace, Output, Timeout, answer, console, listed
+from finetune_cli.kinds import JOBS, WORDS, RunKind
+from finetune_cli.options import Context, Format, Name, Namespace, Of, Output, Timeout, answer, console, listed
 
 PROGRAM = "kubectl-finetune"
 
@@ -43,69 +44,50 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     name="kubectl finetune",
-    help="Fine-tune language models on Kubernetes: follow FineTuneJobs from a terminal or a CI job.",
+    help="Fine-tune language models on Kubernetes: follow FineTuneJobs and batches from a terminal or a CI job.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
-@app.command()
-def status(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="One FineTuneJob in full; none: a table of all.", autocompletion=completion.jobs),
-    ] = None,
-    output: Output = Format.TABLE,
-    namespace: Namespace = None,
-    context: Context = None,
-) -> None:
-    """Show all FineTuneJobs, or one in full."""
-    cluster = connect(context, namespace)
-    now = datetime.now(UTC)
-    if name is not None:
-        job = cluster.job(name)
-        answer(output, job, lambda: page.job_page(job, now))
-        return
-    jobs = cluster.jobs()
-    if jobs or output in (Format.JSON, Format.YAML):
-        answer(output, listed(jobs), lambda: page.jobs_table(jobs, now, wide=output is Format.WIDE))
-    else:
-        typer.echo(f"No FineTuneJobs in namespace {cluster.namespace}.", err=True)
-
-
 @app.command(name="watch")
-def watch_job(
+def watch_run(
     name: Name,
+    kind: Of = RunKind.JOB,
     timeout: Timeout = None,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Follow a FineTuneJob until it ends: exit code 0 when it is ready, 1 when it failed, 3 when its gate did."""
-    follow.to_the_end(connect(context, namespace), name, console(), timeout)
+    """Follow a FineTuneJob or BatchInference to its end: exit code 0 if ready, 1 if it failed, 3 if its gate did."""
+    follow.to_the_end(connect(context, namespace).objects, kind, name, console(), timeout)
 
 
 @app.command()
 def logs(
     name: Name,
+    kind: Of = RunKind.JOB,
     attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt. Default: the newest.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the pod ends.")] = False,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Print the log of a FineTuneJob's training pod; where the pod is gone, what its attempt has left in the store."""
+    """Print the log of the pod that trains a FineTuneJob, or answers a BatchInference.
+
+    Where a job's pod is gone, it is what its attempt has left in the store; a batch leaves no log there.
+    """
     cluster = connect(context, namespace)
-    job = cluster.job(name)
+    found = cluster.objects.get(kind.plural, name)
 
     def log() -> Iterator[bytes]:
         try:
-            return cluster.log(cluster.training_pod(name, attempt), follow)
+            return cluster.log(cluster.working_pod(kind, name, attempt), follow)
         except NotStartedError:
-            if not stored.has_log(job, attempt):
+            if kind is not RunKind.JOB or not stored.has_log(found, attempt):
                 raise
-            return iter([stored.fetch_log(cluster, job, attempt)])
+            return iter([stored.fetch_log(cluster, found, attempt)])
 
-    for piece in watch.once_started(log, lambda: cluster.job(name)) if follow else log():
+    for piece in watch.once_started(log, lambda: cluster.objects.get(kind.plural, name)) if follow else log():
         sys.stdout.buffer.write(piece)
         sys.stdout.flush()
 
@@ -120,7 +102,7 @@ class ReportKind(StrEnum):
 @app.command()
 def report(
     kind: Annotated[ReportKind, typer.Argument(help="dataset, or job for a FineTuneJob.")],
-    name: Annotated[str, typer.Argument(help="Its name.", autocompletion=completion.either)],
+    name: Annotated[str, typer.Argument(help="Its name.", autocompletion=completion.named)],
     file: Annotated[str, typer.Option(help="Another file beside it, such as statistics.json.")] = stored.REPORT,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to save it; `-` prints it.")] = None,
     opened: Annotated[bool, typer.Option("--open/--no-open", help="Show it in the browser.")] = True,
@@ -132,7 +114,7 @@ def report(
     A pod that lives for seconds reads it from the store: it needs the right to create and delete pods.
     """
     cluster = connect(context, namespace)
-    resource = cluster.dataset(name) if kind is ReportKind.DATASET else cluster.job(name)
+    resource = cluster.objects.get(WORDS[kind], name)
     content = stored.fetch(cluster, resource, file)
     if kind is ReportKind.JOB and file == stored.REPORT:
         content = report_page.with_status(content, resource)
@@ -149,43 +131,47 @@ def report(
 @app.command()
 def compare(
     names: Annotated[list[str], typer.Argument(help="Two FineTuneJobs or more.", autocompletion=completion.jobs)],
+    baseline: Annotated[
+        list[str] | None, typer.Option("--baseline", help="Show the lead over this baseline only; may be repeated.")
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too.")] = None,
     output: Output = Format.TABLE,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Compare FineTuneJobs: what they are made of, and what was measured."""
+    """Compare FineTuneJobs: what they are made of, what was measured, and their lead over the baselines."""
     cluster = connect(context, namespace)
-    jobs = [cluster.job(name) for name in names]
-    table = comparison(jobs)
+    jobs = [cluster.objects.get(JOBS, name) for name in names]
+    table = comparison(jobs, baseline)
     answer(output, listed(jobs), lambda: table)
     if html is not None:
-        html.write_text(report_page.page_of(table, " and ".join(names)), encoding="utf-8")
+        html.write_text(report_page.page_of(table, " and ".join(names), len(names)), encoding="utf-8")
 
 
 @app.command()
-def suspend(name: Name, namespace: Namespace = None, context: Context = None) -> None:
-    """Pause a FineTuneJob: it saves a checkpoint and frees its GPU."""
-    _say(acts.suspend(connect(context, namespace), name, wanted=True))
+def suspend(name: Name, kind: Of = RunKind.JOB, namespace: Namespace = None, context: Context = None) -> None:
+    """Pause a FineTuneJob or BatchInference: it frees its GPU, and keeps its checkpoint or its answers."""
+    _say(acts.suspend(connect(context, namespace).objects, kind, name, wanted=True))
 
 
 @app.command()
-def resume(name: Name, namespace: Namespace = None, context: Context = None) -> None:
-    """Let a paused FineTuneJob go on from its newest checkpoint."""
-    _say(acts.suspend(connect(context, namespace), name, wanted=False))
+def resume(name: Name, kind: Of = RunKind.JOB, namespace: Namespace = None, context: Context = None) -> None:
+    """Let a paused FineTuneJob go on from its newest checkpoint, or a BatchInference from its answers."""
+    _say(acts.suspend(connect(context, namespace).objects, kind, name, wanted=False))
 
 
 @app.command()
 def rerun(
     name: Name,
+    kind: Of = RunKind.JOB,
     token: Annotated[
         str | None, typer.Option(help="The word for spec.rerun. Default: the time.", metavar="WORD")
     ] = None,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Look up a FineTuneJob's inputs again, and try a failed run again from its checkpoint."""
-    _say(acts.rerun(connect(context, namespace), name, token, datetime.now(UTC)))
+    """Look up the inputs of a FineTuneJob or BatchInference again, and let a failed run go on from what it has."""
+    _say(acts.rerun(connect(context, namespace).objects, kind, name, token, datetime.now(UTC)))
 
 
 def _say(lines: list[str]) -> None:
@@ -193,7 +179,9 @@ def _say(lines: list[str]) -> None:
         typer.echo(line, err=line.startswith("note: "))
 
 
-for command in (init.init, validate.validate, submit.submit, events.events, cost.cost, cancel.cancel, chat.chat):
+for command in (
+    init.init, validate.validate, submit.submit, status.status, events.events, cost.cost, cancel.cancel, chat.chat,
+):  # fmt: skip
     app.command()(command)
 
 

@@ -1,7 +1,8 @@
-"""Jobs, their pods and logs, as the API server has them; `objects` reads and writes every other kind."""
+"""Kubernetes' Jobs, pods and logs, as the API server has them; `objects` reads and writes our own kinds."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 from kubernetes import client, config
@@ -10,11 +11,14 @@ from yaml import YAMLError
 from finetune_cli.errors import CliError, NotStartedError
 from finetune_cli.explanations import explained, one_line
 from finetune_cli.facts import Object, part
-from finetune_cli.kinds import DATASETS, GROUP, JOBS, VERSION
-from finetune_cli.objects import FIELD_MANAGER, REQUEST_SECONDS, Objects
+from finetune_cli.kinds import GROUP, RunKind
+from finetune_cli.objects import REQUEST_SECONDS, Objects
 
 POD_INDEX = "batch.kubernetes.io/job-completion-index"
 """Label of the pods of a job with several nodes; 0 knows how far all are."""
+
+ROLES = {RunKind.JOB: "train", RunKind.BATCH: "batch"}
+"""Labels of the pods that do the work."""
 
 MISSHAPEN = (TypeError, KeyError, AttributeError, ValueError)
 """What the client raises on a kubeconfig that is YAML, but none."""
@@ -26,51 +30,20 @@ class Cluster:
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self.namespace = namespace
         self.objects = Objects(api, namespace)
-        # Any: the generated signatures promise models where these calls return dictionaries and a raw response.
-        self._objects: Any = client.CustomObjectsApi(api)
-        self._core: Any = client.CoreV1Api(api)
-        self._batch: Any = client.BatchV1Api(api)
+        self._api = api
         # Any: this method has no types.
         self._plain: Any = api.sanitize_for_serialization  # type: ignore[no-untyped-call,unused-ignore]
 
-    def jobs(self) -> list[Object]:
-        """Every FineTuneJob of the namespace."""
-        with self._explained("list", JOBS):
-            answer = self._objects.list_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, JOBS, _request_timeout=REQUEST_SECONDS
-            )
-        return list(answer["items"])
+    # Made when they are needed: most commands ask for our own kinds only, and importing these takes a second.
+    # Any: the generated signatures promise models where these calls return dictionaries and a raw response.
 
-    def job(self, name: str) -> Object:
-        """The FineTuneJob of that name."""
-        with self._explained("get", JOBS, name):
-            answer: Object = self._objects.get_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, JOBS, name, _request_timeout=REQUEST_SECONDS
-            )
-        return answer
+    @cached_property
+    def _core(self) -> Any:  # noqa: ANN401
+        return client.CoreV1Api(self._api)
 
-    def patch(self, name: str, spec: dict[str, Any]) -> Object:
-        """Change fields of a FineTuneJob's spec."""
-        with self._explained("patch", JOBS, name):
-            answer: Object = self._objects.patch_namespaced_custom_object(
-                GROUP,
-                VERSION,
-                self.namespace,
-                JOBS,
-                name,
-                {"spec": spec},
-                field_manager=FIELD_MANAGER,
-                _request_timeout=REQUEST_SECONDS,
-            )
-        return answer
-
-    def dataset(self, name: str) -> Object:
-        """The Dataset of that name."""
-        with self._explained("get", DATASETS, name):
-            answer: Object = self._objects.get_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, DATASETS, name, _request_timeout=REQUEST_SECONDS
-            )
-        return answer
+    @cached_property
+    def _batch(self) -> Any:  # noqa: ANN401
+        return client.BatchV1Api(self._api)
 
     def jobs_of_operator(self) -> list[Object]:
         """The Jobs that the operator made in this namespace, the oldest first."""
@@ -103,9 +76,10 @@ class Cluster:
                 name, self.namespace, grace_period_seconds=0, _request_timeout=REQUEST_SECONDS
             )
 
-    def training_pod(self, name: str, attempt: int | None = None) -> str:
-        """Name of the job's newest training pod, or of the newest one of an attempt; of several nodes, of the first."""
-        selector = f"{GROUP}/name={name},{GROUP}/role=train" + (f",{GROUP}/attempt={attempt}" if attempt else "")
+    def working_pod(self, kind: RunKind, name: str, attempt: int | None = None) -> str:
+        """Name of the newest pod that trains or answers, or of an attempt's newest; of several nodes, of the first."""
+        role = ROLES[kind]
+        selector = f"{GROUP}/name={name},{GROUP}/role={role}" + (f",{GROUP}/attempt={attempt}" if attempt else "")
         with self._explained("list", "pods"):
             pods = self._core.list_namespaced_pod(
                 self.namespace, label_selector=selector, _request_timeout=REQUEST_SECONDS
@@ -113,9 +87,8 @@ class Cluster:
         pods = [pod for pod in pods if (pod.metadata.labels or {}).get(POD_INDEX, "0") == "0"]
         if not pods:
             which = f"attempt {attempt} of {name}" if attempt else name
-            raise NotStartedError(
-                f"{which} has no training pod now; `kubectl finetune status {name}` tells what happened"
-            )
+            more = f"kubectl finetune status {name}" + (f" --kind {kind}" if kind is not RunKind.JOB else "")
+            raise NotStartedError(f"{which} has no {role} pod now; `{more}` tells what happened")
         newest = max(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.metadata.name))
         return str(newest.metadata.name)
 

@@ -9,7 +9,7 @@ from kubernetes import client
 
 from finetune_cli.errors import CliError, NotFoundError, NotStartedError, UnreachableError
 from finetune_cli.facts import Object, part
-from finetune_cli.kinds import GROUP, JOBS, KINDS
+from finetune_cli.kinds import BATCHES, GROUP, JOBS, KINDS
 
 INSTALL = "install the finetune-operator chart (`helm install`), or choose another cluster with --context"
 
@@ -69,10 +69,8 @@ def _not_there(said: str, namespace: str, resource: str, name: str) -> CliError:
         return CliError(f"there is no namespace {namespace}; `kubectl create namespace {namespace}` makes it")
     base = resource.split("/", maxsplit=1)[0]
     kind = KINDS.get(resource, base.removesuffix("s"))
-    if resource == JOBS:
-        look = f"`kubectl finetune status -n {namespace}` lists the jobs that are there"
-    else:
-        look = f"`kubectl get {base} -n {namespace}` lists those that are there"
+    command = "finetune status" if resource in (JOBS, BATCHES) else f"get {base}"
+    look = f"`kubectl {command} -n {namespace}` lists those that are there"
     return NotFoundError(f"no {kind} {name!r} in namespace {namespace}; {look}")
 
 

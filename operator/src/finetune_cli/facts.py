@@ -1,8 +1,10 @@
-"""What a raw FineTuneJob says: pure readings of a dictionary whose every field may be missing."""
+"""What a raw FineTuneJob or BatchInference says: pure readings of a dictionary whose every field may be missing."""
 
 import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from finetune_cli.kinds import BATCHES, KINDS, RunKind
 
 Object = dict[str, Any]
 """A resource, or a part of one, as the API server sends it."""
@@ -25,6 +27,17 @@ def items(resource: Object, *path: str) -> list[Object]:
 def name_of(resource: Object) -> str:
     """The resource's name."""
     return str(part(resource, "metadata").get("name", ""))
+
+
+def kind_of(resource: Object) -> RunKind:
+    """What it is; an object whose kind is missing is taken for a FineTuneJob."""
+    return RunKind.BATCH if resource.get("kind") == KINDS[BATCHES] else RunKind.JOB
+
+
+def called(resource: Object) -> str:
+    """The resource as our commands are given it."""
+    kind = kind_of(resource)
+    return name_of(resource) if kind is RunKind.JOB else f"{name_of(resource)} --kind {kind}"
 
 
 def condition(resource: Object, kind: str) -> Object:
@@ -62,6 +75,8 @@ def phase(resource: Object) -> str:
 
 def attempt(resource: Object) -> int:
     """Number of the attempt that runs, else of the last one; 0 before the first."""
+    if kind_of(resource) is RunKind.BATCH:
+        return int(part(resource, "status", "run").get("attempt") or 0)
     ended = int(part(resource, "status").get("attemptsTotal") or 0)
     return ended + 1 if holds(resource, "Running") else ended
 
@@ -98,10 +113,10 @@ def moment(value: object) -> datetime | None:
 
 
 def time_left(resource: Object, now: datetime) -> timedelta | None:
-    """Until training ends at its present speed; None when it is not training, not known, or should have ended."""
+    """Until a run ends at its present speed; None when it does not run, is not known, or should have ended."""
     progress = part(resource, "status", "progress")
     end = moment(progress.get("estimatedCompletionTime"))
-    if end is None or end <= now or phase(resource) != "Training":
+    if end is None or end <= now or phase(resource) not in ("Training", "Answering"):
         return None
     return end - now
 

@@ -1,4 +1,4 @@
-"""A job, or several, watched to the end, with what came of each."""
+"""A job or batch, or several, watched to the end, with what came of each."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,47 +6,51 @@ from typing import Protocol
 import typer
 from rich.console import Console
 
-from finetune_cli import page, watch
+from finetune_cli import batch_page, page, watch
 from finetune_cli.errors import CliError, GateFailedError
 from finetune_cli.facts import Object
+from finetune_cli.kinds import RunKind
 from finetune_cli.view import clean
 
 
 class Reader(Protocol):
-    """What reads a job."""
+    """What reads an object."""
 
-    def job(self, name: str) -> Object:
-        """The job as it is."""
+    def get(self, plural: str, name: str) -> Object:
+        """The object as it is."""
 
 
-def to_the_end(cluster: Reader, name: str, terminal: Console, timeout: float | None) -> None:
-    """Watch a job and print its result.
+def to_the_end(objects: Reader, kind: RunKind, name: str, terminal: Console, timeout: float | None) -> None:
+    """Watch a job or batch and print its result.
 
     Raises:
         GateFailedError: it has succeeded, but not passed its gate.
         CliError: it failed.
     """
     try:
-        job = watch.until_ended(lambda: cluster.job(name), terminal, timeout)
+        found = watch.until_ended(lambda: objects.get(kind.plural, name), terminal, timeout)
     except GateFailedError as error:
         terminal.print(page.result(error.job))
         raise
     except KeyboardInterrupt:
-        typer.echo(f"{name} goes on by itself; `kubectl finetune watch {name}` looks again", err=True)
+        again = f"{name} --kind {kind}" if kind is not RunKind.JOB else name
+        typer.echo(f"{name} goes on by itself; `kubectl finetune watch {again}` looks again", err=True)
         raise
-    terminal.print(page.result(job))
+    terminal.print(batch_page.result(found) if kind is RunKind.BATCH else page.result(found))
 
 
-def all_to_the_end(cluster: Reader, names: Sequence[str], terminal: Console, timeout: float | None) -> None:
+def all_to_the_end(
+    objects: Reader, runs: Sequence[tuple[RunKind, str]], terminal: Console, timeout: float | None
+) -> None:
     """Watch one after another, for later ones may wait for earlier ones; all are looked at.
 
     Raises:
         CliError: the first that failed; a GateFailedError only where nothing worse has happened.
     """
     failures: list[CliError] = []
-    for name in names:
+    for kind, name in runs:
         try:
-            to_the_end(cluster, name, terminal, timeout)
+            to_the_end(objects, kind, name, terminal, timeout)
         except CliError as error:
             failures.append(error)
     worst = sorted(failures, key=_is_gate)

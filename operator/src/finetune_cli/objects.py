@@ -10,7 +10,7 @@ from kubernetes import client
 
 from finetune_cli.explanations import explained
 from finetune_cli.facts import Object, part
-from finetune_cli.kinds import GROUP, PLURALS, VERSION
+from finetune_cli.kinds import GROUP, NATIVE, PLURALS, VERSION
 
 FIELD_MANAGER = "kubectl-finetune"
 
@@ -46,6 +46,16 @@ class Objects:
         where = namespace or self.namespace
         with explained(where, "get", plural, name):
             return self._json("GET", f"{_ours(where, plural)}/{quote(name)}")
+
+    def native(self, kind: str, name: str, namespace: str | None = None) -> Object:
+        """An object of one of Kubernetes' own kinds in `NATIVE`.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        where, plural = namespace or self.namespace, NATIVE[kind]
+        with explained(where, "get", plural, name):
+            return self._json("GET", f"/api/v1/namespaces/{quote(where)}/{plural}/{quote(name)}")
 
     def all_of(
         self, plural: str, *, everywhere: bool = False, seconds: tuple[int, int] = REQUEST_SECONDS
@@ -84,6 +94,13 @@ class Objects:
             answer = self._json("PATCH", path, query, body, "application/apply-patch+yaml")
         word = "created" if before is None else "unchanged" if _wanted(before) == _wanted(answer) else "configured"
         return Applied(answer, f"{word} (dry run)" if dry_run else word)
+
+    def patch(self, plural: str, name: str, spec: Object) -> Object:
+        """Change fields of the spec of one of ours."""
+        with explained(self.namespace, "patch", plural, name):
+            path = f"{_ours(self.namespace, plural)}/{quote(name)}"
+            query = {"fieldManager": FIELD_MANAGER}
+            return self._json("PATCH", path, query, {"spec": spec}, "application/merge-patch+json")
 
     def delete(self, plural: str, name: str) -> None:
         """Delete one of our objects, and by its owner references what belongs to it."""

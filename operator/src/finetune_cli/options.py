@@ -11,11 +11,13 @@ import yaml
 from rich.console import Console, RenderableType
 
 from finetune_cli import completion
+from finetune_cli.kinds import RunKind
 
 PIPE_WIDTH = 500
 """Where nobody looks, nothing is cut: lines in a pipe may be long."""
 
-Name = Annotated[str, typer.Argument(help="The FineTuneJob.", autocompletion=completion.jobs)]
+Name = Annotated[str, typer.Argument(help="Its name.", autocompletion=completion.named)]
+Of = Annotated[RunKind, typer.Option("--kind", help="What it is: a FineTuneJob, or a BatchInference.")]
 Namespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", help="Default: the context's.", autocompletion=completion.namespaces),

@@ -3,23 +3,30 @@
 from datetime import datetime, timedelta
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from finetune_cli import facts
 from finetune_cli.facts import Object, part
+from finetune_cli.sections import (
+    age,
+    conditions,
+    cost_words,
+    fields,
+    how_it_goes,
+    name_and_phase,
+    page_of,
+    short,
+    where_it_is,
+    why,
+)
 from finetune_cli.view import (
-    clean,
     duration,
     evaluation_table,
-    has_measurements,
     last_line,
     phase_text,
     plain_table,
-    progress_line,
     text,
-    waiting_for,
 )
 
 
@@ -35,7 +42,7 @@ def jobs_table(jobs: list[Object], now: datetime, *, wide: bool = False) -> Tabl
             "-" if loss is None else f"{loss:.4g}",
             str(facts.attempt(job) or "-"),
             text(facts.condition(job, "Ready").get("reason") or "-"),
-            _age(part(job, "metadata").get("creationTimestamp"), now),
+            age(part(job, "metadata").get("creationTimestamp"), now),
             *(_wide(job) if wide else ()),
         )
     return table
@@ -54,8 +61,8 @@ def _wide(job: Object) -> list[Text]:
             part(spec, "dataset").get("name"),
             facts.queue_place(job) or part(spec, "scheduling").get("queueName"),
             part(status, "gate").get("verdict"),
-            _cost(cost) if cost else "",
-            str(part(status, "artifact").get("digest") or "").removeprefix("sha256:")[:12],
+            cost_words(cost) if cost else "",
+            short(part(status, "artifact").get("digest")),
         )
     ]
 
@@ -67,14 +74,10 @@ def job_page(job: Object, now: datetime) -> RenderableType:
         ("Evaluation", evaluation_table(job) if facts.items(job, "status", "evaluation") else None),
         ("Gate", _gate(job)),
         ("Artifact", _artifact(job)),
-        ("Conditions", _conditions(job, now)),
-        ("Why it failed", _why(job)),
+        ("Conditions", conditions(job, now)),
+        ("Why it failed", why(job)),
     ]
-    page: list[RenderableType] = [_summary(job, now)]
-    for title, body in sections:
-        if body is not None:
-            page += ["", Text(title, style="bold"), Padding(body, (0, 0, 0, 2), expand=False)]
-    return Group(*page)
+    return page_of(_summary(job, now), sections)
 
 
 def result(job: Object) -> RenderableType:
@@ -86,44 +89,16 @@ def result(job: Object) -> RenderableType:
 def _summary(job: Object, now: datetime) -> Table:
     status, spec = part(job, "status"), part(job, "spec")
     run = part(status, "run")
-    table = _fields()
-    table.add_row("Job", text(f"{part(job, 'metadata').get('namespace', '')}/{facts.name_of(job)}", "bold"))
-    table.add_row("Phase", phase_text(job) + text("" if facts.is_current(job) else "  (of the spec before an edit)"))
+    table = fields()
+    name_and_phase(table, "Job", job)
     adapter = part(spec, "adapter")
     trains = "every weight" if adapter.get("type") == "None" else f"LoRA rank {adapter.get('rank', '?')}"
     dataset = part(spec, "dataset").get("name", "?")
     table.add_row("Trains", text(f"{trains} by {spec.get('method', '?')} on dataset {dataset}"))
     if run:
-        started = _age(run.get("startedAt"), now)
+        started = age(run.get("startedAt"), now)
         table.add_row("Run", text(f"{run.get('number')}, started {started} ago, key {str(run.get('key'))[:16]}"))
-    if has_measurements(job):
-        line = progress_line(job, now).removeprefix(f"{facts.name_of(job)}  {facts.phase(job)}  ")
-        table.add_row("Progress", text(line))
-    else:
-        table.add_row("Because", text(waiting_for(job)))
-    if cost := part(status, "cost"):
-        table.add_row("Cost", text(_cost(cost)))
-    if used := status.get("retriesUsed"):
-        limit = part(spec, "retries").get("limit", used)
-        table.add_row("Retries", text(f"{min(used, limit)} of {limit} used"))
-    return table
-
-
-def _cost(cost: Object) -> str:
-    hours, lost = (facts.finite(cost.get(name)) or 0.0 for name in ("gpuHours", "lostGpuHours"))
-    words = f"{_hours(hours)} GPU-hours" + (f", {_hours(lost)} of them lost" if lost else "")
-    amount = facts.finite(cost.get("amount"))
-    return words if amount is None else f"{words}: {amount:,.2f} {cost.get('currency') or ''}".rstrip()
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.2f}" if hours >= 1 else f"{hours:.2g}"
-
-
-def _fields() -> Table:
-    table = Table.grid(padding=(0, 3, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    how_it_goes(table, job, now)
     return table
 
 
@@ -154,7 +129,7 @@ def _gate(job: Object) -> Table | None:
     gate = part(job, "status", "gate")
     if not gate or not facts.condition(job, "GatePassed"):
         return None
-    table = _fields()
+    table = fields()
     for rule in facts.items(gate, "rules"):
         mark, style = MARKS.get(str(rule.get("outcome")), ("?", ""))
         table.add_row(Text(mark, style=style), text(rule.get("message")))
@@ -169,43 +144,10 @@ def _artifact(job: Object) -> Table | None:
     artifact = part(job, "status", "artifact")
     if not artifact:
         return None
-    table = _fields()
+    table = fields()
     table.add_row("Type", text(f"{artifact.get('type')}, {_size(artifact.get('bytes') or 0)}"))
-    table.add_row("Digest", text(artifact.get("digest")))
-    table.add_row("Address", text(artifact.get("uri")))
-    if artifact.get("run") != part(job, "status", "run").get("key"):
-        table.add_row("Run", text(f"key {str(artifact.get('run'))[:16]}: an earlier one"))
+    where_it_is(table, artifact, job)
     return table
-
-
-def _conditions(job: Object, now: datetime) -> Table | None:
-    conditions = facts.items(job, "status", "conditions")
-    if not conditions:
-        return None
-    table = plain_table("TYPE", "STATUS", "REASON", "AGE", "MESSAGE")
-    said: dict[str, str] = {}
-    for one in conditions:
-        message, kind = last_line(one.get("message")), str(one.get("type"))
-        first = said.setdefault(message, kind)
-        table.add_row(
-            text(kind),
-            text(one.get("status")),
-            text(one.get("reason")),
-            _age(one.get("lastTransitionTime"), now),
-            text(message if first == kind or not message else f"as {first}"),
-        )
-    return table
-
-
-def _why(job: Object) -> Text | None:
-    """The whole message, when the tables could only show its last line."""
-    lines = str(facts.failure(job).get("message") or "").splitlines()
-    return Text("\n".join(map(clean, lines))) if len(lines) > 1 else None
-
-
-def _age(value: object, now: datetime) -> str:
-    span = facts.age(value, now)
-    return "-" if span is None else duration(span)
 
 
 def _size(count: float) -> str:

@@ -11,7 +11,8 @@ from finetune_cli.facts import Object, finite, items, part
 MARK = b"<!--finetune:gate-->"
 """Where the trainer's page has room for the verdict, which only the operator knows."""
 
-WIDTH = 140
+_FIRST_COLUMN, _COLUMN = 32, 48
+"""Characters: nothing of a comparison has to be folded."""
 
 _SIGNS = {"Passed": "\u2713", "Failed": "\u2717", "Skipped": "\u2013"}
 """As `kubectl finetune watch` shows them."""
@@ -62,9 +63,9 @@ def _cost(job: Object) -> str:
     return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in rows) + "</dl>"
 
 
-def page_of(table: RenderableType, title: str) -> str:
-    """What the terminal shows, as a page that loads nothing."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), highlight=False)
+def page_of(table: RenderableType, title: str, columns: int) -> str:
+    """What the terminal shows of a table with so many columns besides the first, as a page that loads nothing."""
+    console = Console(record=True, width=_FIRST_COLUMN + columns * _COLUMN, file=io.StringIO(), highlight=False)
     console.print(table)
     body = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
     style = "body{font:14px ui-monospace,monospace;color-scheme:light dark;margin:24px}pre{font:inherit}"

@@ -1,22 +1,26 @@
 """Files of the store for people: a pod that lives for seconds prints one into its log.
 
 The CLI cannot reach a claim or bucket itself, and nothing else of ours should serve files. So it creates, with the
-user's own rights, a copy of the pod that wrote them: the same image, volumes and credentials, the store read-only, no
-API token, nothing that makes the operator take it for its own.
+user's own rights, a copy of the pod that wrote them: the same volumes and credentials, the newest image of such pods,
+the store read-only, no API token, nothing that makes the operator take it for its own.
 """
 
 import base64
 import binascii
+import copy
 import gzip
 import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import typer
 
 from finetune_cli.errors import CliError, NotStoredError
 from finetune_cli.facts import Object, items, part
 from finetune_cli.kinds import GROUP, VERSION
+from finetune_cli.view import clean
 from finetune_contract.paths import (
     LOG_FILE,
     PLAN_DIRECTORY,
@@ -38,6 +42,19 @@ _ABSENT = "--file: there is no"
 _LIFETIME = 300
 """Seconds after which the kubelet ends the pod of a CLI that was killed."""
 _PAUSE = 0.5
+_QUIET = 5
+"""Seconds in which a pod may wait without a word."""
+_IMAGE_GONE = (
+    "it is the image of the newest of our Jobs in this namespace: push it again, or apply a Dataset, whose Job has the "
+    "operator's present one"
+)
+_NEVER_STARTS = {
+    "ImagePullBackOff": _IMAGE_GONE,
+    "ErrImageNeverPull": _IMAGE_GONE,
+    "InvalidImageName": _IMAGE_GONE,
+    "CreateContainerConfigError": "create what is missing and try again",
+}
+"""What a container waits for in vain, and what to do."""
 
 _POD_FIELDS = (
     "affinity", "automountServiceAccountToken", "enableServiceLinks", "imagePullSecrets", "nodeSelector",
@@ -88,7 +105,8 @@ def _evaluation_folder(resource: Object, where: Object) -> str | None:
 
 
 def _read(cluster: "Cluster", resource: Object, where: Object, file: str) -> bytes:
-    pod = cluster.create_pod(reader(resource, _like(cluster.jobs_of_operator(), resource), where, file))
+    like = _like(cluster.jobs_of_operator(), resource)
+    pod = cluster.create_pod(reader(resource, like, where, file))
     try:
         _wait(cluster, pod)
         log = b"".join(cluster.log(pod)).decode(errors="replace")
@@ -173,34 +191,67 @@ def unpacked(log: str) -> bytes:
 def _reference(resource: Object) -> Object:
     name, kind = resource["metadata"]["name"], resource["kind"]
     found = part(part(part(resource, "status"), "revision"), "report") if kind == "Dataset" else {}
-    found = found or part(part(resource, "status"), "artifact")
+    found = found or _made(resource) or part(resource, "status", "artifact")
     if not found:
         said = "it has no revision with a report" if kind == "Dataset" else "it has no artifact"
         raise CliError(f"{kind} {name!r} has no report yet: {said}; `kubectl describe {kind.lower()} {name}` says why")
     return found
 
 
+def _made(job: Object) -> Object:
+    """What a FineTuneJob's present run has made, also where its gate does not let that become the job's artifact."""
+    key = part(job, "status", "run").get("key")
+    return next((part(record, "artifact") for record in items(job, "status", "runs") if record.get("key") == key), {})
+
+
 def _like(jobs: Sequence[Object], resource: Object) -> Object:
-    """The newest Job whose pods have the store, one of the resource's own if there is any."""
-    own = [job for job in jobs if part(job["metadata"], "labels").get(f"{GROUP}/name") == resource["metadata"]["name"]]
-    for job in (*reversed(own), *reversed(jobs)):
-        containers: list[Any] = job["spec"]["template"]["spec"]["containers"]
-        if any(mount["mountPath"] == str(STORE_MOUNT) for mount in containers[0].get("volumeMounts", ())):
-            return job
+    """The newest Job whose pods have the store, one of the resource's own if there is any, with the newest image.
+
+    Which image that is, the operator's settings say: older ones may be gone from the registry.
+    """
+    able = [job for job in reversed(jobs) if _has_store(_container(job))]
+    own = [job for job in able if part(job["metadata"], "labels").get(f"{GROUP}/name") == resource["metadata"]["name"]]
+    for job in (*own, *able):
+        found = copy.deepcopy(job)
+        _container(found)["image"] = _container(able[0])["image"]
+        return found
     raise CliError(
         "no Job of the operator is left in this namespace to take image and volumes from; give spec.rerun a new word, "
         "which reads the source again"
     )
 
 
+def _container(job: Object) -> Object:
+    found: Object = job["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def _has_store(container: Object) -> bool:
+    return any(mount["mountPath"] == str(STORE_MOUNT) for mount in container.get("volumeMounts", ()))
+
+
 def _wait(cluster: "Cluster", pod: str) -> None:
-    """Until the pod has ended."""
-    deadline = time.monotonic() + _LIFETIME
-    while time.monotonic() < deadline:
+    """Until the pod has ended; what it waits for is told, unless that passes at once."""
+    began, told = time.monotonic(), ""
+    while (waited := time.monotonic() - began) < _LIFETIME:
         status = part(cluster.pod(pod), "status")
         if status.get("phase") in ("Succeeded", "Failed"):
             return
+        reason, message = _waits_for(status)
+        if reason in _NEVER_STARTS:
+            raise CliError(f"pod {pod} cannot start: {reason}: {message}; {_NEVER_STARTS[reason]}")
+        if waited > _QUIET and reason and reason != told:
+            typer.echo(clean(f"pod {pod} waits: {reason}: {message}"), err=True)
+            told = reason
         time.sleep(_PAUSE)
     raise CliError(
         f"pod {pod} did not run within {_LIFETIME} s; `kubectl get events` says why, for example that its node is full"
     )
+
+
+def _waits_for(status: Object) -> tuple[str, str]:
+    """Reason and message of the container that does not start, or of the scheduler; empty while nobody complains."""
+    waiting = [part(part(each, "state"), "waiting") for each in items(status, "containerStatuses")]
+    refused = [each for each in items(status, "conditions") if each.get("reason") == "Unschedulable"]
+    found = next((each for each in (*waiting, *refused) if each.get("message")), {})
+    return str(found.get("reason", "")), str(found.get("message", ""))

@@ -1,9 +1,9 @@
-"""How a FineTuneJob looks: raw resources in, rich renderables and plain lines out. No I/O.
+"""How a FineTuneJob or BatchInference looks: raw resources in, rich renderables and plain lines out. No I/O.
 
 Words from a cluster are data: they become `Text` without control characters, never markup.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from finetune_cli import facts
 from finetune_cli.facts import Object, part
-from finetune_contract.evaluating import Metric
+from finetune_contract.evaluating import TUNED, Metric, clearly_better
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 24
@@ -27,13 +27,12 @@ STYLES = {
     "Invalid": "red",
     "Training": "cyan",
     "Evaluating": "cyan",
+    "Answering": "cyan",
 }
 """Phases with a colour of their own."""
 
-BEST: dict[str, Callable[[Iterable[float]], float]] = {
-    metric: max if metric.higher_is_better else min for metric in Metric
-}
-"""Which end of a metric is good; an unknown metric has no winner."""
+METRICS = {metric.value: metric for metric in Metric}
+"""Those that this release knows."""
 
 
 class JobBar:
@@ -63,9 +62,9 @@ class JobBar:
 def render_progress(job: Object, losses: Sequence[float] = (), now: datetime | None = None) -> RenderableType:
     """Two lines: name, phase and bar; below them what is measured, or what is waited for."""
     progress = part(job, "status", "progress")
-    total = int(progress.get("totalSteps") or 0)
+    done, total = _done(progress)
     share = _percent(progress)
-    completed = int(progress.get("step") or 0) if total else share
+    completed = done if total else share
     bar = ProgressBar(total=total or 100, completed=completed, complete_style="cyan", finished_style="green")
     line = Table.grid(padding=(0, 2), expand=True)
     line.add_column(no_wrap=True)
@@ -92,8 +91,17 @@ def _percent(progress: Object) -> int:
 
 
 def _steps(progress: Object) -> str:
-    total = progress.get("totalSteps")
-    return f"step {progress.get('step') or 0:,}/{total:,}" if total else ""
+    done, total = _done(progress)
+    if not total:
+        return ""
+    return f"step {done:,}/{total:,}" if progress.get("totalSteps") else f"{done:,}/{total:,} rows"
+
+
+def _done(progress: Object) -> tuple[int, int]:
+    """Steps of a job or rows of a batch: those that are done, and all; 0 where they are not known yet."""
+    if total := progress.get("totalSteps"):
+        return int(progress.get("step") or 0), int(total)
+    return int(progress.get("rows") or 0), int(progress.get("totalRows") or 0)
 
 
 def _below(job: Object, now: datetime, spark: str = "") -> str:
@@ -107,11 +115,13 @@ def has_measurements(job: Object) -> bool:
 
 
 def _measurements(job: Object, now: datetime, spark: str) -> list[str]:
-    """Loss, speed, time left and attempt, as far as they are known."""
+    """Loss, rows that failed, speed, time left and attempt, as far as they are known."""
     progress = part(job, "status", "progress")
     words = []
     if (loss := facts.finite(progress.get("loss"))) is not None:
         words.append(f"loss {loss:.4g} {spark}".rstrip())
+    if failed := progress.get("failed"):
+        words.append(f"{failed:,} failed")
     if (speed := facts.finite(progress.get("tokensPerSecond"))) is not None:
         words.append(f"{speed:,.0f} tokens/s")
     if left := facts.time_left(job, now):
@@ -142,7 +152,7 @@ def sparkline(losses: Sequence[float], width: int = SPARKLINE_WIDTH) -> str:
 
 
 def evaluation_table(job: Object) -> Table:
-    """Systems by metrics, each with its 95 % interval; the best of each metric is bold."""
+    """Systems by metrics, each with its 95 % interval; bold is what is better beyond doubt."""
     scores = facts.items(job, "status", "evaluation")
     metrics = list(dict.fromkeys(str(score.get("metric")) for score in scores))
     by_key = {(str(score.get("system")), str(score.get("metric"))): score for score in scores}
@@ -158,12 +168,19 @@ def _score_cell(score: Object, metric: str, scores: list[Object]) -> Text:
     value = facts.finite(score.get("value"))
     if value is None:
         return text("-")
-    low, high = facts.finite(score.get("low")), facts.finite(score.get("high"))
-    interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-    found = [facts.finite(one.get("value")) for one in scores if one.get("metric") == metric]
-    rivals = [number for number in found if number is not None]
-    is_best = metric in BEST and min(rivals) < max(rivals) and value == BEST[metric](rivals)
-    return text(f"{value:.3f}{interval}", "bold green" if is_best else "")
+    baselines = {
+        str(one.get("system")): (facts.finite(one.get("difference")), facts.finite(one.get("pValue")))
+        for one in scores
+        if one.get("metric") == metric and one.get("system") != TUNED
+    }
+    is_better = metric in METRICS and str(score.get("system")) in clearly_better(METRICS[metric], baselines)
+    return text(f"{value:.3f}{interval(score)}", "bold green" if is_better else "")
+
+
+def interval(score: Object, low: str = "low", high: str = "high", form: str = ".3f") -> str:
+    """` [0.400, 0.600]`; empty where an end is not known."""
+    ends = facts.finite(score.get(low)), facts.finite(score.get(high))
+    return f" [{ends[0]:{form}}, {ends[1]:{form}}]" if ends[0] is not None and ends[1] is not None else ""
 
 
 def phase_text(job: Object) -> Text:

@@ -1,4 +1,4 @@
-"""Looks at a job until it has ended, and shows every look: a live bar on a terminal, plain lines elsewhere."""
+"""Looks at a job or batch until it has ended, and shows every look: a live bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from rich.live import Live
 from finetune_cli import facts
 from finetune_cli.errors import CliError, GateFailedError, NotStartedError, UnreachableError
 from finetune_cli.facts import Object
-from finetune_cli.view import JobBar, duration_of, last_line, progress_line
+from finetune_cli.view import JobBar, duration_of, has_measurements, last_line, progress_line, waiting_for
 from finetune_contract.failure import FailureReason
 
 POLL_SECONDS = 1.0
@@ -68,7 +68,7 @@ def until_ended(
                 return job
             _raise_if_failed(job)
             if timeout is not None and clock() - started >= timeout:
-                raise CliError(f"{facts.name_of(job)}: not done within {duration_of(timeout)}; it goes on by itself")
+                raise CliError(f"{facts.name_of(job)}: not done within {duration_of(timeout)}; {_still_to_come(job)}")
             sleep(POLL_SECONDS)
             try:
                 job, seen_at = look(), clock()
@@ -77,14 +77,28 @@ def until_ended(
                     raise
 
 
+def _still_to_come(job: Object) -> str:
+    """What a job does that has not ended: it goes on, or waits for what somebody may have to mend."""
+    if not facts.is_current(job):
+        return "the operator has not seen its newest spec yet"
+    if has_measurements(job):
+        return f"it goes on by itself (`kubectl finetune watch {facts.called(job)}` looks again)"
+    reason = facts.condition(job, "Ready").get("reason")
+    words = f"{reason}: {waiting_for(job)}" if reason else waiting_for(job)
+    return f"it is {facts.phase(job)}, and goes on when there is what it waits for: {words}"
+
+
 def _raise_if_failed(job: Object) -> None:
     failure = facts.failure(job)
     if failure:
-        name, message = facts.name_of(job), last_line(failure.get("message"))
+        name, called, message = facts.name_of(job), facts.called(job), last_line(failure.get("message"))
         if failure.get("reason") == FailureReason.GATE_FAILED.value:
             raise GateFailedError(f"{name}: GateFailed: {message}", job)
+        # What failed before the first attempt (staging, a preflight) has no pod that trained, and so no log.
+        more = "logs" if facts.attempt(job) else "events"
         raise CliError(
-            f"{name}: {failure.get('reason')}: {message} (`kubectl finetune status {name}` and `logs {name}` tell more)"
+            f"{name}: {failure.get('reason')}: {message} "
+            f"(`kubectl finetune status {called}` and `kubectl finetune {more} {called}` tell more)"
         )
 
 

@@ -1,4 +1,4 @@
-"""`cost`: what jobs have used and what that comes to."""
+"""`cost`: what jobs and batches have used and what that comes to."""
 
 from collections import defaultdict
 from typing import Annotated
@@ -10,15 +10,17 @@ from rich.text import Text
 from finetune_cli import completion, facts
 from finetune_cli.connecting import connect
 from finetune_cli.facts import Object, part
-from finetune_cli.kinds import JOBS
+from finetune_cli.kinds import RunKind
 from finetune_cli.options import Context, Format, Namespace, Output, answer
 from finetune_cli.view import plain_table, text
 
 
 def cost(
     names: Annotated[
-        list[str] | None, typer.Argument(help="FineTuneJobs; none: all.", autocompletion=completion.jobs)
+        list[str] | None,
+        typer.Argument(help="Some by name; none: all jobs and batches.", autocompletion=completion.named),
     ] = None,
+    kind: Annotated[RunKind, typer.Option("--kind", help="What the names are.")] = RunKind.JOB,
     everywhere: Annotated[
         bool, typer.Option("--all-namespaces", "-A", help="Of every namespace, with a total for each.")
     ] = False,
@@ -26,50 +28,64 @@ def cost(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Show GPU-hours and their price, by job and in all.
+    """Show GPU-hours and their price, by job or batch and in all.
 
-    A job's price is of its present run; GPU-hours of its earlier runs, as far as the status remembers, are a column of
+    A price is of the present run; GPU-hours of earlier runs, as far as the status remembers, are a column of
     their own. Prices are the platform's, of the time when the hours were used.
     """
     if names and everywhere:
         raise typer.BadParameter("names are of one namespace; leave --all-namespaces away, or the names")
     cluster = connect(context, namespace)
-    jobs = [cluster.job(name) for name in names] if names else cluster.objects.all_of(JOBS, everywhere=everywhere)
-    lines = sorted((line_of(job) for job in jobs), key=lambda line: (line["namespace"], line["name"]))
+    if names:
+        found = [cluster.objects.get(kind.plural, name) for name in names]
+    else:
+        found = [one for each in RunKind for one in cluster.objects.all_of(each.plural, everywhere=everywhere)]
+    lines = sorted((line_of(one) for one in found), key=lambda line: (line["namespace"], line["name"], line["kind"]))
     if not lines and output in (Format.TABLE, Format.WIDE):
         where = "any namespace" if everywhere else f"namespace {cluster.namespace}"
-        typer.echo(f"No FineTuneJobs in {where}.", err=True)
+        typer.echo(f"No FineTuneJobs and no BatchInferences in {where}.", err=True)
         return
     answer(
         output,
-        {"jobs": lines, "totals": totals(lines)},
+        {
+            "jobs": [line for line in lines if line["kind"] == RunKind.JOB],
+            "batches": [line for line in lines if line["kind"] == RunKind.BATCH],
+            "totals": totals(lines),
+        },
         lambda: table_of(lines, everywhere=everywhere, wide=output is Format.WIDE),
     )
 
 
-def line_of(job: Object) -> Object:
-    """What a job has used: hours, and amount where there is a price."""
-    status = part(job, "status")
+def line_of(found: Object) -> Object:
+    """What a job or batch has used: hours, and amount where there is a price."""
+    status = part(found, "status")
     spent = part(status, "cost")
-    run = part(status, "run").get("key")
-    earlier = sum(
-        int(record.get("gpuSeconds") or 0) for record in facts.items(status, "runs") if record.get("key") != run
-    )
     return {
-        "namespace": str(part(job, "metadata").get("namespace") or ""),
-        "name": facts.name_of(job),
-        "phase": facts.phase(job),
-        "attempts": facts.attempt(job),
+        "namespace": str(part(found, "metadata").get("namespace") or ""),
+        "kind": facts.kind_of(found).value,
+        "name": facts.name_of(found),
+        "phase": facts.phase(found),
+        "attempts": facts.attempt(found),
         "gpuHours": facts.finite(spent.get("gpuHours")) or 0.0,
         "lostGpuHours": facts.finite(spent.get("lostGpuHours")) or 0.0,
-        "earlierGpuHours": round(earlier / 3600, 6),
+        "earlierGpuHours": round(_earlier_seconds(found) / 3600, 6),
         "amount": facts.finite(spent.get("amount")),
         "currency": spent.get("currency"),
     }
 
 
+def _earlier_seconds(found: Object) -> int:
+    """GPU-seconds of runs before the present one: a job remembers runs, a batch the last attempts of all its runs."""
+    key = str(part(found, "status", "run").get("key") or "")
+    if facts.kind_of(found) is RunKind.JOB:
+        earlier = [one for one in facts.items(found, "status", "runs") if one.get("key") != key]
+    else:
+        earlier = [one for one in facts.items(found, "status", "attempts") if not key.startswith(str(one.get("run")))]
+    return sum(int(one.get("gpuSeconds") or 0) for one in earlier)
+
+
 def totals(lines: list[Object]) -> list[Object]:
-    """Sums by namespace and currency; hours without a price have no currency, and jobs without hours no sum."""
+    """Sums by namespace and currency; hours without a price have no currency, and what has no hours no sum."""
     figures = ("gpuHours", "lostGpuHours", "earlierGpuHours")
     sums: dict[tuple[str, str | None], Object] = {}
     for line in lines:
@@ -87,21 +103,21 @@ def totals(lines: list[Object]) -> list[Object]:
 
 
 def table_of(lines: list[Object], *, everywhere: bool, wide: bool) -> Table:
-    """A line for each job, then the totals."""
-    headers = ["NAME", "PHASE", "GPU-HOURS", "LOST", "EARLIER RUNS", "COST"]
+    """A line for each job and batch, then the totals."""
+    headers = ["NAME", "KIND", "PHASE", "GPU-HOURS", "LOST", "EARLIER RUNS", "COST"]
     if wide:
-        headers.insert(2, "ATTEMPTS")
+        headers.insert(3, "ATTEMPTS")
     table = plain_table(*(["NAMESPACE"] if everywhere else []), *headers)
     for line in lines:
-        cells = [text(line["name"]), text(line["phase"]), *_figures(line)]
+        cells = [text(line["name"]), text(line["kind"]), text(line["phase"]), *_figures(line)]
         if wide:
-            cells.insert(2, text(line["attempts"]))
+            cells.insert(3, text(line["attempts"]))
         table.add_row(*([text(line["namespace"])] if everywhere else []), *cells)
     table.add_section()
     for total in totals(lines):
-        cells = [text("TOTAL", "bold"), text(""), *_figures(total, "bold")]
+        cells = [text("TOTAL", "bold"), text(""), text(""), *_figures(total, "bold")]
         if wide:
-            cells.insert(2, text(""))
+            cells.insert(3, text(""))
         table.add_row(*([text(total["namespace"], "bold")] if everywhere else []), *cells)
     return table
 

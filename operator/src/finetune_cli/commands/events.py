@@ -11,7 +11,7 @@ from rich.table import Table
 from finetune_cli import completion, facts
 from finetune_cli.connecting import connect
 from finetune_cli.facts import Object, part
-from finetune_cli.kinds import DATASETS, DEPLOYMENTS, JOBS, KINDS
+from finetune_cli.kinds import KINDS, WORDS
 from finetune_cli.options import Context, Format, Namespace, Output, answer, listed
 from finetune_cli.view import duration, last_line, plain_table, text
 
@@ -22,28 +22,27 @@ class Kind(StrEnum):
     JOB = "job"
     DATASET = "dataset"
     DEPLOYMENT = "deployment"
+    BATCH = "batch"
 
 
-PLURALS = {Kind.JOB: JOBS, Kind.DATASET: DATASETS, Kind.DEPLOYMENT: DEPLOYMENTS}
-
-_CHILD = r"-((prepare|stage|preflight|evaluate|resolve|export|serve)-)?[0-9a-f]{6,10}(-[a-z0-9-]+)?"
+_CHILD = r"-((prepare|stage|preflight|evaluate|resolve|export|serve|batch)-)?[0-9a-f]{6,10}(-[a-z0-9-]+)?"
 """What the operator, and the controllers of Jobs and Deployments after it, put behind a name."""
 
 
 def events(
-    name: Annotated[str, typer.Argument(help="Its name.", autocompletion=completion.jobs)],
+    name: Annotated[str, typer.Argument(help="Its name.", autocompletion=completion.named)],
     kind: Annotated[Kind, typer.Option(help="What it is.")] = Kind.JOB,
     output: Output = Format.TABLE,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """List the events of a FineTuneJob, its Jobs and its pods, the newest last.
+    """List the events of a FineTuneJob or another of our objects, its Jobs and its pods, the newest last.
 
-    Kubernetes forgets events after an hour; what became of each attempt stays in the job's status.
+    Kubernetes forgets events after an hour; what became of each attempt stays in the status.
     """
     cluster = connect(context, namespace)
-    cluster.objects.get(PLURALS[kind], name)
-    found = about(cluster.objects.core("events"), KINDS[PLURALS[kind]], name)
+    cluster.objects.get(WORDS[kind], name)
+    found = about(cluster.objects.core("events"), KINDS[WORDS[kind]], name)
     if not found and output in (Format.TABLE, Format.WIDE):
         typer.echo(f"No events of {name} in the last hour.", err=True)
         return

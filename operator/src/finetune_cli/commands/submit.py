@@ -9,7 +9,7 @@ from finetune_cli.commands.validate import Files, show, texts_of
 from finetune_cli.connecting import connect
 from finetune_cli.errors import CliError
 from finetune_cli.facts import Object, part
-from finetune_cli.kinds import ORDER
+from finetune_cli.kinds import KINDS, ORDER, RunKind
 from finetune_cli.offline.problems import Level
 from finetune_cli.offline.validation import validate
 from finetune_cli.options import Context, Force, Namespace, Timeout, console
@@ -17,7 +17,9 @@ from finetune_cli.options import Context, Force, Namespace, Timeout, console
 
 def submit(
     files: Files,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the FineTuneJobs until they end.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Follow FineTuneJobs and batches until they end.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option(help="Ask the API server what it would do; nothing is changed.")] = False,
     force: Force = False,
     timeout: Timeout = None,
@@ -26,7 +28,7 @@ def submit(
 ) -> None:
     """Check files as `validate` does, and apply them: server-side, Datasets first.
 
-    With --watch the exit code is 0 when all jobs are ready, 1 when one failed, 3 when only a gate did.
+    With --watch the exit code is 0 when all of them are ready, 1 when one failed, 3 when only a gate did.
     """
     resources = _checked(files)
     cluster = connect(context, namespace)
@@ -34,15 +36,16 @@ def submit(
     if namespace and elsewhere:
         raise typer.BadParameter(f"the files say namespace {', '.join(elsewhere)}, and --namespace says {namespace}")
     if watch and elsewhere:
-        raise typer.BadParameter(f"--watch follows jobs of one namespace: give --namespace {elsewhere[0]}")
+        raise typer.BadParameter(f"--watch follows what is in one namespace: give --namespace {elsewhere[0]}")
     for resource in resources:
         done = cluster.objects.apply(resource, force=force, dry_run=dry_run)
         typer.echo(f"{resource['kind'].lower()}/{resource['metadata']['name']} {done.word}")
-    jobs = [one["metadata"]["name"] for one in resources if one["kind"] == "FineTuneJob"]
     if watch and not dry_run:
-        if not jobs:
-            typer.echo("note: there is no FineTuneJob to watch in these files", err=True)
-        follow.all_to_the_end(cluster, jobs, console(), timeout)
+        kinds = {KINDS[kind.plural]: kind for kind in RunKind}
+        runs = [(kinds[one["kind"]], one["metadata"]["name"]) for one in resources if one["kind"] in kinds]
+        if not runs:
+            typer.echo("note: there is no FineTuneJob or BatchInference to watch in these files", err=True)
+        follow.all_to_the_end(cluster.objects, runs, console(), timeout)
 
 
 def _checked(files: list[str]) -> list[Object]:

@@ -1,7 +1,7 @@
 """`validate`: what the API server would refuse, found before it is asked."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +12,11 @@ from rich.text import Text
 
 from finetune_cli.connecting import connect
 from finetune_cli.errors import NotFoundError
-from finetune_cli.kinds import PLURALS
+from finetune_cli.facts import part
+from finetune_cli.kinds import NATIVE, PLURALS
 from finetune_cli.offline.problems import Level
 from finetune_cli.offline.references import Key
-from finetune_cli.offline.validation import Finding, Report
+from finetune_cli.offline.validation import Finding, Look, Report
 from finetune_cli.offline.validation import validate as validated
 from finetune_cli.options import Context, Format, Namespace, Output, answer, console
 from finetune_cli.view import clean
@@ -32,7 +33,12 @@ STYLES = {Level.ERROR: "bold red", Level.NOTE: "yellow"}
 def validate(
     files: Files,
     ask_cluster: Annotated[
-        bool, typer.Option("--cluster", help="Look up in the cluster what is named, but in none of the files.")
+        bool,
+        typer.Option(
+            "--cluster",
+            help="Look up in the cluster what is named, but in none of the files: "
+            "Datasets, jobs, claims, Secrets, ConfigMaps.",
+        ),
     ] = False,
     output: Output = Format.TABLE,
     namespace: Namespace = None,
@@ -42,8 +48,7 @@ def validate(
 
     Exit code 1 when something would be refused; notes alone are no failure.
     """
-    exists = existence(context, namespace) if ask_cluster else None
-    report = validated(texts_of(files), exists)
+    report = validated(texts_of(files), asking(context, namespace) if ask_cluster else None)
     if output in (Format.TABLE, Format.WIDE):
         show(report, console())
     else:
@@ -53,19 +58,22 @@ def validate(
         raise typer.Exit(1)
 
 
-def existence(context: str | None, namespace: str | None) -> Callable[[Key], bool]:
-    """Asks the cluster whether there is an object."""
-    cluster = connect(context, namespace)
+def asking(context: str | None, namespace: str | None) -> Look:
+    """Asks the cluster for objects; of Secrets only the names of their keys are kept."""
+    objects = connect(context, namespace).objects
 
-    def exists(key: Key) -> bool:
+    def look(key: Key) -> Collection[str] | None:
         kind, where, name = key
         try:
-            cluster.objects.get(PLURALS[kind], name, where or None)
+            if kind in NATIVE:
+                found = objects.native(kind, name, where or None)
+                return {*part(found, "data"), *part(found, "binaryData")}
+            objects.get(PLURALS[kind], name, where or None)
         except NotFoundError:
-            return False
-        return True
+            return None
+        return ()
 
-    return exists
+    return look
 
 
 def texts_of(files: list[str]) -> Iterator[tuple[str, str]]:

@@ -22,9 +22,12 @@ _NULL = {"", "~", "null", "Null", "NULL"}
 _STRING = "tag:yaml.org,2002:str"
 _UNTAGGED = "untagged"
 
+MOST_REPEATED = 100_000
+"""Values that the aliases of a document may repeat: kubectl, too, refuses what is small and stands for millions."""
+
 
 class UnreadableError(ValueError):
-    """A file is not YAML; the message tells what, `line` where (1 is the first)."""
+    """A file cannot be read as YAML; the message tells what, `line` where (1 is the first)."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -57,7 +60,7 @@ def read(text: str, file: str) -> list[Document]:
     """The objects of a file; the items of a List are objects of their own.
 
     Raises:
-        UnreadableError: it is not YAML.
+        UnreadableError: it is no YAML that kubectl would take.
     """
     documents = []
     try:
@@ -92,7 +95,21 @@ class _Loader(yaml.SafeLoader):
 def _document(node: yaml.Node, file: str) -> Document:
     problems: list[Problem] = []
     value = _Values(problems).value(node, ())
+    written: dict[int, int] = {}
+    if _meant(node, written) - len(written) > MOST_REPEATED:
+        message = f"its aliases repeat more than {MOST_REPEATED:,} values; write what is meant without them"
+        raise UnreadableError(message, node.start_mark.line + 1)
     return Document(file, value, node, problems)
+
+
+def _meant(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, what aliases repeat counted each time; `known` gets every node once."""
+    if id(node) not in known:
+        children = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            children = [child for _, child in children]
+        known[id(node)] = 1 + sum(_meant(child, known) for child in children)
+    return known[id(node)]
 
 
 class _Values:

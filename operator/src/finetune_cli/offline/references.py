@@ -1,4 +1,4 @@
-"""The names by which documents call each other: who is called, and who calls in a circle."""
+"""The names by which documents call each other, and what else is in a namespace: who is called, and who in a circle."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +19,12 @@ class Reference:
     document: Document
     path: Path
     target: Key
+    entry: str | None = None
+    """The key that a Secret or ConfigMap is to have; it stands beside the name."""
+
+
+_DATASETS = {("FineTuneJob", ("spec", "dataset")), ("BatchInference", ("spec", "input", "dataset"))}
+"""Fields that name a Dataset, by kind."""
 
 
 def key_of(document: Document) -> Key:
@@ -34,6 +40,37 @@ def references(document: Document) -> Iterator[Reference]:
         yield Reference(document, path, (target, namespace, name))
 
 
+def native_references(document: Document) -> Iterator[Reference]:
+    """Every claim, Secret, ConfigMap and ServiceAccount that a document names and nobody makes for it."""
+    _, namespace, _ = key_of(document)
+    for path, value in _parts(document.value.get("spec"), ("spec",)):
+        if path[-1] == "serviceAccountName" and isinstance(value, str):
+            yield Reference(document, path, ("ServiceAccount", namespace, value))
+        # The store's claim is made by the operator.
+        elif path[-1] == "claimName" and path[1] != "storage" and isinstance(value, str):
+            yield Reference(document, path, ("PersistentVolumeClaim", namespace, value))
+        elif (kind := _kind_of_reference(path)) and isinstance(value, dict) and isinstance(value.get("name"), str):
+            entry = value.get("key")
+            known = entry if isinstance(entry, str) else None
+            yield Reference(document, (*path, "name"), (kind, namespace, value["name"]), known)
+
+
+def _kind_of_reference(path: Path) -> str:
+    """What a mapping with a `name` names, by where it stands; empty for one that is no such reference."""
+    *before, last = path
+    if str(last).endswith("SecretRef") or last == "secretKeyRef" or before[-1:] == ["imagePullSecrets"]:
+        return "Secret"
+    return "ConfigMap" if last in ("configMap", "configMapKeyRef", "caBundle") else ""
+
+
+def _parts(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:  # noqa: ANN401 - what YAML holds
+    """Everything below a value, with its place."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, child in pairs:
+        yield (*path, step), child
+        yield from _parts(child, (*path, step))
+
+
 def _named(value: Any, path: Path, kind: str) -> Iterator[tuple[Path, str, str]]:  # noqa: ANN401
     if isinstance(value, list):
         for index, child in enumerate(value):
@@ -44,7 +81,7 @@ def _named(value: Any, path: Path, kind: str) -> Iterator[tuple[Path, str, str]]
         here = (*path, key)
         if key == "fineTuneJob" and isinstance(part(value, key).get("name"), str):
             yield (*here, "name"), "FineTuneJob", child["name"]
-        elif here == ("spec", "dataset") and kind == "FineTuneJob" and isinstance(part(value, key).get("name"), str):
+        elif (kind, here) in _DATASETS and isinstance(part(value, key).get("name"), str):
             yield (*here, "name"), "Dataset", child["name"]
         elif key == "dataset" and here[:3] == ("spec", "source", "mixture") and isinstance(child, str):
             yield here, "Dataset", child

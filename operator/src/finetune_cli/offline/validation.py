@@ -1,19 +1,25 @@
 """Documents of files as findings, each with its file and line."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_cli.errors import CliError, UnreachableError
 from finetune_cli.facts import part
-from finetune_cli.kinds import GROUP, VERSION
+from finetune_cli.kinds import GROUP, NATIVE, VERSION
 from finetune_cli.offline import references
 from finetune_cli.offline.cel import broken_rules
 from finetune_cli.offline.crd_schemas import schemas
 from finetune_cli.offline.documents import Document, UnreadableError, read
 from finetune_cli.offline.problems import Level, Problem, did_you_mean, dotted, shown
-from finetune_cli.offline.references import Key
+from finetune_cli.offline.references import Key, Reference
 from finetune_cli.offline.schema import Checked
+
+Look = Callable[[Key], Collection[str] | None]
+"""Asks a cluster for an object: the keys of a Secret's or ConfigMap's data, nothing for other kinds; None: not there.
+
+May raise a CliError where it cannot be told."""
 
 MOST_BYTES = 1_500_000
 """About what etcd takes (1.5 MiB), less what the API server adds."""
@@ -46,18 +52,23 @@ class Report:
         return sum(finding.level is Level.ERROR for finding in self.findings)
 
 
-def validate(texts: Iterable[tuple[str, str]], exists: Callable[[Key], bool] | None = None) -> Report:
+def validate(texts: Iterable[tuple[str, str]], look: Look | None = None) -> Report:
     """Checks the YAML of files, given as (name, text) pairs.
 
-    `exists` is asked for objects that are named, but are in none of the files; without it they are a note.
+    `look` is asked for objects that are named, but are in none of the files. Without it, Datasets and FineTuneJobs are
+    a note, and Kubernetes' own kinds are not looked at.
+
+    Raises:
+        UnreachableError: by `look`.
     """
     findings: list[Finding] = []
     ours: list[Document] = []
+    others: set[Key] = set()
     for file, text in texts:
         try:
             documents = read(text, file)
         except UnreadableError as error:
-            findings.append(Finding(file, error.line, "", "", f"is not YAML: {error}", Level.ERROR))
+            findings.append(Finding(file, error.line, "", "", f"cannot be read as YAML: {error}", Level.ERROR))
             continue
         if not documents:
             findings.append(Finding(file, 1, "", "", "holds no object", Level.NOTE))
@@ -67,9 +78,19 @@ def validate(texts: Iterable[tuple[str, str]], exists: Callable[[Key], bool] | N
                 ours.append(document)
             else:
                 findings.append(_finding(document, strange))
+                if isinstance(document.value, dict):
+                    others.add(references.key_of(document))
     for document in ours:
         findings += [_finding(document, problem) for problem in problems_of(document)]
-    findings += [_finding(document, problem) for document, problem in _between(ours, exists)]
+    findings += [_finding(document, problem) for document, problem in _between(ours, look)]
+    if look is not None:
+        named = [one for document in ours for one in references.native_references(document)]
+        findings += [
+            _finding(one.document, problem)
+            for one in named
+            if one.target not in others
+            for problem in _looked_up(one, look)
+        ]
     files = list(dict.fromkeys(finding.file for finding in findings))
     findings.sort(key=lambda finding: (files.index(finding.file), finding.line))
     return Report(findings, ours)
@@ -84,23 +105,19 @@ def problems_of(document: Document) -> list[Problem]:
     metadata = part(value, "metadata")
     if not metadata.get("name") and not metadata.get("generateName"):
         found.append(Problem(("metadata", "name"), "is required: name the object"))
-    size = _size(document.value, {})
+    size = _size(document.value)
     if size > MOST_BYTES:
         found.append(Problem((), f"is too large: {size:,} bytes; at most about {MOST_BYTES:,} are stored"))
     return [*found, *broken_rules(schema, checked)]
 
 
-def _size(value: Any, known: dict[int, int]) -> int:  # noqa: ANN401 - what YAML holds
-    """About how many bytes it is as JSON; what aliases repeat, maybe a million times, is measured once."""
+def _size(value: Any) -> int:  # noqa: ANN401 - what YAML holds
+    """About how many bytes it is as JSON."""
     if isinstance(value, str):
         return len(value.encode(errors="replace")) + 3
-    if not isinstance(value, dict | list):
-        return 6
-    if id(value) not in known:
-        children = value.values() if isinstance(value, dict) else value
-        keys = sum(len(key) + 4 for key in value) if isinstance(value, dict) else 0
-        known[id(value)] = 3 + keys + sum(_size(child, known) for child in children)
-    return known[id(value)]
+    if isinstance(value, dict):
+        return 3 + sum(len(key) + 4 + _size(child) for key, child in value.items())
+    return 3 + sum(map(_size, value)) if isinstance(value, list) else 6
 
 
 def _stranger(document: Document) -> Problem | None:
@@ -125,7 +142,7 @@ def _stranger(document: Document) -> Problem | None:
     return None
 
 
-def _between(ours: list[Document], exists: Callable[[Key], bool] | None) -> Iterator[tuple[Document, Problem]]:
+def _between(ours: list[Document], look: Look | None) -> Iterator[tuple[Document, Problem]]:
     yield from references.twice(ours)
     there = {references.key_of(document) for document in ours}
     found = [one for document in ours for one in references.references(document)]
@@ -139,14 +156,42 @@ def _between(ours: list[Document], exists: Callable[[Key], bool] | None) -> Iter
         kind, _, name = one.target
         near = did_you_mean(name, [key[2] for key in there if key[0] == kind])
         near = near if "did you mean" in near else ""
-        if exists is None:
+        if look is None:
             words = f"{kind} {name!r} is in none of these files{near or '; --cluster asks the cluster'}"
             yield one.document, Problem(one.path, words, Level.NOTE)
-        elif not exists(one.target):
-            yield (
-                one.document,
-                Problem(one.path, f"{kind} {name!r} is in none of these files, nor in the cluster{near}"),
-            )
+        else:
+            for problem in _looked_up(one, look, near):
+                yield one.document, problem
+
+
+def _looked_up(one: Reference, look: Look, near: str = "") -> Iterator[Problem]:
+    """What the cluster says to a name; `near` is a better remedy than to make what is missing."""
+    kind, _, name = one.target
+    try:
+        found = look(one.target)
+    except UnreachableError:
+        raise
+    except CliError as error:
+        yield Problem(one.path, f"{kind} {name!r} was not checked: {error}", Level.NOTE)
+        return
+    if found is None:
+        remedy = near or f"; {_made_by(one)}"
+        yield Problem(one.path, f"{kind} {name!r} is in none of these files, nor in the cluster{remedy}")
+    elif kind in NATIVE and one.entry is not None and one.entry not in found:
+        words = f"{kind} {name!r} has no key {one.entry!r}; it has {', '.join(sorted(found)) or 'none'}"
+        yield Problem((*one.path[:-1], "key"), words)
+
+
+def _made_by(one: Reference) -> str:
+    """How to make what is missing."""
+    kind, namespace, name = one.target
+    there = f" -n {namespace}" if namespace else ""
+    match kind:
+        case "Secret" if one.entry:
+            return f"`kubectl create secret generic {name}{there} --from-literal={one.entry}=...` makes it"
+        case "ConfigMap" if one.entry:
+            return f"`kubectl create configmap {name}{there} --from-file={one.entry}=FILE` makes it"
+    return "create it, or name another"
 
 
 def _finding(document: Document, problem: Problem) -> Finding:
