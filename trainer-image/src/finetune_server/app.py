@@ -7,15 +7,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from finetune_server.errors import ApiError
+from finetune_server.errors import ApiError, describe
 from finetune_server.gate import Gate
 from finetune_server.keys import ApiKeys
 from finetune_server.openai_routes import openai_router
-from finetune_server.service import Service
+from finetune_server.service import MODEL_NOT_FOUND, Service
 from finetune_server.tgi_routes import tgi_router
-
-_SHOWN_INPUT = 60
-"""Characters of a refused value that the message repeats."""
 
 
 def build_app(service: Service, keys: ApiKeys | None = None) -> Gate:
@@ -27,6 +24,10 @@ def build_app(service: Service, keys: ApiKeys | None = None) -> Gate:
 
     @app.exception_handler(ApiError)
     async def refuse(request: Request, error: ApiError) -> JSONResponse:
+        if error.code == MODEL_NOT_FOUND and gate.is_parting:
+            error = ApiError(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; this pod is being replaced: ask again", retry_after=1
+            )
         body = error.as_openai() if request.url.path.startswith("/v1/") else error.as_tgi()
         return JSONResponse(body, error.status, error.headers)
 
@@ -49,20 +50,7 @@ def build_app(service: Service, keys: ApiKeys | None = None) -> Gate:
         # Each API's own habit: OpenAI answers 400, TGI 422.
         is_openai = request.url.path.startswith("/v1/")
         status = HTTPStatus.BAD_REQUEST if is_openai else HTTPStatus.UNPROCESSABLE_ENTITY
-        message, param = describe(error)
+        message, param = describe(error.errors())
         return await refuse(request, ApiError(status, message, param=param))
 
     return gate
-
-
-def describe(error: RequestValidationError) -> tuple[str, str | None]:
-    """A validation error as one sentence with the field's path and value, and the field."""
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"] if part != "body")
-    if first["type"] == "json_invalid":
-        return f"the body is not JSON: {first['ctx']['error']} (character {path})", None
-    if first["type"] == "missing":
-        return f"{path or 'body'}: is required", path or None
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= _SHOWN_INPUT else shown[:_SHOWN_INPUT] + "..."
-    return f"{path or 'body'}: {first['msg']}, not {shown}", path or None

@@ -1,11 +1,13 @@
-"""One batch from prompts to last tokens: rows mix adapters and sampling settings, and leave when they are done."""
+"""Rows that are answered together: they mix adapters and sampling settings, join when they come, leave when done."""
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import pad
 
+from finetune_server.cache import can_grow, copies, joined, keep, put_padding_first
 from finetune_server.model import LanguageModel
 from finetune_server.requests import Alternative, FinishReason, GenerationRequest, Token
 from finetune_server.sampling import choose, generator_for
@@ -75,30 +77,150 @@ class Row:
         )
 
 
-def decode(model: LanguageModel, rows: Sequence[Row]) -> Iterator[list[tuple[Row, Token]]]:
-    """Answer rows together, yielding after each forward pass what every row got."""
-    live = [row for row in rows if not row.is_done]
-    if not live:
-        return
-    ids, mask, positions = _left_padded([row.request.prompt for row in live], model.device)
-    cache: Any = None
-    while True:
-        logits, cache = model.forward(ids, mask, positions, [row.request.adapter for row in live], cache)
-        yield _advance(live, logits)
-        keep = [index for index, row in enumerate(live) if not row.is_done]
-        if not keep:
+class Opened(NamedTuple):
+    """What the prompts of several rows begin with, read once for all of them."""
+
+    adapter: str
+    """It was read with, and all rows have."""
+    ids: list[int]
+    cache: Any
+    """Its keys and values, of one row."""
+
+    def begins(self, row: Row) -> bool:
+        """Whether a row can go on from here, with at least one token of its own."""
+        asked, size = row.request, len(self.ids)
+        return asked.adapter == self.adapter and len(asked.prompt) > size and asked.prompt[:size] == self.ids
+
+
+def read_opening(model: LanguageModel, ids: list[int], adapter: str) -> Opened | None:
+    """Read what prompts of one adapter begin with; None where rows cannot go on from it."""
+    if not model.takes_positions:
+        return None
+    columns = torch.arange(len(ids), device=model.device)[None]
+    whole = torch.tensor([ids], device=model.device)
+    _, cache = model.forward(whole, torch.ones_like(whole), columns, [adapter], None)
+    return Opened(adapter, ids, cache) if can_grow(cache) else None
+
+
+class Batch:
+    """Rows that are answered together: they join and leave between two tokens.
+
+    Rows are as wide as the longest of them. Shorter ones are padded on the left, so that every row's next token is in
+    the last column. Positions count from a row's first real token, which makes its numbers those of the row alone.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.rows: list[Row] = []
+        self.device = model.device
+        self._model = model
+        self._lengths: list[int] = []
+        """Tokens of each row that the cache holds."""
+        self._width = 0
+        """Tokens that it holds with padding: at least those of the longest row."""
+        self._cache: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether rows can join now; some architectures' caches must be empty first."""
+        return not self.rows or can_grow(self._cache)
+
+    @torch.inference_mode()
+    def join(self, rows: Sequence[Row], opened: Opened | None = None) -> list[tuple[Row, Token]]:
+        """Read the prompts of new rows, and answer each one's first token; when it raises, the batch is as before.
+
+        Args:
+            rows: Those that nobody waits for any more are left out.
+            opened: What all their prompts begin with, where that was read before.
+        """
+        rows = [row for row in rows if not row.is_done]
+        if not rows:
+            return []
+        if opened and not all(map(opened.begins, rows)):
+            raise ValueError("a row's prompt or adapter is not what was read before")
+        begun = len(opened.ids) if opened else 0
+        lengths = [len(row.request.prompt) for row in rows]
+        longest = max(lengths)
+        ids = [[0] * (longest - len(row.request.prompt)) + row.request.prompt[begun:] for row in rows]
+        cache = copies(opened.cache, len(rows)) if opened else None
+        logits, cache = self._forward(rows, ids, lengths, longest, cache, begun)
+        answers = _advance(rows, logits)
+        if self.rows:
+            cache = joined(self._cache, cache)
+        elif can_grow(cache):
+            keep(cache, slice(None))
+        self._width = max(self._width, longest) if self.rows else longest
+        self.rows, self._lengths, self._cache = [*self.rows, *rows], [*self._lengths, *lengths], cache
+        self._drop_done()
+        return answers
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Row, Token]]:
+        """The next token of every row that somebody still waits for."""
+        self._drop_done()
+        if not self.rows:
+            return []
+        self._lengths, self._width = [length + 1 for length in self._lengths], self._width + 1
+        ids = [[row.last.id] for row in self.rows if row.last]
+        logits, self._cache = self._forward(self.rows, ids, self._lengths, self._width, self._cache)
+        answers = _advance(self.rows, logits)
+        self._drop_done()
+        return answers
+
+    def _forward(
+        self,
+        rows: Sequence[Row],
+        ids: list[list[int]],
+        lengths: list[int],
+        width: int,
+        cache: Any,  # noqa: ANN401
+        begun: int = 0,
+    ) -> tuple[torch.Tensor, Any]:
+        """Logits (rows, vocabulary) after `ids` (rows, new); rows then have `lengths` tokens in `width` columns.
+
+        The first `begun` of these are in the cache; padding stands behind them, and comes first afterwards.
+        """
+        device, new = self._model.device, len(ids[0])
+        columns = torch.arange(width, device=device)
+        padding = torch.tensor([[width - length] for length in lengths], device=device)
+        mask = (columns >= padding).long()
+        if begun:
+            mask = pad(mask[:, : width - begun], (begun, 0), value=1)
+        # What stands at padding is masked, so that any valid position does.
+        positions = (columns[width - new :] - padding).clamp(min=0)
+        adapters = [row.request.adapter for row in rows]
+        logits, cache = self._model.forward(torch.tensor(ids, device=device), mask, positions, adapters, cache)
+        if begun:
+            put_padding_first(cache, begun, padding)
+        return logits, cache
+
+    def _drop_done(self) -> None:
+        left = [index for index, row in enumerate(self.rows) if not row.is_done]
+        if len(left) == len(self.rows):
             return
-        if len(keep) < len(live):
-            live = [live[index] for index in keep]
-            kept = torch.tensor(keep, device=model.device)
-            cache.batch_select_indices(kept)
-            mask, positions = mask[kept], positions[kept]
-        ids = torch.tensor([[row.last.id] for row in live if row.last], device=model.device)
-        mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-        positions = positions[:, -1:] + 1
+        self.rows, self._lengths = [self.rows[index] for index in left], [self._lengths[index] for index in left]
+        if not left:
+            self._cache = None
+            return
+        kept = torch.tensor(left, device=self._model.device)
+        if can_grow(self._cache):
+            longest = max(self._lengths)
+            keep(self._cache, kept, self._width - longest)
+            self._width = longest
+        else:
+            self._cache.batch_select_indices(kept)
 
 
-@torch.inference_mode()
+def decode(
+    model: LanguageModel, rows: Sequence[Row], opened: Opened | None = None
+) -> Iterator[list[tuple[Row, Token]]]:
+    """Answer rows together, which may have been begun, yielding after each forward pass what every row got."""
+    batch = Batch(model)
+    answers = batch.join(rows, opened)
+    while answers:
+        yield answers
+        answers = batch.step()
+
+
 def _advance(rows: Sequence[Row], logits: torch.Tensor) -> list[tuple[Row, Token]]:
     """Every row's next token; whatever can be is computed for all rows at once."""
     logprobs = logits.log_softmax(-1)
@@ -112,18 +234,3 @@ def _advance(rows: Sequence[Row], logits: torch.Tensor) -> list[tuple[Row, Token
         for index, row in enumerate(rows)
         if not row.is_cancelled
     ]
-
-
-def _left_padded(
-    prompts: Sequence[Sequence[int]], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, mask and positions, each (rows, longest prompt).
-
-    Padding is on the left so that every row's next token is in the last column. Positions count from a row's first
-    real token, which makes its numbers those of the row alone; what stands at padding is masked, so any valid id does.
-    """
-    longest = max(len(prompt) for prompt in prompts)
-    padding = [longest - len(prompt) for prompt in prompts]
-    ids = torch.tensor([[0] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)], device=device)
-    mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in padding], device=device)
-    return ids, mask, (mask.cumsum(-1) - 1).clamp(min=0)

@@ -4,7 +4,12 @@ ApiError(status, message)
 └── carries OpenAI's `type`, `code` and `param`, and TGI's `error_type`
 """
 
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
+
+_SHOWN_INPUT = 60
+"""Characters of a refused value that the message repeats."""
 
 
 class ApiError(Exception):
@@ -60,3 +65,16 @@ class ApiError(Exception):
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """400: the client has to change something."""
     return ApiError(HTTPStatus.BAD_REQUEST, message, param=param, code=code)
+
+
+def describe(errors: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+    """Validation errors (pydantic's) as one sentence of the first with the field's path and value, and the field."""
+    first = errors[0]
+    path = ".".join(str(part) for part in first["loc"] if part != "body")
+    if first["type"] == "json_invalid":
+        return f"the body is not JSON: {first['ctx']['error']} (character {path})", None
+    if first["type"] == "missing":
+        return f"{path or 'body'}: is required", path or None
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= _SHOWN_INPUT else shown[:_SHOWN_INPUT] + "..."
+    return f"{path or 'body'}: {first['msg']}, not {shown}", path or None

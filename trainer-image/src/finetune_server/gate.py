@@ -38,17 +38,31 @@ class Gate:
         self._keys = keys
         self._body_seconds = body_seconds
         self._in_flight = 0
+        self._is_parting = False
         self._is_draining = False
         self._is_idle = asyncio.Event()
         self._is_idle.set()
+
+    @property
+    def is_parting(self) -> bool:
+        """Whether this server is leaving, though it may still answer."""
+        return self._is_parting
 
     @property
     def is_draining(self) -> bool:
         """Whether new generations are refused."""
         return self._is_draining
 
-    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the limit of waiting, not of the work
-        """Refuse new generations and wait for those in flight; whether all ended in time."""
+    async def drain(self, linger: float, timeout: float) -> bool:  # noqa: ASYNC109 - the limit of waiting, not of the work
+        """Part with everybody; whether all generations in flight ended in time.
+
+        Args:
+            linger: Seconds for which whoever still comes is answered, and told that this connection ends: those who
+                route requests learn later than we that nobody should be sent here any more.
+            timeout: Seconds that generations in flight get afterwards, while new ones are refused.
+        """
+        self._is_parting = True
+        await asyncio.sleep(linger)
         self._is_draining = True
         try:
             async with asyncio.timeout(timeout):
@@ -64,7 +78,7 @@ class Gate:
             return
         refusal = self._unauthorized(scope)
         if scope["method"] != "POST" and not refusal:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, self._parting(send))
             return
         refusal = refusal or self._refusal(scope)
         if refusal:
@@ -73,11 +87,21 @@ class Gate:
         self._in_flight += 1
         self._is_idle.clear()
         try:
-            await self._app(scope, _limited(receive, self._body_seconds), send)
+            await self._app(scope, _limited(receive, self._body_seconds), self._parting(send))
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._is_idle.set()
+
+    def _parting(self, send: Send) -> Send:
+        """`send`, but an answer that begins while we part with everybody is its connection's last."""
+
+        async def sending(message: Message) -> None:
+            if self._is_parting and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        return sending
 
     async def _refuse(self, refusal: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
         is_openai = scope["path"].startswith("/v1/")

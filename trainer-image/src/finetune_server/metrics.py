@@ -26,7 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self.queue_size = self._gauge("tgi_queue_size", "Requests that wait for a batch.")
+        self.queue_size = self._gauge("tgi_queue_size", "Requests that wait for a place in the batch.")
         self.batch_size = self._gauge("tgi_batch_current_size", "Requests in the running batch.")
         self._count = self._gauge("tgi_request_count", "Requests that came to the queue.", "model")
         self._success = self._gauge("tgi_request_success", "Requests answered to the end.", "model")
@@ -35,7 +35,7 @@ class Metrics:
         self._generated = self._histogram("tgi_request_generated_tokens", "Generated tokens per request.", _TOKENS)
         self._input = self._histogram("tgi_request_input_length", "Prompt tokens per request.", _TOKENS)
         self.queue_duration = self._histogram("tgi_request_queue_duration", "Seconds in the queue.", _SECONDS)
-        self.batch_duration = self._histogram("tgi_batch_inference_duration", "Seconds per batch.", _SECONDS)
+        self.batch_duration = self._histogram("tgi_batch_inference_duration", "Seconds per forward pass.", _SECONDS)
         self._requests = self._counter("finetune_adapter_requests", "Requests by how they ended.", "adapter", "outcome")
         self._prompt_tokens = self._counter("finetune_adapter_prompt_tokens", "Prompt tokens of requests.", "adapter")
         self._answer_tokens = self._counter("finetune_adapter_generated_tokens", "Generated tokens.", "adapter")

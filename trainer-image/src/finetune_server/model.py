@@ -4,9 +4,9 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +14,15 @@ import torch
 from jinja2 import TemplateError
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.serving import ServedAdapter, ServingPlan
 from finetune_server.adapters import add_adapter
+from finetune_server.masks import use_short_masks
 from finetune_server.mixing import RowAdapters, mix
+from finetune_server.onednn import use_onednn
 from finetune_store.opening import open_store
 
 log = logging.getLogger(__name__)
@@ -61,17 +63,21 @@ class LanguageModel:
         # peft's wrapper only adds what its own way of mixing adapters needs.
         self._model = _causal_model(model)
         self._rows = RowAdapters(model.device)
-        self._takes_positions = "position_ids" in inspect.signature(self._model.forward).parameters
+        self.takes_positions = "position_ids" in inspect.signature(self._model.forward).parameters
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self.config = model.config
         self.context = context_of(model.config)
         self.end_tokens = end_tokens_of(model, tokenizer)
         self.special_tokens = frozenset(tokenizer.all_special_ids)
+        self._decode = _decoder_of(tokenizer)
         # A token is decoded for itself, for its text and for its neighbour's: most of that is always the same.
         self._piece = lru_cache(_CACHED_TOKENS)(lambda token: self._text([token], skip_special_tokens=False))
         self._alone = lru_cache(_CACHED_TOKENS)(lambda token: self._text([token], skip_special_tokens=True))
         mix(self._model, self._rows)
+        use_onednn(self._model)
+        use_short_masks()
         self._inject_row_adapters()
 
     def _inject_row_adapters(self) -> None:
@@ -111,7 +117,7 @@ class LanguageModel:
             Logits (rows, vocabulary) in fp32, and the cache.
         """
         self._rows.assign(adapters)
-        extra = {"position_ids": positions} if self._takes_positions else {}
+        extra = {"position_ids": positions} if self.takes_positions else {}
         output = self._model(
             input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
         )
@@ -126,9 +132,17 @@ class LanguageModel:
         return self._piece(token)
 
     def _text(self, ids: list[int], *, skip_special_tokens: bool) -> str:
-        return str(
-            self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
-        )
+        return str(self._decode(ids, skip_special_tokens=skip_special_tokens))
+
+
+def _decoder_of(tokenizer: Any) -> Callable[..., str]:  # noqa: ANN401
+    """What turns ids into text, nothing tidied; `skip_special_tokens` says whether special ones have any."""
+    kind, plain = type(tokenizer), PreTrainedTokenizerFast
+    if all(getattr(kind, name, None) is getattr(plain, name) for name in ("decode", "_decode")):
+        # All that these do is to look for settings, which takes longer than to decode.
+        decode: Callable[..., str] = tokenizer.backend_tokenizer.decode
+        return decode
+    return partial(tokenizer.decode, clean_up_tokenization_spaces=False)
 
 
 def _causal_model(model: Any) -> Any:  # noqa: ANN401

@@ -1,19 +1,20 @@
 """OpenAI's routes: /v1/models, /v1/completions, /v1/chat/completions."""
 
-import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic_core import to_json
 
 from finetune_server import openai_shape as shape
 from finetune_server.engine import Ticket
-from finetune_server.errors import ApiError, bad_request
+from finetune_server.errors import ApiError
 from finetune_server.model import Served
 from finetune_server.openai_wire import ChatRequest, CompletionRequest, OpenAIRequest
+from finetune_server.prompts import known_tokens
 from finetune_server.requests import GenerationRequest, Token
 from finetune_server.service import Service
 
@@ -50,7 +51,9 @@ def openai_router(service: Service) -> APIRouter:
 async def _completion(service: Service, body: CompletionRequest) -> GenerationRequest:
     served = service.find(body.model)
     given = body.one_prompt()
-    prompt = await service.encode(given) if isinstance(given, str) else _known_tokens(service, given)
+    prompt = (
+        await service.encode(given) if isinstance(given, str) else known_tokens(service.engine.ready_model(), given)
+    )
     return _generation(service, body, served, prompt, body.logprobs or 0)
 
 
@@ -64,15 +67,8 @@ def _generation(
     service: Service, body: CompletionRequest | ChatRequest, served: Served, prompt: list[int], alternatives: int
 ) -> GenerationRequest:
     body.refuse_unsupported()
-    return GenerationRequest(
-        model=served.name,
-        adapter=served.key,
-        prompt=prompt,
-        max_tokens=service.answer_length(prompt, body.wanted_tokens, "max_tokens"),
-        sampling=body.sampling(),
-        stop=body.stop_texts(),
-        top_logprobs=alternatives,
-    )
+    max_tokens = service.answer_length(prompt, body.wanted_tokens, "max_tokens")
+    return body.generation(served.name, served.key, prompt, max_tokens, alternatives)
 
 
 def _card(service: Service, index: int) -> dict[str, Any]:
@@ -86,14 +82,6 @@ def _card(service: Service, index: int) -> dict[str, Any]:
         "root": model.root,
         "parent": parent,
     }
-
-
-def _known_tokens(service: Service, prompt: Sequence[int]) -> list[int]:
-    """Token ids from a client; one outside the vocabulary would crash the whole batch."""
-    size = service.engine.ready_model().vocabulary
-    if unknown := [token for token in prompt if not 0 <= token < size]:
-        raise bad_request(f"prompt: token {unknown[0]} is not in the vocabulary of {size}", "prompt")
-    return list(prompt)
 
 
 async def _respond(
@@ -111,11 +99,13 @@ async def _respond(
 
 async def _events(
     service: Service, ticket: Ticket, head: dict[str, Any], writer: shape.Shape, *, wants_usage: bool
-) -> AsyncIterator[str]:
+) -> AsyncIterator[bytes]:
     """Server-sent events of one answer; an error after the first byte can only be an event, too."""
+    # All events of an answer begin alike, and there is one for each token.
+    begin = b"data: " + to_json({**head, "object": writer.chunk_kind})[:-1] + b',"choices":'
 
-    def event(choices: list[dict[str, Any]], **more: object) -> str:
-        return _sse({**head, "object": writer.chunk_kind, "choices": choices, **more})
+    def event(choices: list[dict[str, Any]], more: bytes = b"") -> bytes:
+        return b"".join((begin, to_json(choices), more, b"}\n\n"))
 
     count = 0
     try:
@@ -124,20 +114,16 @@ async def _events(
         async for tokens in service.stream(ticket):
             count += len(tokens)
             # An event per token, and all that are there in one write.
-            if told := "".join(event([writer.delta(token)]) for token in tokens if _is_worth_sending(token, writer)):
+            if told := b"".join(event([writer.delta(token)]) for token in tokens if _is_worth_sending(token, writer)):
                 yield told
         if wants_usage:
-            yield event([], usage=shape.usage(len(ticket.row.request.prompt), count))
-        yield "data: [DONE]\n\n"
+            yield event([], b',"usage":' + to_json(shape.usage(len(ticket.row.request.prompt), count)))
+        yield b"data: [DONE]\n\n"
     except ApiError as error:
-        yield _sse(error.as_openai())
+        yield b"data: " + to_json(error.as_openai()) + b"\n\n"
     finally:
         ticket.cancel()
 
 
 def _is_worth_sending(token: Token, writer: shape.Shape) -> bool:
     return bool(token.text) or token.finish is not None or writer.logprobs
-
-
-def _sse(document: dict[str, Any]) -> str:
-    return f"data: {json.dumps(document, ensure_ascii=False, separators=(',', ':'))}\n\n"

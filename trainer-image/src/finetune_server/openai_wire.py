@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetune_server.errors import bad_request
+from finetune_server.requests import GenerationRequest
 from finetune_server.sampling import Sampling
 
 _HARMLESS = frozenset(
@@ -79,6 +80,28 @@ class OpenAIRequest(BaseModel):
     def stop_texts(self) -> tuple[str, ...]:
         """The stop sequences as a tuple."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    def generation(
+        self, model: str, adapter: str, prompt: list[int], max_tokens: int, alternatives: int
+    ) -> GenerationRequest:
+        """What the engine is asked for.
+
+        Args:
+            model: The name that was asked for.
+            adapter: peft's key of its adapter, or BASE.
+            prompt: Token ids.
+            max_tokens: Of the answer.
+            alternatives: How many each token is reported with.
+        """
+        return GenerationRequest(
+            model=model,
+            adapter=adapter,
+            prompt=prompt,
+            max_tokens=max_tokens,
+            sampling=self.sampling(),
+            stop=self.stop_texts(),
+            top_logprobs=alternatives,
+        )
 
     @property
     def wants_usage(self) -> bool:

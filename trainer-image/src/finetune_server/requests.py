@@ -43,8 +43,7 @@ class Alternative(NamedTuple):
     special: bool
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """One generated token, and the text that became certain with it."""
 
     id: int

@@ -27,15 +27,16 @@ _BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but SIGTERM first drains: what was accepted is answered, what is new gets 503, then the socket closes.
+    """uvicorn, but SIGTERM first drains: who comes is answered for a while, then gets 503 until all answers are given.
 
     uvicorn's own way closes the listening socket at once; clients that Kubernetes still routes here for a moment would
-    see refused connections instead of an answer that tells them to try again.
+    see refused connections.
     """
 
-    def __init__(self, config: uvicorn.Config, gate: Gate, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, gate: Gate, linger_seconds: float, drain_seconds: float) -> None:
         super().__init__(config)
         self._gate = gate
+        self._linger_seconds = linger_seconds
         self._drain_seconds = drain_seconds
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -50,14 +51,15 @@ class Server(uvicorn.Server):
         if self._loop is None or self._draining is not None or self._gate.is_draining:
             super().handle_exit(sig, frame)
             return
-        log.info("%s: finishing requests in flight", signal.Signals(sig).name)
+        name = signal.Signals(sig).name
+        log.info("%s: answering for %g s more, then finishing requests in flight", name, self._linger_seconds)
         self._loop.call_soon_threadsafe(self._start_drain)
 
     def _start_drain(self) -> None:
         self._draining = asyncio.get_running_loop().create_task(self._drain())
 
     async def _drain(self) -> None:
-        if not await self._gate.drain(self._drain_seconds):
+        if not await self._gate.drain(self._linger_seconds, self._drain_seconds):
             log.warning("not all requests ended within %g s", self._drain_seconds)
         self.should_exit = True
 
@@ -74,9 +76,11 @@ def listen(host: str, port: int, stall_seconds: float) -> socket.socket:
 
 
 async def serve(
-    plan: ServingPlan, store: Path, adapters: Path, host: str, port: int, keys: ApiKeys | None
+    plan: ServingPlan, store: Path, adapters: Path, host: str, port: int, keys: ApiKeys | None, linger_seconds: float
 ) -> Failure | None:
-    """Serve until a signal, or until the engine fails."""
+    """Serve until a signal and `linger_seconds` more, or until the engine fails."""
+    # The imports are over: on a small model they take most of a start.
+    log.info("loading the base and %d adapters of %s", len(plan.adapters), plan.name)
     models = served_models(plan, store, adapters)
     metrics = Metrics()
     engine = Engine(plan, partial(load, models), metrics)
@@ -89,11 +93,11 @@ async def serve(
         # After the drain; whoever has not read the answer by then does not read.
         timeout_graceful_shutdown=5,
     )
-    server = Server(config, gate, plan.request_timeout_seconds)
+    server = Server(config, gate, linger_seconds, plan.request_timeout_seconds)
     failures: list[Failure] = []
 
     def died(failure: FineTuneError | None) -> None:
-        error = failure or FineTuneError(FailureReason.TRAINER_CRASHED, "the engine's thread died; see the log")
+        error = failure or FineTuneError(FailureReason.SERVER_CRASHED, "the engine's thread died; see the log")
         failures.append(error.to_failure())
         server.should_exit = True
 

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from jinja2 import TemplateError
 from starlette.requests import Request
 
 from finetune_contract.serving import ServingPlan
@@ -16,9 +15,13 @@ from finetune_server.engine import Engine, Ticket
 from finetune_server.errors import ApiError, bad_request
 from finetune_server.metrics import Metrics
 from finetune_server.model import BASE_ALIASES, LanguageModel, Served
+from finetune_server.prompts import answer_length, encode, render
 from finetune_server.requests import GenerationRequest, Token
 
 ResultT = TypeVar("ResultT")
+
+MODEL_NOT_FOUND = "model_not_found"
+"""OpenAI's code."""
 
 
 class Service:
@@ -44,7 +47,7 @@ class Service:
             return self._by_name[name]
         names = ", ".join(model.name for model in self.models)
         message = f"The model {name[:200]!r} does not exist; this deployment serves: {names}"
-        raise ApiError(HTTPStatus.NOT_FOUND, message, code="model_not_found", param=param)
+        raise ApiError(HTTPStatus.NOT_FOUND, message, code=MODEL_NOT_FOUND, param=param)
 
     @property
     def max_total_tokens(self) -> int:
@@ -53,58 +56,20 @@ class Service:
         return min(context, self.plan.max_total_tokens or context)
 
     async def encode(self, text: str) -> list[int]:
-        """A prompt as the tokenizer writes it by default, with its special tokens.
-
-        Raises:
-            ApiError: 400 for text that is none (half of a surrogate pair, which JSON can spell).
-        """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise bad_request(f"the prompt is not Unicode text: {error.reason} at character {error.start}") from error
-        return await self._with_tokenizer(lambda model: _encode(model.tokenizer, text))
+        """A prompt as the tokenizer writes it by default (`prompts.encode`)."""
+        return await self._with_tokenizer(lambda model: encode(model, text))
 
     async def render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> list[int]:
-        """A conversation as the model's chat template writes it: no special tokens are added to the template's own.
-
-        Raises:
-            ApiError: 400 when there is no template, or it refuses the messages.
-        """
-
-        def apply(model: LanguageModel) -> list[int]:
-            if not model.tokenizer.chat_template:
-                raise bad_request("the base model has no chat template; use /v1/completions", "messages")
-            try:
-                ids = model.tokenizer.apply_chat_template(
-                    messages, tools=tools, add_generation_prompt=True, tokenize=True, return_dict=False
-                )
-            except (TemplateError, TypeError, ValueError) as error:
-                raise bad_request(f"the chat template refuses these messages: {error}", "messages") from error
-            return list(ids)
-
-        return await self._with_tokenizer(apply)
+        """A conversation as the model's chat template writes it (`prompts.render`)."""
+        return await self._with_tokenizer(lambda model: render(model, messages, tools))
 
     async def _with_tokenizer(self, work: Callable[[LanguageModel], ResultT]) -> ResultT:
         model = self.engine.ready_model()
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work, model)
 
     def answer_length(self, prompt: Sequence[int], wanted: int | None, param: str) -> int:
-        """How many tokens may be generated; all that fit when the client did not say.
-
-        Raises:
-            ApiError: 400 when prompt and answer exceed the context, or the prompt is empty.
-        """
-        limit = self.max_total_tokens
-        if not prompt:
-            raise bad_request("the prompt has no tokens", param)
-        if len(prompt) + (wanted or 1) > limit:
-            raise bad_request(
-                f"This model's maximum context length is {limit} tokens, but {len(prompt)} in the prompt and "
-                f"{wanted or 1} for the answer were requested; shorten the prompt or lower {param}",
-                param,
-                code="context_length_exceeded",
-            )
-        return wanted or limit - len(prompt)
+        """How many tokens may be generated (`prompts.answer_length`)."""
+        return answer_length(self.max_total_tokens, prompt, wanted, param)
 
     def submit(self, request: GenerationRequest) -> Ticket:
         """Queue a request for a stream (503 or 429 when that is not possible); whoever submits reads or cancels."""
@@ -124,15 +89,6 @@ class Service:
         async with contextlib.aclosing(self.engine.tokens(ticket)) as arriving:
             async for tokens in arriving:
                 yield tokens
-
-
-def _encode(tokenizer: Any, text: str) -> list[int]:  # noqa: ANN401
-    ids: list[int] = tokenizer.encode(text)
-    bos = tokenizer.bos_token_id
-    # A prompt that was rendered by a chat template has its BOS already; most models answer worse with two.
-    if bos is not None and ids[:2] == [bos, bos] and text.startswith(tokenizer.bos_token):
-        return ids[1:]
-    return ids
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:

@@ -4,7 +4,6 @@ Differences on purpose: an unknown adapter is 404 (TGI answers from the base mod
 not have are refused instead of ignored.
 """
 
-import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from finetune_server.engine import Ticket
 from finetune_server.errors import ApiError
@@ -184,12 +184,12 @@ def _answer(body: GenerateRequest, generation: GenerationRequest, tokens: Sequen
     return {"generated_text": text, "details": _ending(generation, tokens[-1], len(tokens)) | listed}
 
 
-async def _events(service: Service, ticket: Ticket, body: GenerateRequest) -> AsyncIterator[str]:
+async def _events(service: Service, ticket: Ticket, body: GenerateRequest) -> AsyncIterator[bytes]:
     index = 0
     text = ""
     try:
         async for tokens in service.stream(ticket):
-            told = ""
+            told = b""
             for token in tokens:
                 index += 1
                 text += token.text
@@ -199,10 +199,10 @@ async def _events(service: Service, ticket: Ticket, body: GenerateRequest) -> As
                 if token.finish is not None:
                     event["generated_text"] = _full_text(body, text)
                     event["details"] = _ending(ticket.row.request, token, index)
-                told += f"data:{json.dumps(event, ensure_ascii=False)}\n\n"
+                told += b"data:" + to_json(event) + b"\n\n"
             yield told
     except ApiError as error:
-        yield f"data:{json.dumps(error.as_tgi())}\n\n"
+        yield b"data:" + to_json(error.as_tgi()) + b"\n\n"
     finally:
         ticket.cancel()
 

@@ -1,4 +1,4 @@
-"""`python -m finetune_trainer prepare|preflight|train|evaluate|export|merge`: dispatch and nothing else.
+"""`python -m finetune_trainer prepare|preflight|train|track|evaluate|export|merge`: dispatch and nothing else.
 
 Each command imports its own libraries: `prepare` never loads torch, and `train` answers `/progress` before it does.
 """
@@ -31,11 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         from finetune_trainer.export.merge import main as merge
 
         return merge(arguments)
+    if command == "track":
+        from finetune_trainer.tracking.main import main as track
+
+        return track(arguments)
     if command == "prepare":
         from finetune_trainer.data.prepare import main as prepare
 
         return prepare(arguments)
-    sys.stderr.write("usage: python -m finetune_trainer {prepare,preflight,train,evaluate,export,merge} [options]\n")
+    sys.stderr.write(
+        "usage: python -m finetune_trainer {prepare,preflight,train,track,evaluate,export,merge} [options]\n"
+    )
     return 2
 
 

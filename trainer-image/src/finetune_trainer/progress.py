@@ -9,11 +9,12 @@ import time
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
-from finetune_contract.results import Phase, Progress
+from finetune_contract.base import Document
+from finetune_contract.results import Phase, Progress, RunWarning
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,15 @@ _SPEED_MEMORY = 0.9
 """Weight of the past in the running mean of a step's seconds: about the last ten steps."""
 
 
+class Board(Protocol):
+    """What a server of progress shows."""
+
+    registry: CollectorRegistry
+
+    def snapshot(self) -> Document:
+        """What `/progress` answers now."""
+
+
 class ProgressBoard:
     """The one place that knows how far the run is; written by the trainer, read by the HTTP threads."""
 
@@ -44,6 +54,7 @@ class ProgressBoard:
         """Start in phase Loading, with nothing done."""
         self._lock = threading.Lock()
         self._progress = Progress(run_key=run_key, attempt=attempt, phase=Phase.LOADING, updated_at=datetime.now(UTC))
+        self._warnings: dict[str, tuple[RunWarning, ...]] = {}
         self._seconds_per_step: float | None = None
         self._step_began: float | None = None
         self.registry = CollectorRegistry()
@@ -67,6 +78,13 @@ class ProgressBoard:
                 document["percent"] = min(100, 100 * document["step"] // document["total_steps"])
             self._progress = Progress(**document)
         self._publish(self._progress)
+
+    def warn(self, source: str, warnings: tuple[RunWarning, ...]) -> None:
+        """Show what one part of the trainer warns of now, in the place of what it has said before."""
+        with self._lock:
+            self._warnings[source] = warnings
+            shown = tuple(each for said in self._warnings.values() for each in said)
+        self.update(warnings=shown)
 
     def training_begins(self) -> None:
         """Start the clock of the first step."""
@@ -137,7 +155,7 @@ class ProgressServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, board: ProgressBoard, port: int) -> None:
+    def __init__(self, board: Board, port: int) -> None:
         """Bind the port; 0 takes any free one (`server_port` says which)."""
         super().__init__(("0.0.0.0", port), _Handler)  # noqa: S104 - the operator polls the pod's address
         self.board = board
@@ -147,8 +165,8 @@ class ProgressServer(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, name="progress", daemon=True).start()
 
 
-def serve(board: ProgressBoard, port: int) -> None:
-    """Serve a board, or say that it cannot be: training goes on without."""
+def serve(board: Board, port: int) -> None:
+    """Serve a board, or say that it cannot be: the work goes on without."""
     try:
         ProgressServer(board, port).start()
     except OSError as error:

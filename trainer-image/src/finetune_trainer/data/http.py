@@ -21,7 +21,8 @@ def download(source: HttpSource, directory: Path) -> list[Path]:
     """Download every URL.
 
     Raises:
-        FineTuneError: SourceUnavailable naming the URL and its status, DatasetInvalid for a wrong checksum.
+        FineTuneError: SourceUnavailable or SourceNotFound naming the URL and its status, DatasetInvalid for a wrong
+            checksum.
     """
     if source.sha256 and len(source.sha256) != len(source.urls):
         raise FineTuneError(
@@ -68,7 +69,7 @@ class _Download:
             except httpx.HTTPError as error:
                 fault = f"{self._url} {self._fault(error)}"
                 if pause is None or not _may_pass(error):
-                    raise FineTuneError(FailureReason.SOURCE_UNAVAILABLE, f"spec.source.http: {fault}") from error
+                    raise FineTuneError(_reason_of(error), f"spec.source.http: {fault}") from error
             log.info("%s; trying again in %g s", fault, pause)
             time.sleep(pause)
         return None
@@ -103,6 +104,13 @@ class _Download:
         if isinstance(error, httpx.HTTPStatusError):
             return f"answered {error.response.status_code} {error.response.reason_phrase}"
         return f"stopped after {in_units(self._received())}: {error or type(error).__name__}"
+
+
+def _reason_of(error: httpx.HTTPError) -> FailureReason:
+    gone = (httpx.codes.NOT_FOUND, httpx.codes.GONE)
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in gone:
+        return FailureReason.SOURCE_NOT_FOUND
+    return FailureReason.SOURCE_UNAVAILABLE
 
 
 def _may_pass(error: httpx.HTTPError) -> bool:

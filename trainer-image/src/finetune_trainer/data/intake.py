@@ -10,7 +10,7 @@ from finetune_trainer.data.formats import Normaliser
 from finetune_trainer.data.mixture import Mixture
 from finetune_trainer.data.read import read
 from finetune_trainer.data.rows import Account, BadRow, RawRow, Row, RowFaultError
-from finetune_trainer.data.sources import SourceFile
+from finetune_trainer.data.sourcefile import SourceFile
 
 log = logging.getLogger(__name__)
 

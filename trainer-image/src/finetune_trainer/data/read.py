@@ -13,7 +13,7 @@ from finetune_contract.datasets import FileSettings, FileType, TextRows
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_trainer.data.jsonlist import read_list
 from finetune_trainer.data.rows import BadRow, Origin, RawRow
-from finetune_trainer.data.sources import SourceFile, named_read_errors
+from finetune_trainer.data.sourcefile import SourceFile, named_read_errors
 from finetune_trainer.data.strictjson import StrictDecoder, parsed
 from finetune_trainer.data.tables import read_csv, read_parquet
 from finetune_trainer.data.unpack import bare_suffix, is_packed, opened

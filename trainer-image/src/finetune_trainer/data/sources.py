@@ -4,31 +4,14 @@ import errno
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from finetune_contract.datasets import DatasetSource
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_store.files import is_within, sha256_of_all
+from finetune_store.files import is_within, sha256_of_all, some_of
 from finetune_trainer.data.http import download
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file in this pod, under the name that its author knows."""
-
-    name: str
-    path: Path
-
-
-@contextmanager
-def named_read_errors(name: str) -> Iterator[None]:
-    """Make an OSError of the source's volume a SourceUnavailable: the store's own volume is another one."""
-    try:
-        yield
-    except OSError as error:
-        raise FineTuneError(FailureReason.SOURCE_UNAVAILABLE, f"{name}: {error.strerror or error}") from error
+from finetune_trainer.data.sourcefile import SourceFile, named_read_errors
 
 
 class Fetched(NamedTuple):
@@ -122,10 +105,9 @@ def _matching(pattern: str, mount: Path) -> list[SourceFile]:
     # `..data` and its like are how the kubelet swaps a ConfigMap's files: the same content a second time.
     files = [file for file in files if file.path.is_file() and not file.name.startswith("..")]
     if not files:
-        there = sorted(path.name for path in mount.iterdir() if not path.name.startswith(".."))
-        found = ", ".join(there[:10]) or "nothing"
         raise FineTuneError(
-            FailureReason.SOURCE_UNAVAILABLE, f"spec.source: no file matches {pattern}; the volume holds {found}"
+            FailureReason.SOURCE_NOT_FOUND,
+            f"spec.source: no file matches {pattern}; the claim or ConfigMap holds {some_of(mount)}",
         )
     for file in files:
         if not is_within(file.path, mount):

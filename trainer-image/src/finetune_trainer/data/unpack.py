@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, cast
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_trainer.data.sources import SourceFile
+from finetune_trainer.data.sourcefile import SourceFile
 
 MOST_RATIO = 200
 """How many times its size a file may unpack to; text that people write packs 3 to 30 times."""

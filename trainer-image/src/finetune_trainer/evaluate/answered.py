@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import confusion_matrix
 
 from finetune_contract.evaluating import EvaluationPlan, Metric
 from finetune_trainer.evaluate.measures import Labels, Mean, Measure, coded
@@ -114,6 +113,8 @@ def measure_answers(
 
 def confusion_of(system: str, answers: Sequence[str], references: Sequence[str], labels: Sequence[str]) -> Confusion:
     """Which labels are answered for which."""
+    from sklearn.metrics import confusion_matrix
+
     truth, said, names = coded(_stripped(references), _stripped(answers), _stripped(labels))
     table: Any = confusion_matrix(truth, said, labels=np.arange(len(names)))
     return Confusion(system=system, labels=names, table=tuple(tuple(map(int, row)) for row in table))

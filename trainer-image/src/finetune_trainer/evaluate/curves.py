@@ -42,10 +42,11 @@ def loss_curves(history: Iterable[Mapping[str, Any]]) -> str:
         x, y = place((0, tick)).split(",")
         parts.append(f'<line class="grid" x1="{x}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{float(y) + 4:.1f}" text-anchor="end">{escape(f"{tick:.4g}")}</text>')
-    for step in sorted({0, *(round(last * share / 4) for share in (1, 2, 3)), round(last)}):
+    # The last step is written out, and takes the place of round numbers that are near.
+    for step in [each for each in _ticks(0, last) if each.is_integer() and each < 0.88 * last] + [last]:
         x = place((step, low)).split(",")[0]
-        parts.append(f'<text x="{x}" y="{_HEIGHT - 14}" text-anchor="middle">{step:,}</text>')
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">step</text>')
+        words, anchor = (f"step {step:,.0f}", "end") if step == last else (f"{step:,.0f}", "middle")
+        parts.append(f'<text x="{x}" y="{_HEIGHT - 14}" text-anchor="{anchor}">{words}</text>')
     for name, curve in curves.items():
         if len(curve) > 1:
             parts.append(f'<polyline class="{name}" points="{" ".join(map(place, curve))}"/>')

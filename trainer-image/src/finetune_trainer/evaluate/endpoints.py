@@ -9,7 +9,6 @@ from finetune_contract.evaluating import EndpointPlan
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_trainer.data.instructions import Stripped
 from finetune_trainer.evaluate.asking import Endpoint, Settings, Turns
-from finetune_trainer.evaluate.record import EndpointUse
 
 
 def conversation(row: Mapping[str, Any], instruction: Stripped | None, system_prompt: str | None) -> Turns:
@@ -31,15 +30,9 @@ def conversation(row: Mapping[str, Any], instruction: Stripped | None, system_pr
     return [{"role": "system", "content": system_prompt}, *(turn for turn in turns if turn["role"] != "system")]
 
 
-def answers_of(
-    name: str, plan: EndpointPlan, conversations: Sequence[Turns], max_tokens: int
-) -> tuple[list[str], EndpointUse]:
-    """The endpoint's answer to each conversation, and what it took.
-
-    Raises:
-        FineTuneError: EvaluationFailed where one stays without an answer: a comparison needs the same rows.
-    """
-    endpoint = Endpoint(
+def endpoint_of(name: str, plan: EndpointPlan, max_tokens: int) -> Endpoint:
+    """Where a baseline is asked; a context that closes its connections."""
+    return Endpoint(
         Settings(
             path=f"evaluation.namedBaselines[{name}].endpoint",
             url=plan.url,
@@ -52,6 +45,13 @@ def answers_of(
         )
     )
 
+
+def answers_of(name: str, plan: EndpointPlan, endpoint: Endpoint, conversations: Sequence[Turns]) -> list[str]:
+    """The endpoint's answer to each conversation.
+
+    Raises:
+        FineTuneError: EvaluationFailed where one stays without an answer: a comparison needs the same rows.
+    """
     given_up = threading.Event()
 
     def answer(turns: Turns) -> str:
@@ -75,7 +75,6 @@ def answers_of(
 
     pool = ThreadPoolExecutor(plan.concurrency)
     try:
-        return list(pool.map(answer, conversations)), endpoint.use(name)
+        return list(pool.map(answer, conversations))
     finally:
         pool.shutdown(cancel_futures=True)
-        endpoint.close()

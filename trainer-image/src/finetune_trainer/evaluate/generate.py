@@ -1,6 +1,6 @@
 """What a model answers, and how likely it finds the right answer: in batches of like length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,12 +8,16 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig
 
+from finetune_trainer.openings import Reader, openings
 from finetune_trainer.train.sequences import IGNORED
 
-_BATCH_TOKENS = 4096
+BATCH_TOKENS = 4096
 """Tokens of a batch, padding included; twice as many were a third slower on CPU, where caches are small."""
 
-_BATCH_LOGITS = 64 * 1024 * 1024
+CACHED_TOKENS = 4 * BATCH_TOKENS
+"""Tokens of a batch with those of its opening, whose keys and values every row holds (2 GiB of an 8 B model's)."""
+
+BATCH_LOGITS = 64 * 1024 * 1024
 """Elements of the logits of a batch (256 MiB in fp32)."""
 
 BATCH_ROWS = 64
@@ -39,6 +43,19 @@ class Answer(NamedTuple):
     """Of each id, under the model that chose it; empty where they were not asked for."""
 
 
+class Batch(NamedTuple):
+    """Prompts that were answered together."""
+
+    rows: list[int]
+    """Which of the prompts they are."""
+    ids: torch.Tensor
+    """Rows x longest prompt, padded at the left, or behind the opening that they share."""
+    mask: torch.Tensor
+    """Which of them are no padding."""
+    cache: Any
+    """Keys and values of prompts and answers, as transformers keeps them."""
+
+
 def greedy_answers(
     model: Any,  # noqa: ANN401 - transformers has no types
     prompts: Sequence[Sequence[int]],
@@ -47,6 +64,7 @@ def greedy_answers(
     *,
     with_logprobs: bool = False,
     batch_rows: int = BATCH_ROWS,
+    after_batch: Callable[[Batch], None] | None = None,
 ) -> list[Answer]:
     """The most likely continuation of each prompt, in the prompts' order.
 
@@ -57,6 +75,7 @@ def greedy_answers(
         stop_ids: Tokens that end an answer.
         with_logprobs: Whether to say how likely each token was: keeps the logits of a whole batch.
         batch_rows: Prompts that are answered at once, where their tokens allow it.
+        after_batch: Called with each batch that was answered; it may change the batch's cache.
     """
     settings = GenerationConfig(
         do_sample=False,
@@ -68,22 +87,47 @@ def greedy_answers(
     )
     answers: dict[int, Answer] = {}
     kept = max_new_tokens if with_logprobs else 1
-    most_rows = min(batch_rows, _BATCH_LOGITS // (kept * model.config.get_text_config().vocab_size) or 1)
+    most_rows = min(batch_rows, BATCH_LOGITS // (kept * model.config.get_text_config().vocab_size) or 1)
     own_settings, model.generation_config = model.generation_config, settings
     try:
-        for batch in _batches([len(prompt) + max_new_tokens for prompt in prompts], most_rows):
-            ids, mask = _left_padded([prompts[row] for row in batch], stop_ids[0])
+        for batch in _prompts_in_batches(model, prompts, max_new_tokens, most_rows, stop_ids[0]):
             out = model.generate(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                generation_config=settings,
+                past_key_values=batch.cache,
             )
-            chosen = out.sequences[:, ids.shape[1] :].cpu()
-            logprobs = _logprobs(out.logits, chosen) if with_logprobs else [[] for _ in batch]
-            for row, tokens, values in zip(batch, chosen.tolist(), logprobs, strict=True):
+            chosen = out.sequences[:, batch.ids.shape[1] :].cpu()
+            logprobs = _logprobs(out.logits, chosen) if with_logprobs else [[] for _ in batch.rows]
+            for row, tokens, values in zip(batch.rows, chosen.tolist(), logprobs, strict=True):
                 end = next((at for at, token in enumerate(tokens) if token in stop_ids), len(tokens))
                 answers[row] = Answer(tokens[:end], values[:end])
+            if after_batch is not None:
+                after_batch(batch._replace(cache=out.past_key_values))
     finally:
         model.generation_config = own_settings
     return [answers[row] for row in range(len(prompts))]
+
+
+def _prompts_in_batches(
+    model: Any,  # noqa: ANN401
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    most_rows: int,
+    fill: int,
+) -> Iterator[Batch]:
+    """The prompts, those that begin alike together; their opening is in the cache, which is None without one."""
+    for opening in openings(prompts):
+        reader = Reader(model, opening)
+        begun = len(reader.ids)
+        lengths = [len(prompts[row]) - begun + max_new_tokens for row in opening.rows]
+        fitting = CACHED_TOKENS // (begun + max(lengths)) if begun else most_rows
+        for places in _batches(lengths, max(1, min(most_rows, fitting))):
+            rows = [opening.rows[place] for place in places]
+            ids, mask = _left_padded([prompts[row][begun:] for row in rows], fill)
+            ids = torch.cat([torch.tensor([reader.ids] * len(rows), dtype=torch.long), ids], 1)
+            mask = torch.cat([torch.ones(len(rows), begun, dtype=torch.long), mask], 1)
+            yield Batch(rows, ids.to(model.device), mask.to(model.device), reader.cache(len(rows)))
 
 
 def _logprobs(logits: Sequence[torch.Tensor], chosen: torch.Tensor) -> list[list[float]]:
@@ -97,7 +141,7 @@ def supervised_losses(
     sequences: Sequence[tuple[Ids, Ids]],
 ) -> list[Loss]:
     """The loss of each (ids, labels), labels not shifted, in their order."""
-    most_tokens = max(1, _BATCH_LOGITS // model.config.get_text_config().vocab_size)
+    most_tokens = max(1, BATCH_LOGITS // model.config.get_text_config().vocab_size)
     losses: dict[int, Loss] = {}
     for batch in _batches([len(ids) for ids, _ in sequences], BATCH_ROWS, most_tokens):
         ids, mask = _left_padded([sequences[row][0] for row in batch], 0)
@@ -112,17 +156,29 @@ def supervised_losses(
             use_cache=False,
             logits_to_keep=keep,
         ).logits
-        shifted = labels[:, -keep:][:, 1:].to(model.device)
-        each = cross_entropy(logits[:, :-1].float().transpose(1, 2), shifted, reduction="none", ignore_index=IGNORED)
-        totals, counts = each.double().sum(1).tolist(), (shifted != IGNORED).sum(1).tolist()
-        losses.update({row: Loss(*found) for row, *found in zip(batch, totals, counts, strict=True)})
+        found = losses_from(logits[:, :-1], labels[:, -keep:][:, 1:].to(model.device))
+        losses.update(zip(batch, found, strict=True))
     return [losses[row] for row in range(len(sequences))]
 
 
-def _batches(lengths: Sequence[int], most_rows: int, most_tokens: int = _BATCH_TOKENS) -> Iterator[list[int]]:
+def losses_from(logits: torch.Tensor, labels: torch.Tensor) -> list[Loss]:
+    """The summed loss of each row.
+
+    Args:
+        logits: Rows x tokens x vocabulary.
+        labels: What each of them should have predicted, or IGNORED; rows x tokens.
+    """
+    learnt = labels != IGNORED
+    # Only where there is a label: padding would cost as much, and rows of a vocabulary are contiguous this way.
+    each = torch.zeros(labels.shape, dtype=torch.float64, device=labels.device)
+    each[learnt] = cross_entropy(logits[learnt].float(), labels[learnt], reduction="none").double()
+    return [Loss(*found) for found in zip(each.sum(1).tolist(), learnt.sum(1).tolist(), strict=True)]
+
+
+def _batches(lengths: Sequence[int], most_rows: int, most_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
     """Rows, longest first, so that a batch pads little and memory runs out at once or never."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    limit = min(most_tokens, _BATCH_TOKENS)
+    limit = min(most_tokens, BATCH_TOKENS)
     while order:
         size = max(1, min(most_rows, limit // max(1, lengths[order[0]])))
         yield order[:size]

@@ -14,6 +14,9 @@ from finetune_trainer.train.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
+_DRAWS = 4
+"""How often FewShot draws its solved rows."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -30,12 +33,13 @@ class HeldOut:
     seed: int
 
     def with_shots(self, count: int) -> list[Example]:
-        """The rows after `count` solved training rows each, or as many as the context holds."""
+        """The rows after `count` solved training rows each, or as many as the context holds; every fourth the same."""
         return [self._with_shots(at, row, count) for at, row in enumerate(self.rows)]
 
     def _with_shots(self, at: int, row: Row, count: int) -> Example:
-        # Every row has its own, so that the baseline does not hang on one lucky choice.
-        pick = random.Random(f"{self.seed}:{at}")
+        # Several draws, so that the baseline does not hang on one lucky choice; few, so that what prompts share is read
+        # once for many (`openings`).
+        pick = random.Random(f"{self.seed}:{at % _DRAWS}")
         shots = pick.sample(self.train, min(count, len(self.train)))
         while True:
             example = self.renderer.example(row, shots)

@@ -3,19 +3,19 @@
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from finetune_contract.evaluating import TUNED, EvaluationPlan, JudgePlan, Metric, Score
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.paths import ENV_JUDGE_KEY
 from finetune_trainer.evaluate.asking import Endpoint, Settings
 from finetune_trainer.evaluate.measures import Mean
-from finetune_trainer.evaluate.record import EndpointUse, Judgement
+from finetune_trainer.evaluate.record import Judgement
 from finetune_trainer.evaluate.scores import score
 from finetune_trainer.evaluate.verdicts import Verdict, verdict_in
 from finetune_trainer.train.render import Example
@@ -51,7 +51,6 @@ class Compared:
 
     scores: tuple[Score, ...]
     judgements: tuple[Judgement, ...]
-    use: EndpointUse
     words: dict[str, list[str]]
     """By baseline: the outcome of each row."""
 
@@ -71,17 +70,9 @@ def check(wanted: EvaluationPlan) -> None:
         )
 
 
-def compare(
-    wanted: EvaluationPlan, examples: Sequence[Example], answers: Mapping[str, Sequence[str]], seed: int
-) -> Compared:
-    """The tuned model's answers against those of every baseline.
-
-    Raises:
-        FineTuneError: EvaluationFailed where too many rows stay without a verdict.
-    """
-    plan = wanted.judge
-    assert plan is not None, "checked before training"
-    endpoint = Endpoint(
+def endpoint_of(plan: JudgePlan) -> Endpoint:
+    """Where it is asked; a context that closes its connections."""
+    return Endpoint(
         Settings(
             path="evaluation.judge",
             url=plan.endpoint,
@@ -93,17 +84,36 @@ def compare(
             retries=plan.retries,
         )
     )
-    words: dict[str, list[str]] = {}
-    try:
-        for system in answers:
-            if system != TUNED:
-                words[system] = _outcomes(plan, endpoint, examples, answers[TUNED], answers[system])
-    finally:
-        endpoint.close()
+
+
+def compare(
+    plan: JudgePlan,
+    endpoint: Endpoint,
+    examples: Sequence[Example],
+    answers: Mapping[str, Sequence[str]],
+    seed: int,
+) -> Compared:
+    """The tuned model's answers against those of every baseline.
+
+    Args:
+        plan: How the judge is asked.
+        endpoint: Where.
+        examples: The rows.
+        answers: Of every system.
+        seed: Of the intervals.
+
+    Raises:
+        FineTuneError: EvaluationFailed where too many rows stay without a verdict.
+    """
+    words = {
+        system: _outcomes(plan, endpoint, examples, answers[TUNED], theirs)
+        for system, theirs in answers.items()
+        if system != TUNED
+    }
     judgements = tuple(
         _judgement(plan, system, found, answers[TUNED], answers[system], seed) for system, found in words.items()
     )
-    return Compared(tuple(_scores(words, seed)), judgements, endpoint.use(), words)
+    return Compared(tuple(_scores(words, seed)), judgements, words)
 
 
 def question(template: str, example: Example, first: str, second: str) -> str:
@@ -135,27 +145,36 @@ def _outcomes(
         turns = [{"role": "user", "content": question(template, examples[at], a, b)}]
         return endpoint.ask(turns, verdict_in, "verdict")
 
+    asked_about: list[int] = []
+    failed: list[int] = []
+    given_up = threading.Event()
+
     def judged(at: int) -> str:
+        if given_up.is_set():
+            return FAILED
         if ours[at].strip() == theirs[at].strip():
             return TIE
-        first = asked(at, ours[at], theirs[at])
-        return outcome(first, first and asked(at, theirs[at], ours[at]))
-
-    found: list[str] = []
-    with ThreadPoolExecutor(plan.concurrency) as pool:
         try:
-            for each in pool.map(judged, range(len(examples))):
-                found.append(each)
-                if found.count(FAILED) > most_failed:
-                    raise FineTuneError(
-                        FailureReason.EVALUATION_FAILED,
-                        f"evaluation.judge: {plan.endpoint} ({plan.model}) gave no verdict on {found.count(FAILED)} of "
-                        f"{len(found)} rows after {plan.retries} retries each; the last: {endpoint.last_trouble}; "
-                        "the artifact is kept",
-                    )
+            first = asked(at, ours[at], theirs[at])
+            found = outcome(first, first and asked(at, theirs[at], ours[at]))
         except FineTuneError:
-            pool.shutdown(wait=False, cancel_futures=True)
+            given_up.set()
             raise
+        asked_about.append(at)
+        if found == FAILED:
+            failed.append(at)
+            if len(failed) > most_failed:
+                given_up.set()
+        return found
+
+    with ThreadPoolExecutor(plan.concurrency) as pool:
+        found = list(pool.map(judged, range(len(examples))))
+    if given_up.is_set():
+        raise FineTuneError(
+            FailureReason.EVALUATION_FAILED,
+            f"evaluation.judge: {plan.endpoint} ({plan.model}) gave no verdict on {len(failed)} of {len(asked_about)} "
+            f"rows after {plan.retries} retries each; the last: {endpoint.last_trouble}; the artifact is kept",
+        )
     return found
 
 
@@ -211,6 +230,8 @@ def length_controlled(points: Sequence[float], lengths: Sequence[float]) -> floa
     A logistic regression of the outcome on tanh(difference of lengths / its standard deviation), read at 0; a tie is
     half a win and half a loss.
     """
+    from sklearn.linear_model import LogisticRegression
+
     spread = float(np.std(lengths))
     if not points or spread == 0 or len(set(points)) == 1:
         return round(float(np.mean(points)), 6) if points else 0.5

@@ -8,15 +8,24 @@ from finetune_trainer.evaluate.heldout import HeldOut
 from finetune_trainer.evaluate.subject import Subject
 from finetune_trainer.train.render import Example
 from finetune_trainer.train.rows import with_answer
-from finetune_trainer.train.sequences import pieces_of
+from finetune_trainer.train.sequences import Piece, pieces_of
 from finetune_trainer.train.workbench import Workbench
 
 
-def losses_of(bench: Workbench, subject: Subject, examples: list[Example]) -> list[Loss]:
-    """The loss of each example, one that is longer than the context in pieces."""
-    tokens = [pieces_of(each, bench.context, split_long=True) for each in bench.renderer.example_tokens(examples)]
-    found = iter(subject.losses([piece for pieces in tokens for piece in pieces]))
-    return [_summed([next(found) for _ in pieces]) for pieces in tokens]
+def pieces_of_examples(bench: Workbench, examples: list[Example]) -> list[list[Piece]]:
+    """Each example as (ids, labels), one that is longer than the context in pieces."""
+    return [pieces_of(each, bench.context, split_long=True) for each in bench.renderer.example_tokens(examples)]
+
+
+def losses_of(subject: Subject, examples: list[list[Piece]]) -> list[Loss]:
+    """The loss of each example."""
+    return summed(examples, subject.losses([piece for pieces in examples for piece in pieces]))
+
+
+def summed(examples: list[list[Piece]], losses: Sequence[Loss]) -> list[Loss]:
+    """The loss of each example from those of all pieces."""
+    found = iter(losses)
+    return [_sum([next(found) for _ in pieces]) for pieces in examples]
 
 
 def with_worse_answers(rows: HeldOut, examples: list[Example]) -> list[Example]:
@@ -36,5 +45,5 @@ def preferred(chosen: Sequence[Loss], rejected: Sequence[Loss]) -> list[float]:
     ]
 
 
-def _summed(losses: list[Loss]) -> Loss:
+def _sum(losses: list[Loss]) -> Loss:
     return Loss(sum(loss.total for loss in losses), sum(loss.tokens for loss in losses))

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from finetune_contract.evaluating import TUNED, Metric, Score
+from finetune_contract.evaluating import SIGNIFICANT, TUNED, Metric, Score, clearly_better, p_words
 from finetune_contract.paths import EVALUATION_FILE, HISTORY_FILE, REPORT_FILE
 from finetune_contract.results import TrainingResult
 from finetune_contract.training import TrainingPlan
@@ -75,7 +75,10 @@ def render(
         ],
         systems=list(dict.fromkeys(each.system for each in evaluation.scores)),
         scores={(each.metric, each.system): each for each in evaluation.scores},
-        best={metric: best_of(metric, evaluation.scores) for metric in Metric},
+        better={metric: better_of(metric, evaluation.scores) for metric in Metric},
+        verdict_of=verdict_of,
+        p_words=p_words,
+        significant=SIGNIFICANT,
         tuned=TUNED,
         curves=Markup(loss_curves(history)),  # noqa: S704 - numbers and our own words
         samples=samples(evaluation.rows),
@@ -85,12 +88,20 @@ def render(
     )
 
 
-def best_of(metric: Metric, scores: Sequence[Score]) -> str | None:
-    """The system with the best value; None where all are equal."""
-    values = {each.system: each.value for each in scores if each.metric == metric}
-    if len(set(values.values())) < 2:
-        return None
-    return (max if metric.higher_is_better else min)(values, key=lambda system: values[system])
+def better_of(metric: Metric, scores: Sequence[Score]) -> set[str]:
+    """The systems whose figure is marked: what may be an accident is not."""
+    baselines = {
+        each.system: (each.difference, each.p_value)
+        for each in scores
+        if each.metric == metric and each.system != TUNED
+    }
+    return clearly_better(metric, baselines)
+
+
+def verdict_of(score: Score) -> str:
+    """Whether the tuned model is `ahead` of a score's baseline or `behind` it; empty where that may be an accident."""
+    better = clearly_better(score.metric, {score.system: (score.difference, score.p_value)})
+    return "ahead" if TUNED in better else "behind" if better else ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,7 @@ class Sample:
     """A row that is shown."""
 
     kind: str
+    """Why, in words."""
     row: EvaluatedRow
 
     def is_right(self, system: str) -> bool:
@@ -105,37 +117,42 @@ class Sample:
         return self.row.answers[system].strip() == self.row.reference.strip()
 
 
-_KINDS = (
-    "only a baseline is right",
-    "only the tuned model is right",
+_BY_REFERENCE = (
+    "a baseline is right, the tuned model is wrong",
+    "the tuned model is right, a baseline is wrong",
     "all answers differ from the reference",
-    "all agree",
+    "all answers are right",
+)
+_BY_JUDGE = (
+    "the judge prefers a baseline's answer",
+    "the judge prefers the tuned model's answer",
+    "the judge prefers neither",
 )
 
 
 def samples(rows: Sequence[EvaluatedRow], most: int = _SAMPLES) -> list[Sample]:
     """Rows side by side, disagreements first: what was lost, what was won, what nobody can, the rest."""
-    by_kind: dict[str, list[Sample]] = {kind: [] for kind in _KINDS}
+    kinds = (*_BY_JUDGE, *_BY_REFERENCE)
+    by_kind: dict[str, list[Sample]] = {kind: [] for kind in kinds}
     for row in rows:
         if row.answers:
             kind = _kind(row)
             by_kind[kind].append(Sample(kind, row))
-    found = [each for kind in _KINDS for each in by_kind[kind][:_MOST_OF_A_KIND]]
-    rest = [each for kind in _KINDS for each in by_kind[kind][_MOST_OF_A_KIND:]]
-    chosen = (found + rest)[:most]
-    return sorted(chosen, key=lambda each: _KINDS.index(each.kind))
+    found = [each for kind in kinds for each in by_kind[kind][:_MOST_OF_A_KIND]]
+    rest = [each for kind in kinds for each in by_kind[kind][_MOST_OF_A_KIND:]]
+    return sorted((found + rest)[:most], key=lambda each: kinds.index(each.kind))
 
 
 def _kind(row: EvaluatedRow) -> str:
     """By the judge's verdicts where there are any, else by the reference."""
     if row.verdicts:
         lost, won = "Baseline" in row.verdicts.values(), "Tuned" in row.verdicts.values()
-        return _KINDS[0 if lost else 1 if won else 3]
+        return _BY_JUDGE[0 if lost else 1 if won else 2]
     right = {system: answer.strip() == row.reference.strip() for system, answer in row.answers.items()}
     ours, theirs = right.pop(TUNED, False), list(right.values())
     if ours:
-        return _KINDS[3 if all(theirs) else 1]
-    return _KINDS[0 if any(theirs) else 2]
+        return _BY_REFERENCE[3 if all(theirs) else 1]
+    return _BY_REFERENCE[0 if any(theirs) else 2]
 
 
 def _cut(text: str) -> str:

@@ -21,12 +21,15 @@ def mean_rewards(
     subject: Subject,
     prompts: Sequence[Sequence[int]],
     rows: HeldOut,
+    answers: Sequence[Sequence[int]] | None,
 ) -> list[float]:
-    """The weighted sum of all rewards, for each row."""
-    greedy = subject.answers(prompts, min(online.max_completion_length, rows.max_new_tokens))
+    """The weighted sum of all rewards, for each row; `answers` are greedy ones of `max_new_tokens` that are there."""
+    longest = min(online.max_completion_length, rows.max_new_tokens)
+    greedy = subject.answers(prompts, longest) if answers is None else [answer[:longest] for answer in answers]
     texts = [bench.tokenizer.decode(answer, skip_special_tokens=True) for answer in greedy]
-    # A reward model has learnt answers with the mark that ends them.
-    ids = [[*answer, bench.renderer.stop_ids()[0]] for answer in greedy]
+    # As in training: the mark that ends an answer is its own, where it was not cut off.
+    stop = bench.renderer.stop_ids()[:1]
+    ids = [[*answer, *stop] if len(answer) < longest else answer for answer in greedy]
     wanted = [example.answer for example in rows.examples]
     judges = judges_of(online.rewards, bench.store, bench.tokenizer, bench.device)
     judged = [judge(texts, prompts, ids, wanted) for judge in judges]

@@ -1,7 +1,6 @@
 """From measures to scores: intervals, and the paired comparison of the tuned model with a baseline."""
 
 import numpy as np
-from scipy import stats
 
 from finetune_contract.evaluating import Metric, Score
 from finetune_trainer.evaluate.measures import Array, Measure
@@ -56,6 +55,8 @@ def p_value(tuned: Measure, baseline: Measure, seed: int) -> float:
     McNemar's exact test (1947) where every row is right or wrong, else a test that exchanges the systems' rows at
     random (Pitman 1937), all exchanges where there are few.
     """
+    from scipy import stats
+
     if tuned.is_binary and baseline.is_binary:
         better = int((tuned.rows > baseline.rows).sum())
         worse = int((tuned.rows < baseline.rows).sum())

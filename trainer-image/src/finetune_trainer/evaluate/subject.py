@@ -1,7 +1,7 @@
 """One system under measurement: what it answers and what it finds likely, remembered where it is a baseline."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -10,7 +10,9 @@ from finetune_trainer.evaluate import benchmark
 from finetune_trainer.evaluate.baselines import Memory
 from finetune_trainer.evaluate.benchmark import Tasks
 from finetune_trainer.evaluate.generate import BATCH_ROWS, Ids, Loss, greedy_answers, supervised_losses
+from finetune_trainer.evaluate.references import References
 from finetune_trainer.evaluate.systems import Systems
+from finetune_trainer.openings import tokens_read
 from finetune_trainer.train.workbench import Workbench
 
 _LATENCY_PROMPTS = 16
@@ -37,40 +39,70 @@ class Subject:
 
     def answers(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """Token ids of the greedy answer to each prompt."""
+        return self._answers(prompts, max_new_tokens, ())[0]
+
+    def losses(self, sequences: Sequence[tuple[Ids, Ids]]) -> list[Loss]:
+        """The loss of each (ids, labels)."""
+        return self._losses(sequences, {})
+
+    def answers_and_losses(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sequences: Sequence[tuple[Ids, Ids]]
+    ) -> tuple[list[list[int]], list[Loss]]:
+        """As `answers` and `losses` of the same rows; prompts that are longer than what follows are read only once."""
+        read = sum(map(len, prompts))
+        follows = sum(len(ids) for ids, _ in sequences) - read
+        # Batches are of prompts of like length, and right answers in them are padded: that has to pay.
+        answers, known = self._answers(prompts, max_new_tokens, sequences if read > follows else ())
+        return answers, self._losses(sequences, known)
+
+    def _answers(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sequences: Sequence[tuple[Ids, Ids]]
+    ) -> tuple[list[list[int]], dict[int, Loss]]:
+        """The answers, and by row the losses of sequences that were read with them; none where answers were known."""
+        losses: dict[int, Loss] = {}
 
         def measure() -> list[list[int]]:
             with self._systems.model(self.system) as model:
+                references = References(model, prompts, sequences) if sequences else None
                 began = time.monotonic()
-                found = greedy_answers(model, prompts, max_new_tokens, self._stop_ids)
+                after = references.read if references is not None else None
+                found = greedy_answers(model, prompts, max_new_tokens, self._stop_ids, after_batch=after)
                 seconds = time.monotonic() - began
+                if references is not None:
+                    losses.update(references.losses)
+                    seconds -= references.seconds
                 if self.system == TUNED and prompts:
                     latencies = self._latencies(model, prompts, max_new_tokens)
                     written = sum(len(answer.ids) for answer in found)
-                    self.speed = self._speed(seconds, sum(map(len, prompts)), written, len(prompts), latencies)
+                    self.speed = self._speed(seconds, tokens_read(prompts), written, len(prompts), latencies)
             return [answer.ids for answer in found]
 
         memory = self._memory()
         if memory is None:
             self._asked.append(False)
-            return measure()
-        found, known = memory.answers(prompts, max_new_tokens, self._stop_ids, measure)
-        self._asked.append(known)
-        return found
+            return measure(), losses
+        answers, is_known = memory.answers(prompts, max_new_tokens, self._stop_ids, measure)
+        self._asked.append(is_known)
+        return answers, losses
 
-    def losses(self, sequences: Sequence[tuple[Ids, Ids]]) -> list[Loss]:
-        """The loss of each (ids, labels)."""
+    def _losses(self, sequences: Sequence[tuple[Ids, Ids]], known: Mapping[int, Loss]) -> list[Loss]:
+        """The losses, those of some rows being known."""
 
         def measure() -> list[Loss]:
+            rest = [row for row in range(len(sequences)) if row not in known]
+            if not rest:
+                return [known[row] for row in range(len(sequences))]
             with self._systems.model(self.system) as model:
-                return supervised_losses(model, sequences)
+                found = dict(zip(rest, supervised_losses(model, [sequences[row] for row in rest]), strict=True))
+            return [found[row] if row in found else known[row] for row in range(len(sequences))]
 
         memory = self._memory()
         if memory is None:
             self._asked.append(False)
             return measure()
-        found, known = memory.losses(sequences, measure)
-        self._asked.append(known)
-        return found
+        losses, is_known = memory.losses(sequences, measure)
+        self._asked.append(is_known)
+        return losses
 
     def tasks(self, plan: BenchmarkPlan) -> Tasks:
         """What tasks of lm-eval-harness say; solved rows before prompts are the tasks' own affair."""

@@ -17,8 +17,9 @@ from finetune_contract.preflight import Fit, PreflightPlan, PreflightResult
 from finetune_contract.training import AdapterVariant, LoraPlan, TrainingPlan
 from finetune_store.opening import open_store
 from finetune_store.store import Store
+from finetune_trainer.preflight.methods import KINDS
 from finetune_trainer.preflight.needs import Need, Needs, Rows
-from finetune_trainer.train.adapters import ADAPTER_WEIGHTS, attach, refuse_another_kind
+from finetune_trainer.train.adapters import ADAPTER_WEIGHTS, attach, refuse_another_base, refuse_another_kind
 from finetune_trainer.train.attention import is_segmentable
 from finetune_trainer.train.fit import prepare, total_steps
 from finetune_trainer.train.methods import FAMILIES
@@ -36,9 +37,6 @@ SAMPLE = 20_000
 
 _CERTAIN = 2.0
 """How many times the allowed share of tokens a sample must lose before the run is refused by it."""
-
-_PREDICTED = (Method.SFT, Method.CPT)
-"""Methods whose step is one forward and one backward pass of the model; others hold more than the dry run knows of."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,11 @@ def check(plan: PreflightPlan, root: Path, sample: int = SAMPLE) -> PreflightRes
         _refuse_misfit(model, training.adapter, bench.start)
     data = _data(training, bench, sample, packing=is_segmentable(_shape(config)))
     steps = _steps(training, data)
-    if training.method not in _PREDICTED:
+    if training.method not in KINDS:
         log.info("the memory that %s takes is not predicted", training.method)
         return _result(data, steps)
     rows = _rows(training, bench, data)
-    needs = Needs(config, plan, rows)
+    needs = Needs(config, plan, rows, bench.store)
     memory = plan.device.memory_bytes if plan.device else None
     need = needs.of(training, rows.length, memory)
     fits = None if memory is None else need.peak <= MARGIN * memory
@@ -108,6 +106,8 @@ def _open(plan: TrainingPlan, store: Store) -> Workbench:
     revision = open_revision(store.verify(plan.dataset), plan.method)
     context = context_of(base)
     start = store.verify(plan.start) if plan.start else None
+    if start:
+        refuse_another_base(start, plan.base)
     tokenizer = load_tokenizer(base)
     renderer = Renderer(tokenizer, revision.row_format)
     return Workbench(store, base, start, revision, context, tokenizer, renderer, CPU)
@@ -176,7 +176,11 @@ def _steps(plan: TrainingPlan, data: _Data) -> int:
 
 
 def _rows(plan: TrainingPlan, bench: Workbench, data: _Data) -> Rows:
-    lengths = np.array([length for row in data.training.dataset["seq_lengths"] for length in row], dtype=np.int64)
+    if plan.online:
+        # Prompts that are too long are refused, and answers end where they must: there is nothing to cut.
+        answer = plan.online.max_completion_length
+        return Rows(data.training.sequence_length, supervised=1.0, cut_at=lambda _: 1.0, answer=answer)
+    lengths = _lengths(data.training.dataset)
     total = max(1, int(lengths.sum()))
 
     def cut_at(length: int) -> float:
@@ -191,8 +195,22 @@ def _rows(plan: TrainingPlan, bench: Workbench, data: _Data) -> Rows:
     )
 
 
+def _lengths(dataset: Any) -> Any:  # noqa: ANN401 - datasets has no types
+    """Tokens of every sequence: packed ones one by one, both answers of a pair each with their prompt."""
+    columns = set(dataset.column_names)
+    if "seq_lengths" in columns:
+        found = [length for row in dataset["seq_lengths"] for length in row]
+    else:
+        prompts = [len(ids) for ids in dataset["prompt_ids"]] if "prompt_ids" in columns else [0] * len(dataset)
+        answers = columns & {"chosen_ids", "rejected_ids", "completion_ids"}
+        found = [
+            prompt + len(ids) for name in sorted(answers) for prompt, ids in zip(prompts, dataset[name], strict=True)
+        ]
+    return np.array(found, dtype=np.int64)
+
+
 def _seconds(plan: PreflightPlan, data: _Data, need: Need) -> float | None:
-    if plan.device is None or plan.device.flops is None:
-        return None
+    if plan.device is None or plan.device.flops is None or plan.training.online:
+        return None  # how long answers get, and how fast they are written, is not known before
     tokens = plan.training.hyperparameters.epochs * data.training.tokens / data.share
     return tokens * need.flops_per_token / (plan.device.flops * plan.training.parallelism.ranks)

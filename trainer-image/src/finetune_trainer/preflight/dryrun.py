@@ -17,15 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from finetune_contract.training import AdapterVariant, LoraPlan
+from finetune_trainer.preflight.heads import Head, look, loss_of
 from finetune_trainer.train.adapters import attach
 from finetune_trainer.train.attention import is_segmentable
 from finetune_trainer.train.meters import flops_per_token
 
 REHEARSED = "finetune_rehearsed"
 """An attention that allocates what the GPU's kernel does, whatever the CPU would choose."""
-
-_HEAD_TOKENS, _HEAD_WORDS = 4096, 32768
-"""The tile of logits that TRL computes at a time (trl/kernels/chunked_logprob.py, trl/trainer/utils.py)."""
 
 _OPTIMISER_STATES = 2
 """AdamW keeps two numbers per trained weight."""
@@ -50,6 +48,11 @@ class Setting:
     recomputes: bool = True
     supervised: float = 1.0
     """Share of the tokens that the loss is on."""
+    head: Head = Head.SUPERVISED
+    looks_back: bool = False
+    """Whether the same tokens go through a reference, too, without gradients."""
+    learns: bool = True
+    """Whether there is a backward pass; else what is counted is reading a prompt."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch has f
     def keep(self, parameter: torch.Tensor) -> None:
         """Take note of a gradient."""
         assert parameter.grad is not None
-        self.kept += _size(parameter)
+        self.kept += size_of(parameter)
 
     def _gone(self, key: int, size: int) -> None:
         self._known.pop(key, None)
@@ -148,22 +151,29 @@ def _attention(_module: Any, query: Any, key: Any, value: Any, _mask: Any, **_ot
     return _Kernel.apply(*packed), None  # type: ignore[no-untyped-call]
 
 
-def take_inventory(config: Any, adapter: LoraPlan | None, *, on_gpu: bool) -> Inventory:  # noqa: ANN401
+def take_inventory(
+    config: Any,  # noqa: ANN401
+    adapter: LoraPlan | None,
+    *,
+    on_gpu: bool,
+    head: Head = Head.SUPERVISED,
+) -> Inventory:
     """What a model and its optimiser take; counted on the whole model's shape.
 
     Args:
         config: transformers' configuration of a causal language model.
         adapter: None: all weights are trained.
         on_gpu: bf16 for weights that are not trained; else fp32.
+        head: What stands at the model's end.
 
     Raises:
         FineTuneError: InvalidPlan when the adapter's target modules are not the model's.
     """
-    model = _model(config, Setting(adapter, on_gpu))
+    model = _model(config, Setting(adapter, on_gpu, head=head))
     trained = [each for each in model.parameters() if each.requires_grad]
     # Adapters are trained in fp32.
     gradients = sum(each.numel() * (4 if adapter else each.element_size()) for each in trained)
-    weights = _bytes(model) + sum(map(_size, model.buffers())) + (gradients - sum(map(_size, trained)))
+    weights = _bytes(model) + sum(map(size_of, model.buffers())) + (gradients - sum(map(size_of, trained)))
     layers = [_bytes(layer) for layer in _blocks(model)]
     return Inventory(
         weights=weights - _quantised(model, adapter)[0],
@@ -220,14 +230,20 @@ def _with_layers(config: Any, layers: int) -> Any:  # noqa: ANN401
 
 
 def _model(config: Any, setting: Setting) -> Any:  # noqa: ANN401
-    from transformers import AttentionInterface, AutoModelForCausalLM
+    from transformers import AttentionInterface, AutoModelForCausalLM, AutoModelForSequenceClassification
     from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(REHEARSED, _attention)
     AttentionMaskInterface.register(REHEARSED, lambda *_args, **_kwargs: None)
     dtype = torch.bfloat16 if setting.on_gpu and setting.adapter is not None else torch.float32
+    scores = setting.head is Head.SCORE
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        if scores:
+            config = copy.deepcopy(config)
+            config.num_labels = 1
+        model = (AutoModelForSequenceClassification if scores else AutoModelForCausalLM).from_config(
+            config, dtype=dtype
+        )
     if is_segmentable(model):
         model.set_attn_implementation(REHEARSED)
     if setting.recomputes:
@@ -240,7 +256,9 @@ def _model(config: Any, setting: Setting) -> Any:  # noqa: ANN401
     variant = AdapterVariant.LORA if setting.adapter.variant in plain else setting.adapter.variant
     model.enable_input_require_grads()
     with torch.device("meta"):
-        return attach(model, setting.adapter.model_copy(update={"variant": variant}), None)
+        return attach(
+            model, setting.adapter.model_copy(update={"variant": variant}), None, "SEQ_CLS" if scores else "CAUSAL_LM"
+        )
 
 
 def _imagine(model: Any, adapter: LoraPlan | None) -> None:  # noqa: ANN401
@@ -266,46 +284,19 @@ def _step(model: Any, setting: Setting, tokens: int) -> None:  # noqa: ANN401
     # One row, whose pieces are kept apart, is what a micro batch becomes.
     ids = torch.zeros((1, max(_FAKE_TOKENS, tokens)), dtype=torch.int64)
     autocast = torch.autocast("cpu", dtype=torch.bfloat16) if setting.on_gpu else nullcontext()
+    decoder = _decoder(model)
     with autocast:
-        hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        head = base.get_output_embeddings().weight
-        loss = _loss(hidden, head, setting)
-    del hidden
+        if not setting.learns:
+            with torch.no_grad():
+                decoder(input_ids=ids, use_cache=False)
+            return
+        hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        loss = loss_of(setting.head, hidden, base, setting.supervised, on_gpu=setting.on_gpu)
+        del hidden
+        if setting.looks_back:
+            with torch.no_grad():
+                look(setting.head, decoder(input_ids=ids, use_cache=False).last_hidden_state, base)
     loss.backward()
-
-
-def _loss(hidden: Any, head: Any, setting: Setting) -> Any:  # noqa: ANN401
-    if not setting.on_gpu:
-        supervised = max(1, round(hidden.shape[1] * setting.supervised))
-        logits = torch.nn.functional.linear(hidden[0, :supervised], head)
-        wanted = torch.zeros((supervised,), dtype=torch.int64)
-        return torch.nn.functional.cross_entropy(logits.float(), wanted)
-    return _Head.apply(hidden, head)  # type: ignore[no-untyped-call]
-
-
-class _Head(torch.autograd.Function):
-    """Logits tile by tile, forward and again backward; the gradient of the head's weights is summed in fp32."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Any, head: Any) -> Any:  # noqa: ANN401
-        ctx.save_for_backward(hidden, head)
-        _tile(hidden, head)
-        return hidden.new_zeros((), dtype=torch.float32)
-
-    @staticmethod
-    def backward(ctx: Any, _gradient: Any) -> Any:  # noqa: ANN401
-        hidden, head = ctx.saved_tensors
-        total = torch.empty_like(head, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        summed = torch.empty_like(hidden, dtype=torch.float32)
-        _tile(hidden, head)
-        return summed.to(hidden.dtype), None if total is None else total.to(head.dtype)
-
-
-def _tile(hidden: Any, head: Any) -> None:  # noqa: ANN401
-    shape = (min(hidden.shape[1], _HEAD_TOKENS), min(head.shape[0], _HEAD_WORDS))
-    tile = hidden.new_empty(shape)
-    probabilities = tile.float()
-    del tile, probabilities
 
 
 def _quantised(model: Any, adapter: LoraPlan | None) -> tuple[int, int]:  # noqa: ANN401
@@ -318,19 +309,24 @@ def _quantised(model: Any, adapter: LoraPlan | None) -> tuple[int, int]:  # noqa
         if isinstance(module, torch.nn.Linear) and "lora_" not in name and not name.endswith(("lm_head", "score"))
     ]
     saved = sum(weight.numel() * (weight.element_size() - _NF4_BYTES) for weight in weights)
-    return int(saved), max(map(_size, weights), default=0)
+    return int(saved), max(map(size_of, weights), default=0)
 
 
 def _blocks(model: Any) -> list[Any]:  # noqa: ANN401
+    return list(getattr(_decoder(model), "layers", ()))
+
+
+def _decoder(model: Any) -> Any:  # noqa: ANN401
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return list(getattr(base.get_decoder(), "layers", ()))
+    return getattr(base, base.base_model_prefix) if hasattr(base, "score") else base.get_decoder()
 
 
 def _bytes(module: Any) -> int:  # noqa: ANN401
-    return sum(map(_size, module.parameters()))
+    return sum(map(size_of, module.parameters()))
 
 
-def _size(tensor: torch.Tensor) -> int:
+def size_of(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor."""
     return tensor.numel() * tensor.element_size()
 
 

@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from finetune_contract.methods import ANSWERING_METHODS, SEQUENCE_METHODS, Method
 from finetune_contract.preflight import MOST_WAYS, Accelerator, PreflightPlan, Way
 from finetune_contract.training import AdapterVariant, LoraPlan, TrainingPlan
+from finetune_store.store import Store
 from finetune_trainer.preflight.dryrun import Inventory, Setting, Working, rehearse, take_inventory
+from finetune_trainer.preflight.methods import answering_bytes, beside_bytes, kind_of, mask_bytes
 from finetune_trainer.train.batching import most_on_cpu, most_on_gpu, plan_batches
 from finetune_trainer.train.fit import SMALL_MODEL
 from finetune_trainer.train.rehearsal import MARGIN, ROOM, candidates
@@ -20,6 +23,9 @@ _SMALL_ADAPTER = LoraPlan(rank=16, alpha=32, dropout=0.0)
 
 _SLOWER = {AdapterVariant.QLORA: 1.3}
 """Time of a step beside LoRA's; an assumption that only orders the ways, from QLoRA's unpacking of every weight."""
+
+_FORWARD = 2
+"""FLOPs per token and weight of a forward pass."""
 
 _MOST_DEVICES = 8
 """GPUs that a node has, at most."""
@@ -47,14 +53,17 @@ class Rows:
     """Share of the tokens that the loss is on."""
     cut_at: Callable[[int], float]
     """Share of the tokens that a shorter maxLength would cut."""
+    answer: int = 0
+    """Tokens of it that the model writes itself, at most."""
 
 
 class Needs:
     """Needs of variations of one plan; each dry run is made once."""
 
-    def __init__(self, config: Any, plan: PreflightPlan, rows: Rows) -> None:  # noqa: ANN401 - transformers' config
-        """Take the model's configuration, what is asked, and what the rows are like."""
-        self._config, self._plan, self._rows = config, plan, rows
+    def __init__(self, config: Any, plan: PreflightPlan, rows: Rows, store: Store) -> None:  # noqa: ANN401
+        """Take transformers' configuration, what is asked, what the rows are like, and where reward models are."""
+        self._config, self._plan, self._rows, self._store = config, plan, rows, store
+        self._kind = kind_of(plan.training)
         self._inventories: dict[str, Inventory] = {}
         self._workings: dict[tuple[str, int], Working] = {}
 
@@ -66,17 +75,20 @@ class Needs:
         sizes = self._sizes(training, length, memory)
         limit = MARGIN * memory if memory is not None else 0.0
         size = next((size for size in sizes[:-1] if self._peak(training, size, length) <= limit), sizes[-1])
-        return Need(self._peak(training, size, length), size, self._inventory(training).flops_per_token)
+        held = self._inventory(training)
+        flops = held.flops_per_token + _FORWARD * held.parameters * self._kind.looked_at / self._kind.learnt
+        return Need(self._peak(training, size, length), size, flops)
 
     def _sizes(self, training: TrainingPlan, length: int, memory: int | None) -> list[int]:
         settings, ranks = training.hyperparameters, training.parallelism.ranks
+        counted = length * self._kind.counted
         if not self._plan.on_gpu:
-            return [plan_batches(settings, ranks, most_on_cpu(length)).micro]
+            return [plan_batches(settings, ranks, most_on_cpu(counted)).micro]
         if settings.micro_batch_size is not None or memory is None:
             return [plan_batches(settings, ranks, 1).micro]
         config, inventory = self._config.get_text_config(), self._inventory(training)
         most = most_on_gpu(
-            length,
+            counted,
             hidden=config.hidden_size,
             layers=config.num_hidden_layers,
             vocabulary=config.vocab_size,
@@ -84,13 +96,16 @@ class Needs:
             recomputes=inventory.parameters >= SMALL_MODEL,
         )
         estimate = plan_batches(settings, ranks, most)
-        # Several ranks take the estimate untried; where it is too large, ShrinkMicroBatch halves it.
-        found = [estimate] if ranks > 1 else candidates(estimate, ROOM)
-        return [cut.micro for cut in found] + ([1] if found[-1].micro > 1 else [])
+        # Several ranks, and methods other than SFT and CPT, take the estimate untried; where it is too large,
+        # ShrinkMicroBatch halves it.
+        is_taken = ranks > 1 or training.method not in SEQUENCE_METHODS
+        found = [estimate] if is_taken else candidates(estimate, ROOM)
+        fewest = _fewest(training.method)
+        return [cut.micro for cut in found] + ([fewest] if found[-1].micro > fewest else [])
 
     def _peak(self, training: TrainingPlan, size: int, length: int) -> int:
         """Of one device. Most is held when the backward pass begins, or when it has made the last gradient."""
-        held, work = self._inventory(training), self._working(training, size * length)
+        held, work = self._inventory(training), self._working(training, size * length * self._kind.learnt)
         ranks = training.parallelism.ranks
         if is_sharded(training):
             # FSDP2 holds its share, and two blocks put together: the one that is computed and the next.
@@ -99,27 +114,53 @@ class Needs:
         # DDP gathers gradients in buckets of its own.
         fixed = held.whole + (held.gradients if ranks > 1 else 0)
         own = 0 if self._plan.on_gpu else USED_BY_PROCESS + self._exact_sums(training, size)
-        return own + max(fixed - held.gradients + work.at_most, fixed + work.at_the_end)
+        own += beside_bytes(training, self._store, held, on_gpu=self._plan.on_gpu)
+        layers = 1 if self._recomputes(held) else held.layers
+        mask = mask_bytes(self._kind, size, length, on_gpu=self._plan.on_gpu, layers=layers)
+        learning = max(fixed - held.gradients + work.at_most, fixed + work.at_the_end) + mask
+        return own + max(learning, self._answering(training, held, length))
+
+    def _answering(self, training: TrainingPlan, held: Inventory, length: int) -> int:
+        """When the model writes answers: those of a whole step at once, while there are no gradients."""
+        if not self._rows.answer:
+            return 0
+        rows = training.hyperparameters.global_batch_size // training.parallelism.ranks
+        prompt, on_gpu = length - self._rows.answer, self._plan.on_gpu
+        setting = Setting(training.adapter, on_gpu, recomputes=False, learns=False)
+        reading = rehearse(self._config, setting, rows * prompt).at_most
+        writing = answering_bytes(self._config, rows, prompt, self._rows.answer, on_gpu=on_gpu)
+        return held.weights + held.states + reading + writing
 
     def _exact_sums(self, training: TrainingPlan, size: int) -> int:
         """Gradients of several passes, which are summed in float64 on CPU (`train/exact.py`)."""
+        if training.method in ANSWERING_METHODS:
+            return 0
         cut = plan_batches(training.hyperparameters, training.parallelism.ranks, size)
         return 2 * self._inventory(training).gradients if cut.accumulation > 1 else 0
 
     def _inventory(self, training: TrainingPlan) -> Inventory:
         key = _name_of(training.adapter)
         if key not in self._inventories:
-            found = take_inventory(self._config, training.adapter, on_gpu=self._plan.on_gpu)
+            found = take_inventory(self._config, training.adapter, on_gpu=self._plan.on_gpu, head=self._kind.head)
             self._inventories[key] = found
         return self._inventories[key]
 
     def _working(self, training: TrainingPlan, tokens: int) -> Working:
         key = (_name_of(training.adapter), tokens)
         if key not in self._workings:
-            recomputes = self._plan.on_gpu and self._inventory(training).parameters >= SMALL_MODEL
-            setting = Setting(training.adapter, self._plan.on_gpu, recomputes, self._rows.supervised)
+            setting = Setting(
+                training.adapter,
+                self._plan.on_gpu,
+                self._recomputes(self._inventory(training)),
+                self._rows.supervised,
+                self._kind.head,
+                looks_back=self._kind.looked_at > 0,
+            )
             self._workings[key] = rehearse(self._config, setting, tokens)
         return self._workings[key]
+
+    def _recomputes(self, held: Inventory) -> bool:
+        return self._plan.on_gpu and held.parameters >= SMALL_MODEL
 
     # --- ways to fit ---
 
@@ -151,15 +192,16 @@ class Needs:
         larger = [other for other in self._plan.others if other.memory_bytes > device.memory_bytes]
         for other in larger:
             yield f"a GPU with more memory: {other.name}, {other.memory_bytes / 2**30:.0f} GiB", training, length, other
-        if training.adapter is None:
+        if training.adapter is None and training.method in SEQUENCE_METHODS:
             for each in (device, *larger):
                 yield from self._more_devices(each)
 
     def _smaller_passes(self, device: Accelerator) -> Iterator[tuple[str, TrainingPlan, int, Accelerator]]:
         training, length = self._plan.training, self._rows.length
-        size = training.hyperparameters.micro_batch_size
-        if size is not None and size > 1:
-            yield "spec.hyperparameters.microBatchSize: 1", _with_settings(training, micro_batch_size=1), length, device
+        size, fewest = training.hyperparameters.micro_batch_size, _fewest(training.method)
+        if size is not None and size > fewest:
+            changed = _with_settings(training, micro_batch_size=fewest)
+            yield f"spec.hyperparameters.microBatchSize: {fewest}", changed, length, device
 
     def _other_adapters(self, device: Accelerator) -> Iterator[tuple[str, TrainingPlan, int, Accelerator]]:
         training, length = self._plan.training, self._rows.length
@@ -189,6 +231,11 @@ class Needs:
             if self.of(changed, length, device.memory_bytes).peak <= MARGIN * device.memory_bytes:
                 return
             count *= 2
+
+
+def _fewest(method: Method) -> int:
+    """Rows of the smallest forward pass: KTO compares rows with each other."""
+    return 2 if method is Method.KTO else 1
 
 
 def _with_settings(training: TrainingPlan, **changes: int) -> TrainingPlan:

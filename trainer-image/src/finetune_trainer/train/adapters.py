@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from finetune_contract.base import StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.methods import Method
 from finetune_contract.training import AdapterVariant, LoraPlan, TrainingPlan
+from finetune_store.manifests import read_manifest
 from finetune_trainer.train.model import Device, load_model
 
 log = logging.getLogger(__name__)
@@ -106,6 +108,20 @@ def merged_into(base: Path, adapter: Path, dtype: torch.dtype, directory: Path) 
         write_plain_adapter(adapter, Path(scratch))
         model = PeftModel.from_pretrained(load_model(base, dtype, Device("cpu")), scratch).merge_and_unload()
     model.save_pretrained(str(directory))
+
+
+def refuse_another_base(start: Path, base: StoredReference) -> None:
+    """Refuse to go on from an adapter that was trained on another base.
+
+    Raises:
+        FineTuneError: AdapterMismatch, StorageUnavailable when it has no manifest.
+    """
+    theirs = read_manifest(start).lineage.get("base")
+    if theirs is not None and theirs != base.digest:
+        raise FineTuneError(
+            FailureReason.ADAPTER_MISMATCH,
+            f"spec.baseModel.fineTuneJob: its adapter was trained on {theirs}, and the base here is {base.digest}",
+        )
 
 
 def refuse_another_kind(plan: LoraPlan, start: Path) -> None:

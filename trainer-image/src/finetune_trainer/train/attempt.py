@@ -6,6 +6,7 @@ from finetune_contract.training import TrainingPlan
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
 from finetune_trainer.timings import Stopwatch
+from finetune_trainer.tracking.reporter import Reporter
 from finetune_trainer.train.ranks import ALONE, Ranks
 
 
@@ -20,3 +21,5 @@ class Attempt:
     stop: Stop
     watch: Stopwatch
     ranks: Ranks = ALONE
+    tracking: Reporter | None = None
+    """None: there is no experiment tracker."""

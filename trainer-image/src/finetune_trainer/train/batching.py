@@ -35,7 +35,7 @@ def plan_batches(settings: Hyperparameters, ranks: int, most: int) -> BatchPlan:
     """Cut the global batch; the micro batch is the largest divisor that is allowed.
 
     Where the ranks do not divide the global batch, some compute blank sequences (`order`); there are at most as many
-    ranks as sequences (`ranks.refuse_too_small_batch`).
+    ranks as sequences (`ranks.refuse_impossible_group`).
 
     Args:
         settings: `global_batch_size`, and `micro_batch_size` where the user wants one.

@@ -17,6 +17,9 @@ from finetune_contract.training import CheckpointPlan
 from finetune_store.checkpoints import Checkpoints
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
+from finetune_trainer.tracking.reporter import Reporter
+from finetune_trainer.tracking.words import metrics_of
+from finetune_trainer.train.course import EVAL_LOSS
 from finetune_trainer.train.divergence import LossCurve
 from finetune_trainer.train.group import sums, together
 from finetune_trainer.train.memory import peak_memory
@@ -162,6 +165,32 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
                 "step %d/%d  epoch %.2f  loss %.4f  %.0f tokens/s",
                 seen.step, seen.total_steps, seen.epoch, logs["loss"], seen.tokens_per_second or 0.0,
             )  # fmt: skip
+
+
+class Tracking(TrainerCallback):  # type: ignore[misc]
+    """Passes on what was logged to experiment trackers; comes after `Reporting`, whose board it reads."""
+
+    def __init__(self, reporter: Reporter, board: ProgressBoard) -> None:
+        """Take whom to tell, and what the step was like."""
+        self._reporter, self._board = reporter, board
+        self._known = 0
+
+    def on_train_begin(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: object
+    ) -> None:
+        """An earlier attempt has told what it logged."""
+        self._known = len(state.log_history)
+
+    def on_log(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, logs: dict[str, Any], **_: object
+    ) -> None:
+        """Pass on a step, and the looks at validation rows since the last one."""
+        for entry in state.log_history[self._known :]:
+            if EVAL_LOSS in entry:
+                self._reporter.log(entry["step"], {"eval/loss": entry[EVAL_LOSS]})
+        self._known = len(state.log_history)
+        if "loss" in logs:
+            self._reporter.log(state.global_step, metrics_of(self._board.snapshot()))
 
 
 FIGURES = (

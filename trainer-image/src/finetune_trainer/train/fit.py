@@ -1,11 +1,10 @@
 """The training stage: from rows to the checkpoint of the last step."""
 
 import gc
-import json
 import logging
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,30 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, set_seed
 
-from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.methods import Method, one_process_only
-from finetune_contract.results import RunWarning
+from finetune_contract.methods import Method
 from finetune_contract.training import TrainingPlan
-from finetune_store.checkpoints import Checkpoints, step_of
+from finetune_store.checkpoints import Checkpoints
 from finetune_trainer.train import course
 from finetune_trainer.train.adapters import attach, quantization
 from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.attention import SEGMENTED, is_segmentable, register
 from finetune_trainer.train.batching import BatchPlan, most_on_cpu, most_on_gpu, plan_batches
-from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock
+from finetune_trainer.train.callbacks import Checkpointing, Guard, Reporting, TokenClock, Tracking
 from finetune_trainer.train.group import from_first, sums
 from finetune_trainer.train.meters import Meter
 from finetune_trainer.train.methods import FAMILIES
 from finetune_trainer.train.model import CPU, load_model, refuse_foreign_tokenizer
 from finetune_trainer.train.order import GlobalBatches
 from finetune_trainer.train.rehearsal import cuts, first_that_fits
-from finetune_trainer.train.sequences import TrainingData, build_training_data, with_blank
+from finetune_trainer.train.resume import newest_for_all
+from finetune_trainer.train.sequences import TrainingData, build_training_data, with_any_row, with_blank
 from finetune_trainer.train.sharded import is_sharded
+from finetune_trainer.train.trained import Trained, log_of, trained
 from finetune_trainer.train.trainer import PackedTrainer, build_config
 from finetune_trainer.train.validation import SequenceLoss, Validation, ValidationData, prepare_validation
 from finetune_trainer.train.workbench import Workbench
 
 log = logging.getLogger(__name__)
-
-_LOSSES_AVERAGED = 10
-"""Logged steps whose mean is the run's training loss: one step's is noise."""
 
 SMALL_MODEL = 500_000_000
 """Parameters below which a GPU has memory to spare, so that recomputing activations would only cost time."""
@@ -49,36 +45,14 @@ _REINFORCED = (Method.GRPO, Method.RLOO)
 """Methods whose loss says nothing: it may rise while the reward does."""
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What the training stage leaves."""
-
-    checkpoint: Path
-    """The checkpoint that is published, of the best or the last step: model or adapter, and `trainer_state.json`."""
-    step: int
-    """The last step that was trained."""
-    total_steps: int
-    best_step: int | None
-    """Step of `checkpoint` where the plan asks for the best."""
-    best_eval_loss: float | None
-    warnings: tuple[RunWarning, ...]
-    tokens_per_second: float | None
-    mfu: float | None
-    resumed_from_step: int | None
-    train_loss: float
-    data: TrainingData
-
-
-def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained:
-    """Train from the newest checkpoint, or not at all when its step is the last.
+def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained | None:
+    """Train from the newest checkpoint, or not at all when its step is the last; rank 0 has something to publish then.
 
     Raises:
         FineTuneError: Preempted, NonFiniteLoss, DataTruncated, InvalidPlan, ModelNotFound, TokenizerMismatch.
     """
     plan = attempt.plan
     family = FAMILIES.get(plan.method)
-    if attempt.ranks.are_several and (refusal := one_process_only(plan.method)):
-        raise FineTuneError(FailureReason.INVALID_PLAN, refusal)
     with attempt.watch.stage("Loading"):
         began = time.monotonic()
         model = _load(plan, bench)
@@ -88,7 +62,7 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
         else:
             packing = plan.hyperparameters.packing and _is_segmented(model)
             data = prepare(plan, bench, bench.revision.rows("train"), packing=packing)
-        newest = from_first(attempt.ranks, checkpoints.newest() if attempt.ranks.is_first else None)
+        newest = newest_for_all(attempt.ranks, checkpoints)
         count = family.total_steps if family else None
         total = count(plan, data) if count else total_steps(plan, len(data.dataset))
         validation = prepare_validation(plan, bench, data, total)
@@ -105,66 +79,14 @@ def fit(attempt: Attempt, bench: Workbench, checkpoints: Checkpoints) -> Trained
         last = _train(attempt, bench, model, data, validation, meter, total, newest[1] if newest else None, checkpoints)
     del model
     _free_memory()
-    return _trained(attempt, last, checkpoints, data, meter, total, resumed_from)
+    if not attempt.ranks.is_first:
+        return None  # the last checkpoint is on rank 0's disk, which may not be this one
+    return trained(attempt, last, checkpoints, data, meter, total, resumed_from)
 
 
 def _is_done(plan: TrainingPlan, newest: tuple[int, Path], total: int) -> bool:
     step, checkpoint = newest
     return step >= total or course.is_over(log_of(checkpoint), plan.validation.early_stopping)
-
-
-def _trained(
-    attempt: Attempt,
-    last: Path,
-    checkpoints: Checkpoints,
-    data: TrainingData,
-    meter: Meter,
-    total: int,
-    resumed_from: int | None,
-) -> Trained:
-    """What is published of a run whose last checkpoint is `last`, and what its log says."""
-    history = log_of(last)
-    chosen, published, lost = course.step_to_publish(history, attempt.plan.validation), last, None
-    if chosen is not None and attempt.ranks.is_first:
-        log.info("the best of %d steps is %d, validation loss %.4f", step_of(last), chosen.step, chosen.loss)
-        published, lost = best_that_verifies(history, chosen, checkpoints)
-    best = course.best(history)
-    warnings = (course.overfitting(history), course.rewards_without_variance(history), lost)
-    return Trained(
-        checkpoint=published,
-        step=step_of(last),
-        total_steps=total,
-        best_step=step_of(published) if chosen else None,
-        best_eval_loss=best.loss if best else None,
-        warnings=tuple(warning for warning in warnings if warning),
-        tokens_per_second=meter.tokens_per_second,
-        mfu=meter.mfu,
-        resumed_from_step=resumed_from,
-        train_loss=_train_loss(history),
-        data=data,
-    )
-
-
-def best_that_verifies(
-    history: list[dict[str, Any]], chosen: course.Evaluation, checkpoints: Checkpoints
-) -> tuple[Path, RunWarning | None]:
-    """The best step's checkpoint; where that is damaged the next best that verifies, else the newest, and a warning.
-
-    Raises:
-        FineTuneError: CheckpointCorrupt when none verifies.
-    """
-    others = sorted(course.evaluations(history), key=lambda each: each.loss)
-    for each in (chosen, *others):
-        if found := checkpoints.at(each.step):
-            return found, None if each.step == chosen.step else course.best_is_lost(chosen, each.step, each.loss)
-    newest = checkpoints.newest()
-    if newest is None:
-        raise FineTuneError(
-            FailureReason.CHECKPOINT_CORRUPT,
-            f"neither the checkpoint of step {chosen.step}, the best, nor any other verifies",
-        )
-    step, found = newest
-    return found, course.best_is_lost(chosen, step, None)
 
 
 def _load(plan: TrainingPlan, bench: Workbench) -> Any:  # noqa: ANN401 - transformers has no types
@@ -247,12 +169,13 @@ def _train(
             recomputes=recomputes,
             sharded=is_sharded(plan),
         )
-        if family:
-            make_trainer, dataset = partial(family.make_trainer, plan, bench), data.dataset
-        else:
-            order = GlobalBatches(len(data.dataset), settings.global_batch_size, batches, ranks, settings.seed)
-            make_trainer = partial(PackedTrainer, order=order, ranks=ranks)
-            dataset = with_blank(data.dataset) if ranks.are_several else data.dataset
+        make_trainer: Callable[..., Any] = partial(family.make_trainer, plan, bench) if family else PackedTrainer
+        dataset = data.dataset
+        if family is None or family.is_ordered:
+            order = GlobalBatches(len(dataset), settings.global_batch_size, batches, ranks, settings.seed)
+            make_trainer = partial(make_trainer, order=order, ranks=ranks)
+            if ranks.are_several:
+                dataset = with_any_row(dataset) if family else with_blank(dataset)
         return make_trainer(
             clock=clock,
             model=model,
@@ -264,6 +187,7 @@ def _train(
                 Guard(watches_divergence=plan.method not in _REINFORCED),
                 reporting,
                 *([looking] if looking else []),
+                *([Tracking(attempt.tracking, attempt.board)] if attempt.tracking else []),
                 saving,
             ],
         )
@@ -322,18 +246,6 @@ def _batches(
         most = most_on_cpu(data.sequence_length)
     # GPUs may differ in what is free: all ranks take what rank 0 takes.
     return from_first(attempt.ranks, plan_batches(attempt.plan.hyperparameters, attempt.ranks.count, most))
-
-
-def log_of(checkpoint: Path) -> list[dict[str, Any]]:
-    """What was logged up to a checkpoint, by whichever attempt: one that only resumed knows it too."""
-    text = (checkpoint / "trainer_state.json").read_text(encoding="utf-8")
-    return list(json.loads(text)["log_history"])
-
-
-def _train_loss(history: list[dict[str, Any]]) -> float:
-    """Mean of the last logged losses."""
-    losses = [entry["loss"] for entry in history if "loss" in entry][-_LOSSES_AVERAGED:]
-    return float(sum(losses) / len(losses))
 
 
 def _free_memory() -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -104,6 +104,13 @@ def gathered(ranks: Ranks, value: bytes) -> list[bytes]:
     found: list[bytes] | None = [b""] * ranks.count if ranks.is_first else None
     dist.gather_object(value, found)
     return found or []
+
+
+def gathered_by_all(value: T) -> list[T]:
+    """Every rank's value, in their order, on every rank; for several ranks."""
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
 
 
 def together(ranks: Ranks) -> None:

@@ -25,7 +25,7 @@ from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.failures import named
 from finetune_trainer.train.launch import launch
 from finetune_trainer.train.memory import peak_memory
-from finetune_trainer.train.ranks import Ranks, refuse_too_small_batch
+from finetune_trainer.train.ranks import Ranks, refuse_impossible_group
 from finetune_trainer.train.result import failed_result, fitted
 from finetune_trainer.train.surroundings import prepare_environment
 
@@ -49,7 +49,7 @@ def _plan_of_a_group(arguments: argparse.Namespace) -> TrainingPlan | None:
         return None
     try:
         plan = read_plan(arguments.plan, TrainingPlan)
-        refuse_too_small_batch(plan)
+        refuse_impossible_group(plan)
     except FineTuneError:
         return None
     return plan if plan.parallelism.ranks > 1 else None
@@ -67,7 +67,7 @@ class _Command:
         stop.install()
         plan = read_plan(arguments.plan, TrainingPlan)
         board = self._board = ProgressBoard(plan.run_key, plan.attempt)
-        refuse_too_small_batch(plan)
+        refuse_impossible_group(plan)
         ranks = Ranks.from_environment()
         if ranks.local == 0:
             serve(board, arguments.port)

@@ -21,16 +21,18 @@ class Family:
 
     prepare: Callable[[TrainingPlan, Workbench], TrainingData]
     make_trainer: Callable[..., Any]
-    """Takes plan, bench and PackedTrainer's keyword arguments."""
+    """Takes plan, bench and a trainer's keyword arguments."""
     load: Callable[[TrainingPlan, Workbench], Any] | None = None
     """None: a language model."""
     total_steps: Callable[[TrainingPlan, TrainingData], int] | None = None
     """None: as many as the rows of all epochs fill."""
+    is_ordered: bool = True
+    """Whether it takes its rows in the order of `GlobalBatches`, which several ranks share."""
 
 
 _PREFERENCE = Family(build_preference_data, preference.make_trainer)
 
-_ONLINE = Family(online.build_prompt_data, online.make_trainer, total_steps=online.total_steps)
+_ONLINE = Family(online.build_prompt_data, online.make_trainer, total_steps=online.total_steps, is_ordered=False)
 
 FAMILIES: dict[Method, Family] = {
     Method.DPO: _PREFERENCE,

@@ -51,6 +51,18 @@ class GlobalBatches:
             for number in range(rank * passes, (rank + 1) * passes):
                 yield step[number * micro : (number + 1) * micro] or [self.blank]
 
+    def shares(self, step: int) -> list[float]:
+        """What part of an optimiser step's sequences is in each of this rank's passes; none is in a blank one.
+
+        Args:
+            step: Optimiser steps that were made before it, over all epochs.
+        """
+        start = step % max(1, math.ceil(self.blank / self._global_batch)) * self._global_batch
+        size = min(self._global_batch, self.blank - start)
+        passes, micro = self._passes(size), self._batches.micro
+        first = self._ranks.rank * passes
+        return [min(micro, max(0, size - number * micro)) / size for number in range(first, first + passes)]
+
     def _passes(self, sequences: int) -> int:
         """Forward passes per rank for one step of so many sequences."""
         return math.ceil(math.ceil(sequences / self._batches.micro) / self._ranks.count)

@@ -5,6 +5,8 @@ Left alone, they cut rows at 1,024 tokens, drop those whose prompt is longer, an
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -18,33 +20,87 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.methods import DpoPlan, KtoPlan, Method, OrpoPlan, SimpoPlan
 from finetune_contract.training import TrainingPlan
-from finetune_trainer.train.adapters import ExactAdapters
-from finetune_trainer.train.callbacks import TokenClock
+from finetune_trainer.train.group import gathered_by_all
 from finetune_trainer.train.model import load_model
+from finetune_trainer.train.ordered import OrderedTrainer
 from finetune_trainer.train.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
+_TOKENS = "num_tokens"
+"""TRL's figure of the tokens that were trained on so far."""
 
-class Prepared(ExactAdapters):
-    """A trainer whose data needs nothing more."""
 
-    def __init__(self, *args: Any, clock: TokenClock, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
-        """Take the trainer's arguments, and who counts the tokens."""
-        self._clock = clock
+class Prepared(OrderedTrainer):
+    """A trainer whose data needs nothing more.
+
+    A step's loss is the mean over its rows, however they are cut into forward passes and dealt to ranks; TRL's is the
+    mean of the passes' means, in which a row of a small last pass counts for more.
+    """
+
+    loss_is_scaled_for_ga = True
+    _metrics: dict[str, dict[str, list[float]]]
+    _stored_metrics: dict[str, dict[str, list[float]]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
+        """Take the arguments of `OrderedTrainer`."""
         super().__init__(*args, **kwargs)
-
-    def create_model_card(self, *_: object, **__: object) -> None:
-        """Write no README into checkpoints: they are sealed by their content."""
+        self._shares: Iterator[float] = iter(())
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:  # noqa: ANN401
         return dataset
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Count the tokens, then do what TRL does."""
-        masks = [value for name, value in inputs.items() if name.endswith("attention_mask")]
-        self._clock.add(sum(int(mask.sum()) for mask in masks))
-        return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc] # the trainer's
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """The passes of the next step, and what each of them counts for."""
+        self._shares = iter(self._order.shares(self.state.global_step))
+        return super().get_batch_samples(*args, **kwargs)  # type: ignore[misc] # the trainer's
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """This pass's part of the step's loss; ranks' gradients are averaged."""
+        share, kept = next(self._shares), _copy(self._figures())
+        # Passes of different ranks may have different numbers of rows, and TRL gathers figures row by row.
+        with _alone(self.accelerator):
+            loss = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        if not share:
+            figures = self._figures()
+            figures.clear()
+            figures.update(kept)
+        return loss * (share * self._ranks.count)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Log the figures of all ranks' passes."""
+        if self._ranks.are_several:
+            found = gathered_by_all(_copy(self._figures()))
+            figures = self._figures()
+            figures.clear()
+            for each in found:
+                for name, values in each.items():
+                    figures[name] += values
+            if _TOKENS in figures:  # a total, that each rank knows of its own passes
+                figures[_TOKENS] = [sum(figures[_TOKENS])]
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+    def _figures(self) -> dict[str, list[float]]:
+        """What TRL averages at the next log entry: figure -> its values."""
+        # TRL's experimental trainers have a name of their own for them.
+        figures = self._stored_metrics if hasattr(self, "_stored_metrics") else self._metrics
+        return figures["train"]
+
+
+def _copy(figures: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {name: list(values) for name, values in figures.items()}
+
+
+@contextmanager
+def _alone(accelerator: Any) -> Iterator[None]:  # noqa: ANN401 - accelerate has no types
+    """Within, what is gathered is what this rank has."""
+    names = ("gather", "gather_for_metrics")
+    vars(accelerator).update(dict.fromkeys(names, lambda value, *_args, **_kwargs: value))
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(accelerator, name)
 
 
 class PreparedDPO(Prepared, DPOTrainer):  # type: ignore[misc] # trl has no types
@@ -56,14 +112,29 @@ class PreparedReward(Prepared, RewardTrainer):  # type: ignore[misc]
 
 
 class PreparedKTO(Prepared, KTOTrainer):  # type: ignore[misc]
-    """KTO; each answer is compared with its neighbour's in the batch, under the wrong prompt."""
+    """KTO; each answer is compared with another one's of its forward pass, under the wrong prompt.
 
-    def _prepare_dataset(self, dataset: Any, *rest: Any) -> Any:  # noqa: ANN401
+    The estimate that this gives is of one pass, not of all ranks': so a step is the same for any number of them.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - passed on
+        """Take the arguments of `OrderedTrainer`."""
+        super().__init__(*args, **kwargs)
+        collate = self.data_collator
+        self.data_collator = lambda rows: collate(_mismatched(rows))
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:  # noqa: ANN401
+        # For a pass of a single row. What comes last for several ranks is the first row again: nothing changes by it.
         answers = dataset["completion_ids"]
-        size = rest[1].per_device_train_batch_size
-        batches = (answers[start : start + size] for start in range(0, len(answers), size))
-        rotated = [answer for batch in batches for answer in (batch[-1], *batch[:-1])]
-        return dataset.add_column("KL_completion_ids", rotated)
+        return dataset.add_column("KL_completion_ids", [*answers[1:], answers[0]])
+
+
+def _mismatched(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one pass, each with its neighbour's answer to compare with."""
+    if len(rows) == 1:
+        return rows
+    others = [rows[-1], *rows[:-1]]
+    return [{**row, "KL_completion_ids": other["completion_ids"]} for row, other in zip(rows, others, strict=True)]
 
 
 class _Rowwise(Prepared):
@@ -101,7 +172,7 @@ def make_trainer(plan: TrainingPlan, bench: Workbench, *, args: Any, model: Any,
         bench: Where a reference model is loaded from.
         args: SFTConfig of the run, whose common fields are taken over.
         model: What is trained.
-        rest: Of the trainer: clock, train_dataset, processing_class, callbacks.
+        rest: Of the trainer: clock, order, ranks, train_dataset, processing_class, callbacks.
 
     Raises:
         FineTuneError: InvalidPlan for settings that do not go together.
@@ -118,8 +189,7 @@ def make_trainer(plan: TrainingPlan, bench: Workbench, *, args: Any, model: Any,
             kto = plan.kto or KtoPlan()
             _refuse_single_rows(args)
             own = {"desirable_weight": kto.desirable_weight, "undesirable_weight": kto.undesirable_weight}
-            sampling = {"train_sampling_strategy": "sequential"}
-            config = config_like(args, KTOConfig, max_length=None, beta=kto.beta, **own, **sampling)
+            config = config_like(args, KTOConfig, max_length=None, beta=kto.beta, **own)
             return PreparedKTO(args=config, model=model, ref_model=_reference(plan, bench), **rest)
         case Method.REWARD:
             return PreparedReward(args=config_like(args, RewardConfig, max_length=None), model=model, **rest)

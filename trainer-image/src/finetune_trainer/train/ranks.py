@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.training import TrainingPlan
+from finetune_contract.methods import not_divided, one_process_only
+from finetune_contract.training import ShardingStrategy, TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,24 @@ class Ranks:
 ALONE = Ranks()
 
 
-def refuse_too_small_batch(plan: TrainingPlan) -> None:
-    """Refuse ranks that would have nothing to do.
+def refuse_impossible_group(plan: TrainingPlan) -> None:
+    """Refuse ranks that would have nothing to do, or cannot do what the method needs.
+
+    The operator does the same before there is a pod.
 
     Raises:
         FineTuneError: InvalidPlan.
     """
     batch, ranks = plan.hyperparameters.global_batch_size, plan.parallelism.ranks
+    message = None
     if batch < ranks:
-        raise FineTuneError(
-            FailureReason.INVALID_PLAN,
+        message = (
             f"spec.hyperparameters.globalBatchSize: {batch} sequences cannot be divided among {ranks} ranks; "
-            f"use at least {ranks}, or fewer spec.parallelism.nodes or GPUs",
+            f"use at least {ranks}, or fewer spec.parallelism.nodes or GPUs"
         )
+    elif ranks > 1:
+        message = one_process_only(plan.method)
+        if message is None and plan.parallelism.strategy is ShardingStrategy.FSDP:
+            message = not_divided(plan.method)
+    if message is not None:
+        raise FineTuneError(FailureReason.INVALID_PLAN, message)

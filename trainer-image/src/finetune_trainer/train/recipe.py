@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,12 +34,15 @@ from finetune_trainer.export.probe import write_probe
 from finetune_trainer.export.publish import attempt_folder, evaluation_folder, lineage_of, publish_outcome
 from finetune_trainer.keptlog import kept
 from finetune_trainer.stop import Stop
+from finetune_trainer.tracking.reporter import tracked
+from finetune_trainer.tracking.words import Outcome, metrics_of_scores
 from finetune_trainer.train import reward
 from finetune_trainer.train.adapters import makes_whole_model
 from finetune_trainer.train.attempt import Attempt
-from finetune_trainer.train.fit import Trained, fit, log_of
+from finetune_trainer.train.fit import fit
 from finetune_trainer.train.group import from_first, joined
 from finetune_trainer.train.model import stored_dtype
+from finetune_trainer.train.trained import Trained, log_of
 from finetune_trainer.train.workbench import Workbench, open_workbench
 
 log = logging.getLogger(__name__)
@@ -68,6 +72,8 @@ def run(attempt: Attempt, root: Path) -> TrainingResult | None:
             earlier = from_first(ranks, store.outcome(plan.run_key) if ranks.is_first else None)
             if not earlier:
                 check_settings(plan)
+                if ranks.is_first:
+                    attempt = replace(attempt, tracking=uploads.enter_context(tracked(plan, attempt.board)))
                 with attempt.watch.stage("Loading"):
                     bench = open_workbench(plan, store, ranks)
                 pod_uid = from_first(ranks, attempt.pod_uid)
@@ -79,6 +85,7 @@ def run(attempt: Attempt, root: Path) -> TrainingResult | None:
         if earlier:
             log.info("this run has succeeded before: its artifact is used again")
             return earlier.model_copy(update={"reused": True, "attempt": plan.attempt})
+        assert trained is not None  # on rank 0
         return _finish(attempt, store, bench, trained)
 
 
@@ -114,6 +121,9 @@ def _finish(attempt: Attempt, store: Store, bench: Workbench, trained: Trained) 
             board.update(phase=Phase.PUBLISHING)
             with watch.stage("Publishing"):
                 artifact = _publish_artifact(plan, store, bench.base, directory)
+            if attempt.tracking:
+                attempt.tracking.log(trained.step, metrics_of_scores(evaluation.scores))
+                attempt.tracking.close(Outcome.FINISHED)
             result = _result(attempt, trained, artifact, evaluation)
             store.record(plan.run_key, HISTORY_FILE, json.dumps(log_of(trained.checkpoint)))
             folder = evaluation_folder(plan, artifact.digest)
@@ -220,5 +230,7 @@ def _result(attempt: Attempt, trained: Trained, artifact: Artifact, evaluation: 
         micro_batch_size=seen.micro_batch_size,
         peak_memory_bytes=seen.peak_memory_bytes,
         predicted_peak_bytes=plan.predicted_peak_bytes,
-        warnings=trained.warnings,
+        # A warning that was shown on the way may be in the log of the run, too.
+        warnings=tuple({each.reason: each for each in (*seen.warnings, *trained.warnings)}.values()),
+        tracking=seen.tracking,
     )

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.methods import SEQUENCE_METHODS
 from finetune_contract.training import TrainingPlan
 from finetune_trainer.train.batching import BatchPlan
 from finetune_trainer.train.memory import evidence, out_of_memory
 from finetune_trainer.train.model import Device
-from finetune_trainer.train.validation import SEQUENCE_METHODS
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ def failed_result(failure: Failure, progress: Progress | None) -> TrainingResult
         micro_batch_size=progress.micro_batch_size,
         peak_memory_bytes=progress.peak_memory_bytes,
         warnings=progress.warnings,
+        tracking=progress.tracking,
         failure=failure,
     )
 

@@ -77,10 +77,28 @@ def open_revision(directory: Path, method: Method) -> Revision:
     Raises:
         FineTuneError: DatasetInvalid when it does not say its format, InvalidPlan when the method needs another one.
     """
-    name = read_manifest(directory).lineage.get("format")
-    if name not in list(RowFormat):
-        raise FineTuneError(FailureReason.DATASET_INVALID, f"the dataset revision's format is {name!r}")
-    row_format = RowFormat(name)
+    row_format = format_of(directory)
     if unfit := unfit_rows(method, row_format):
         raise FineTuneError(FailureReason.INVALID_PLAN, unfit)
     return Revision(directory, _read_as(directory, row_format))
+
+
+def prompted_revision(directory: Path) -> Revision:
+    """A verified revision for its prompts alone.
+
+    Raises:
+        FineTuneError: DatasetInvalid when it does not say its format.
+    """
+    return Revision(directory, _read_as(directory, format_of(directory)))
+
+
+def format_of(directory: Path) -> RowFormat:
+    """The format of a revision's rows as they are stored.
+
+    Raises:
+        FineTuneError: DatasetInvalid when it does not say so.
+    """
+    name = read_manifest(directory).lineage.get("format")
+    if name not in list(RowFormat):
+        raise FineTuneError(FailureReason.DATASET_INVALID, f"the dataset revision's format is {name!r}")
+    return RowFormat(name)

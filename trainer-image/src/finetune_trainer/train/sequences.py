@@ -180,3 +180,10 @@ def with_blank(dataset: Any) -> Any:  # noqa: ANN401 - datasets has no types
     ids = dataset[0]["input_ids"][:2]
     columns = {"input_ids": [ids], "labels": [[IGNORED] * len(ids)], "seq_lengths": [[len(ids)]]}
     return concatenate_datasets([dataset, type(dataset).from_dict(columns, features=dataset.features)])
+
+
+def with_any_row(dataset: Any) -> Any:  # noqa: ANN401 - datasets has no types
+    """The data and, behind it, a row that a trainer computes and counts for nothing, as `with_blank`."""
+    from datasets import concatenate_datasets
+
+    return concatenate_datasets([dataset, dataset.select([0])])

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from finetune_contract.methods import not_divided
 from finetune_contract.training import ShardingStrategy, TrainingPlan
 
 _GATHERED = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -26,7 +27,7 @@ _FROM_FIRST = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, 
 def is_sharded(plan: TrainingPlan) -> bool:
     """Whether the ranks of this plan divide the model among them."""
     parallelism = plan.parallelism
-    if parallelism.ranks == 1 or parallelism.strategy is ShardingStrategy.DDP:
+    if parallelism.ranks == 1 or parallelism.strategy is ShardingStrategy.DDP or not_divided(plan.method):
         return False
     return parallelism.strategy is ShardingStrategy.FSDP or plan.adapter is None
 

@@ -15,7 +15,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.methods import Method
+from finetune_contract.methods import SEQUENCE_METHODS, Method
 from finetune_contract.training import TrainingPlan, ValidationPlan
 from finetune_store.checkpoints import Checkpoints
 from finetune_trainer.progress import ProgressBoard
@@ -31,9 +31,6 @@ _EVALUATIONS = 10
 
 _TOKENS_SHARE = 0.1
 """Tokens that may be evaluated per token trained on, where nobody asked for evaluations; a third of that in time."""
-
-SEQUENCE_METHODS = (Method.SFT, Method.CPT)
-"""Methods whose loss is that of sequences; others have losses of their own."""
 
 _FEWEST = 3
 """Evaluations that can show a loss which rises twice."""
@@ -144,7 +141,8 @@ class Validation(TrainerCallback):  # type: ignore[misc] # transformers has no t
                 f"step {state.global_step}: the loss on the validation rows is {loss}; nothing of this step was saved",
             )
         state.log_history.append({course.EVAL_LOSS: loss, "step": state.global_step, "epoch": state.epoch})
-        self._board.update(eval_loss=loss, warnings=self._warnings(state))
+        self._board.update(eval_loss=loss)
+        self._board.warn("validation", self._warnings(state))
         chosen = course.step_to_publish(state.log_history, self._plan)
         self._protect(state)
         if chosen and chosen.step == state.global_step:

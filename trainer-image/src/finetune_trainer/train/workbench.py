@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune_contract.training import TrainingPlan
 from finetune_store.store import Store
-from finetune_trainer.train.adapters import makes_whole_model, merged_into
+from finetune_trainer.train.adapters import makes_whole_model, merged_into, refuse_another_base
 from finetune_trainer.train.group import together
 from finetune_trainer.train.model import Device, context_of, find_device, load_tokenizer, stored_dtype
 from finetune_trainer.train.ranks import ALONE, Ranks
@@ -40,24 +40,27 @@ def open_workbench(plan: TrainingPlan, store: Store, ranks: Ranks = ALONE) -> Wo
     """Verify the inputs, once per pod, and load the tokenizer.
 
     Raises:
-        FineTuneError: StorageUnavailable, InvalidPlan, DatasetInvalid, ModelNotFound or TokenizerMismatch.
+        FineTuneError: StorageUnavailable, ChecksumMismatch, InvalidPlan, DatasetInvalid, ModelNotFound,
+            AdapterMismatch or TokenizerMismatch.
     """
     verified = store.verify if ranks.local == 0 else store.path
     base = verified(plan.base)
     revision = open_revision(verified(plan.dataset), plan.method)
+    start = verified(plan.start) if plan.start else None
     together(ranks)
     context = context_of(base)  # first: it says whether there is a model at all
-    start = store.verify(plan.start) if plan.start else None
+    if start:
+        refuse_another_base(start, plan.base)
     if start and makes_whole_model(plan):
-        base, start = _merged(base, start), None
+        base, start = merged_base(base, start), None
     tokenizer = load_tokenizer(base)
     renderer = Renderer(tokenizer, revision.row_format)
     return Workbench(store, base, start, revision, context, tokenizer, renderer, find_device(plan))
 
 
-def _merged(base: Path, adapter: Path) -> Path:
-    """The base with an earlier job's adapter in its weights, beside its tokenizer; lost with the pod."""
-    log.info("the adapter of an earlier job is merged into the base")
+def merged_base(base: Path, adapter: Path) -> Path:
+    """The base with an adapter in its weights, beside its tokenizer; lost with the pod."""
+    log.info("the adapter is merged into the base")
     directory = Path(tempfile.mkdtemp(prefix="merged-base-"))
     for path in base.iterdir():
         if path.is_file() and path.suffix not in (".safetensors", ".bin") and ".safetensors." not in path.name:
