@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 from finetune_contract.base import StoredReference
+from finetune_contract.batching import BatchCounts, BatchResult, ErrorCount
 from finetune_contract.datasets import DatasetResult, Dropped, DropReason, RowFormat, Split
 from finetune_contract.evaluating import TUNED, Baseline, Metric, Score
 from finetune_contract.failure import Failure, FailureReason
@@ -60,6 +61,16 @@ def make_job(
 ) -> Object:
     default = {"baseModel": {"huggingFace": {"repo": "org/model"}}, "dataset": {"name": "tickets"}}
     return _resource("FineTuneJob", name, {**default, **spec}, metadata, status)
+
+
+def make_batch(
+    name: str = "labels", *, metadata: Object | None = None, status: Object | None = None, **spec: Any
+) -> Object:
+    default = {
+        "model": {"fineTuneJob": {"name": "triage"}},
+        "input": {"dataset": {"name": "tickets", "split": "test"}},
+    }
+    return _resource("BatchInference", name, {**default, **spec}, metadata, status)
 
 
 def make_deployment(
@@ -146,6 +157,17 @@ def training_result(run_key: str, attempt: int = 1, artifact: str = "a", **more:
             **more,
         }
     )
+
+
+def batch_result(rows: int = 10, failed: int = 0, letter: str = "f", **more: Any) -> BatchResult:
+    counts = BatchCounts(
+        rows=rows, succeeded=rows - failed, failed=failed, prompt_tokens=300, generated_tokens=50, seconds=5
+    )
+    fields = {
+        "output": stored(letter, "batches"), "total_rows": rows, "counts": counts, "input_digest": digest("d"),
+        "errors": (ErrorCount(code="invalid_json_line", rows=failed),) if failed else (), "device": "cpu", **more,
+    }  # fmt: skip
+    return BatchResult(**fields)
 
 
 def failed_training(run_key: str, attempt: int, reason: FailureReason, **more: Any) -> TrainingResult:

@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from socket import create_server
 from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from finetune_contract.paths import ENV_STORE
 from tools.binaries import ensure
+from tools.ports import free_port
 
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+
+STORE_KEYS = {f"{ENV_STORE}{name}": value for name, value in KEYS.items()}
+"""As a pod's environment has them for the store."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,7 @@ def s3_server(directory: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
     data, metadata = directory / "data", directory / "metadata"
     for folder in (data, metadata):
         folder.mkdir()
-    with create_server((host, 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port(host)
     environment = {
         **os.environ,
         "ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"],

@@ -12,7 +12,7 @@ from finetune_contract.paths import POD_PORT
 from tests.chart.expressions import grouping_labels, matched_labels, series_of
 from tests.chart.promtool import check_rules, needs_promtool, promtool
 from tests.chart.rendering import ROOT, Manifest, named, needs_helm, of_kind, render, try_to_render
-from tests.unit.manifests.test_manifests import every_object
+from tests.unit.manifests.objects import every_object
 from tools import metrics_page
 
 pytestmark = needs_helm
@@ -182,7 +182,7 @@ def test_the_operator_is_scraped_by_one_monitor() -> None:
     assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
 
 
-def test_training_and_serving_pods_are_scraped_and_no_others() -> None:
+def test_pods_that_load_models_for_long_are_scraped_and_no_others() -> None:
     monitor = named(render("metrics.podMonitor.enabled=true"), "PodMonitor", "finetune-operator-workloads")["spec"]
     assert monitor["namespaceSelector"] == {"any": True}
     ports = {each["port"] for each in monitor["podMetricsEndpoints"]}
@@ -195,7 +195,7 @@ def test_training_and_serving_pods_are_scraped_and_no_others() -> None:
         serves = bool(named_ports(template) & ports)
         assert selects(monitor["selector"], labels) is serves, name
         roles |= {labels["finetune.dev/role"]} if serves else set()
-    assert roles == {"train", "serve", "canary"}
+    assert roles == {"train", "batch", "serve", "canary"}
     assert POD_PORT == 8080, "as the NetworkPolicies and the documentation say"
 
 

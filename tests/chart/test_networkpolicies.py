@@ -9,7 +9,7 @@ import pytest
 from finetune_contract.paths import POD_PORT, PROBER_PORT
 from tests.chart.rendering import NAMESPACE, Manifest, named, needs_helm, of_kind, render, try_to_render
 from tests.chart.test_monitoring import selects
-from tests.unit.manifests.test_manifests import every_object
+from tests.unit.manifests.objects import every_object
 
 pytestmark = needs_helm
 
@@ -75,6 +75,7 @@ EXPECTED: dict[str, tuple[set[tuple[str, Any]], set[tuple[str, Any]]]] = {
     "prepare": (set(), DNS | WEB),
     "stage": (set(), DNS | WEB),
     "export": (set(), DNS | WEB),
+    "batch": (WATCHERS, DNS | WEB),
     "evaluate": (set(), DNS),
     "preflight": (set(), DNS),
     "resolve": (set(), DNS),

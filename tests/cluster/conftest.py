@@ -1,16 +1,48 @@
 """Fresh namespaces on the local cluster; the cluster is never assumed to be empty."""
 
+import base64
+import json
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
 
 from tests.cluster.kube import BIN, KUBECONFIG, ROOT, Kube, Object
+from tests.order import put_first
 
-TINY_BASE = Path(__file__).with_name("tiny_base.py")
+TURNS = (
+    "cluster/test_kueue.py",
+    "cluster/test_canary.py",
+    "cluster/test_batch.py",
+    "cluster/test_lifecycle.py",
+    "cluster/test_s3.py",
+    "cluster/test_lost_pods.py",
+    "cluster/test_pause.py",
+    "cluster/test_storage.py",
+    "cluster/test_dataset_inputs.py",
+    "cluster/test_hostile.py",
+    "cluster/test_causes.py",
+    "cluster/test_multinode.py",
+    "cluster/test_sources.py",
+    "cluster/test_gate.py",
+    "cluster/test_methods.py",
+    "cluster/test_preflight.py",
+    "cluster/test_exports.py",
+    "cluster/test_report.py",
+)
+"""Those that wait for pods, the longest first; in the others, which only ask, the workers become even."""
+
 SYSTEM_NAMESPACE = "finetune-system"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    put_first(items, TURNS)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,32 +102,41 @@ def restricted_pod(container: Object, volumes: list[Object]) -> Object:
     }
 
 
+@cache
+def tiny_base() -> dict[str, bytes]:
+    """Path -> content of what tests/cluster/tiny_base.py makes: once, for a pod would load torch in each namespace."""
+    with TemporaryDirectory() as name:
+        script = Path(__file__).with_name("tiny_base.py")
+        subprocess.run([sys.executable, str(script), name], check=True, capture_output=True, timeout=300)
+        folder = Path(name)
+        return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 def put_tiny_base(kube: Kube) -> None:
-    """Run tests/cluster/tiny_base.py in the trainer image; it writes to a claim called `files`."""
+    """A claim called `files` with the tiny base in it, copied from a ConfigMap by a pod."""
     claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    container = {
-        "name": "make",
-        "image": trainer_image(),
-        "command": ["python", "/script/tiny_base.py", "/files"],
-        "volumeMounts": [
-            {"name": "files", "mountPath": "/files"},
-            {"name": "script", "mountPath": "/script"},
-            {"name": "scratch", "mountPath": "/scratch"},
-        ],
+    files = {path.replace("/", "."): content for path, content in tiny_base().items()}
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "tiny-base"},
+        "binaryData": {key: base64.b64encode(content).decode() for key, content in files.items()},
     }
+    # Not applied: `kubectl apply` repeats what it is given in an annotation, which may be of 256 KiB.
+    kube.kubectl("create", "-f", "-", stdin=json.dumps(config_map))
+    container = {
+        "name": "copy",
+        "image": trainer_image(),
+        "command": ["sh", "-c", "cp -rL /made/* /files/"],
+        "volumeMounts": [{"name": "files", "mountPath": "/files"}, {"name": "made", "mountPath": "/made"}],
+    }
+    items = [{"key": path.replace("/", "."), "path": path} for path in tiny_base()]
     volumes: list[Object] = [
         {"name": "files", "persistentVolumeClaim": {"claimName": "files"}},
-        {"name": "script", "configMap": {"name": "tiny-base"}},
-        {"name": "scratch", "emptyDir": {}},
+        {"name": "made", "configMap": {"name": "tiny-base", "items": items}},
     ]
     kube.apply(
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "files"}, "spec": claim},
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "tiny-base"},
-            "data": {"tiny_base.py": TINY_BASE.read_text()},
-        },
         {
             "apiVersion": "v1",
             "kind": "Pod",

@@ -1,4 +1,4 @@
-"""The three kinds as tests write them: valid by default, one thing changed by keyword."""
+"""Our kinds as tests write them: valid by default, one thing changed by keyword."""
 
 from typing import Any
 
@@ -30,7 +30,12 @@ def job(name: str = "colour-namer", **spec: Any) -> Object:
         "dataset": {"name": "colours"},
         "hyperparameters": {"epochs": 4, "learningRate": 0.003, "globalBatchSize": 16},
         "evaluation": {"metrics": ["EvalLoss", "ExactMatch"], "baselines": ["ZeroShot"], "maxRows": 24},
-        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"nvidia.com/gpu": 1}},
+        # Little is asked for, so that several tests have pods on a small node; more than one thread helps no model of
+        # this size, and two pods that each wait for two threads on two cores hinder each other.
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "512Mi"},
+            "limits": {"nvidia.com/gpu": 1, "cpu": "1"},
+        },
     }
     return resource("FineTuneJob", name, {**default, **spec})
 
@@ -38,3 +43,12 @@ def job(name: str = "colour-namer", **spec: Any) -> Object:
 def deployment(name: str = "colours", **spec: Any) -> Object:
     default = {"adapters": [{"name": "namer", "fineTuneJob": {"name": "colour-namer"}}]}
     return resource("ModelDeployment", name, {**default, **spec})
+
+
+def batch(name: str = "labels", **spec: Any) -> Object:
+    default = {
+        "model": {"fineTuneJob": {"name": "colour-namer"}},
+        "input": {"dataset": {"name": "colours", "split": "test"}},
+        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}},
+    }
+    return resource("BatchInference", name, {**default, **spec})

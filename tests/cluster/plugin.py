@@ -13,5 +13,5 @@ def plugin(kube: Kube, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "finetune_cli", *arguments, *namespace]
     environment = {**os.environ, "KUBECONFIG": str(KUBECONFIG)}
     return subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=300
     )

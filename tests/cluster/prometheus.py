@@ -6,7 +6,6 @@ discovery would give them. The machine reaches the addresses of the local cluste
 """
 
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -21,6 +20,7 @@ import yaml
 
 from tests.cluster.kube import Object
 from tools import packages
+from tools.ports import free_port
 
 NAMESPACE, POD = "__meta_kubernetes_namespace", "__meta_kubernetes_pod"
 SECONDS = 30
@@ -134,9 +134,7 @@ def prometheus(manifests: list[Object], folder: Path) -> Iterator[Prometheus]:
         "scrape_configs": [config for monitor in monitors for config in scrape_configs(monitor, targets)],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     argv = [
         str(packages.unpacked_folder("prometheus") / "usr" / "bin" / "prometheus"),
         f"--config.file={folder / 'prometheus.yaml'}",

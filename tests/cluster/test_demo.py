@@ -1,4 +1,7 @@
-"""The demo's own YAMLs and program, end to end: the model must get better, and the adapter must answer."""
+"""The demo's own YAMLs and program, end to end: the model must get better, and the adapter must answer.
+
+It trains for minutes on all cores that there are, and pods of other tests would hardly get any: it runs alone.
+"""
 
 import json
 import os
@@ -9,7 +12,7 @@ import pytest
 
 from tests.cluster.kube import BIN, KUBECONFIG, ROOT, Kube
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.exclusive]
 
 LIMIT_SECONDS = 1500
 

@@ -46,7 +46,7 @@ def test_applying_every_example_again_under_another_name_changes_nothing(kube: K
     kube.kubectl("apply", *theirs, stdin=text)
 
     def objects() -> list[Object]:
-        kinds = "datasets,finetunejobs,modeldeployments"
+        kinds = "datasets,finetunejobs,modeldeployments,batchinferences"
         return list(json.loads(kube.kubectl("get", kinds, "-o", "json", "--show-managed-fields").stdout)["items"])
 
     def are_seen() -> bool:

@@ -14,10 +14,10 @@ def exports(kube: Kube) -> list[Object]:
 
 def test_an_edit_of_exports_starts_an_export_job_and_nothing_else(lab: Kube) -> None:
     lab.apply(dataset(), job(hyperparameters={"epochs": 1, "learningRate": 0.003}))
-    before = lab.wait_ready("finetunejob", "colour-namer", 120)
+    before = lab.wait_ready("finetunejob", "colour-namer", 240)
     jobs = {item["metadata"]["uid"] for item in lab.find("jobs")}
     lab.merge("finetunejob", "colour-namer", {"spec": {"exports": [{"type": "MergedModel"}]}})
-    lab.wait("the merged model", lambda: exports(lab) and exports(lab)[0]["state"] == "Done", 90)
+    lab.wait("the merged model", lambda: exports(lab) and exports(lab)[0]["state"] == "Done", 240)
     (merged,) = exports(lab)
     assert merged["artifact"] == before["artifact"]["digest"]
     assert merged["uri"].startswith("pvc://finetune-artifacts/exports/")

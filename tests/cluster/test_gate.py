@@ -33,7 +33,7 @@ def test_what_fails_its_gate_is_not_served_until_the_gate_is_relaxed(lab: Kube) 
         job(hyperparameters={"epochs": 1, "learningRate": 0.003}, evaluation=EVALUATION, gate=FAILS),
         deployment(),
     )
-    watched = plugin(lab, "watch", "colour-namer", "--timeout", "110s")
+    watched = plugin(lab, "watch", "colour-namer", "--timeout", "240s")
     assert watched.returncode == 3, watched.stdout + watched.stderr
     assert "✗   EvalLoss" in watched.stdout
     failed = lab.status("finetunejob", "colour-namer")
@@ -43,7 +43,7 @@ def test_what_fails_its_gate_is_not_served_until_the_gate_is_relaxed(lab: Kube) 
     lab.wait(
         "the deployment to refuse it",
         lambda: lab.condition("modeldeployment", "colours", "Stalled").get("reason") == "GateFailed",
-        30,
+        120,
     )
     message = lab.condition("modeldeployment", "colours", "AdaptersValid")["message"]
     assert made["digest"] in message
@@ -52,10 +52,10 @@ def test_what_fails_its_gate_is_not_served_until_the_gate_is_relaxed(lab: Kube) 
     before = [item["metadata"]["uid"] for item in lab.find("jobs")]
     relaxed = {"rules": [{"metric": "EvalLoss", "atMost": 100}, {"metric": "EvalLoss", "betterThan": "ZeroShot"}]}
     lab.merge("finetunejob", "colour-namer", {"spec": {"gate": relaxed}})
-    lab.wait("the job", lambda: lab.status("finetunejob", "colour-namer").get("artifact"), 30)
+    lab.wait("the job", lambda: lab.status("finetunejob", "colour-namer").get("artifact"), 120)
     # The deployment was told to give up; it is not any more.
-    lab.wait("the roll-out", lambda: lab.get("deployment", "colours"), 30)
-    served = lab.wait_ready("modeldeployment", "colours", 90)
+    lab.wait("the roll-out", lambda: lab.get("deployment", "colours"), 120)
+    served = lab.wait_ready("modeldeployment", "colours", 120)
     assert [(each["digest"], each["verdict"]) for each in served["adapters"]] == [(made["digest"], "Passed")]
     assert [item["metadata"]["uid"] for item in lab.find("jobs")] == before, "nothing is trained or measured again"
     # Base and adapter are asked by way of the API server.

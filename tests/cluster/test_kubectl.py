@@ -17,6 +17,7 @@ COLUMNS = {
     "datasets": "NAME PHASE ROWS FORMAT REASON AGE",
     "finetunejobs": "NAME PHASE PROGRESS LOSS REASON AGE",
     "modeldeployments": "NAME PHASE READY URL REASON AGE",
+    "batchinferences": "NAME PHASE PROGRESS ROWS FAILED REASON AGE",
 }
 
 
@@ -32,6 +33,7 @@ def test_get_shows_what_people_look_for(kube: Kube) -> None:
         factories.make_dataset(source={"configMap": {"name": "none", "key": "a"}}),
         factories.make_job(dataset={"name": "none"}),
         factories.make_deployment(),
+        factories.make_batch(),
     )
     kube.apply(*({**item, "metadata": {"name": item["metadata"]["name"]}} for item in made))
     for plural, columns in COLUMNS.items():
@@ -39,7 +41,8 @@ def test_get_shows_what_people_look_for(kube: Kube) -> None:
         wide = kube.kubectl("get", plural, "-o", "wide").stdout.split("\n")[0].split()
         assert set(wide) > set(columns.split())
     listed = kube.kubectl("get", "llm", "-o", "name").stdout.split()
-    assert sorted(name.split(".")[0] for name in listed) == ["dataset", "finetunejob", "modeldeployment"]
+    kinds = ["batchinference", "dataset", "finetunejob", "modeldeployment"]
+    assert sorted(name.split(".")[0] for name in listed) == kinds
 
 
 @pytest.mark.parametrize("plural", PLURALS)

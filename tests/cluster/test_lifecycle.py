@@ -1,7 +1,6 @@
-"""A run's life on a real cluster: it ends once, whatever is killed, re-applied or deleted on the way."""
+"""A run's life on a real cluster: it ends once, whatever is re-applied or deleted on the way."""
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,99 +11,16 @@ from tests.cluster import release
 from tests.cluster.kube import Kube, Object
 from tests.cluster.objects import dataset, deployment, job, text_dataset
 from tests.cluster.prometheus import Prometheus, prometheus
+from tests.cluster.training import LONGER, long_job, snapshot, training_jobs
 
 pytestmark = pytest.mark.cluster
 
-LONG = {"epochs": 100, "learningRate": 0.001, "globalBatchSize": 4, "packing": False}
-"""6,000 steps, some 40 s on two idle cores: long enough to be interrupted."""
-
-OFTEN = {"intervalMinutes": 0.05, "gracePeriodSeconds": 30}
-
-
-def long_job(name: str, **spec: object) -> Object:
-    default = {
-        "dataset": {"name": "sentences"},
-        "method": "CPT",
-        "adapter": {"type": "None"},
-        "hyperparameters": LONG,
-        "checkpoints": OFTEN,
-        "evaluation": {"metrics": []},
-    }
-    return job(name, **{**default, **spec})
-
-
-def training_jobs(kube: Kube, name: str) -> list[Object]:
-    return kube.find("jobs", f"finetune.dev/role=train,finetune.dev/name={name}")
-
-
-def training_pods(kube: Kube, name: str) -> list[Object]:
-    return kube.find("pods", f"finetune.dev/role=train,finetune.dev/name={name}")
-
-
-def has_checkpoint(kube: Kube, name: str) -> Callable[[], bool]:
-    return lambda: bool((kube.status("finetunejob", name).get("progress") or {}).get("checkpointStep"))
+YAMLS = [dataset(), job(), deployment()]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _sentences(lab: Kube) -> None:
     lab.apply(text_dataset())
-
-
-def test_operator_restart_and_upgrade_in_the_middle_of_training(lab: Kube, system: Kube, tmp_path: Path) -> None:
-    values = release.values()
-    release.install(release.package(tmp_path, "0.0.9"), values, tmp_path)
-    assert release.chart_version() == "0.0.9"
-    lab.apply(long_job("survivor"))
-    lab.wait("a first step", has_checkpoint(lab, "survivor"), 120)
-    before = {pod["metadata"]["uid"] for pod in training_pods(lab, "survivor")}
-    system.kubectl("delete", "pods", "-l", "app.kubernetes.io/name=finetune-operator", "--grace-period=0", "--force")
-    release.install(release.CHART, values, tmp_path)
-    assert release.chart_version() != "0.0.9"
-    assert [pod["status"]["phase"] for pod in training_pods(lab, "survivor")] == ["Running"], "an upgrade of its middle"
-    status = lab.wait_ready("finetunejob", "survivor", 240)
-    assert [attempt["reason"] for attempt in status["attempts"]] == ["Succeeded"]
-    assert {pod["metadata"]["uid"] for pod in training_pods(lab, "survivor")} == before
-    assert len(training_jobs(lab, "survivor")) == 1
-
-
-def evict(kube: Kube, pod: str) -> None:
-    """As `kubectl drain` does."""
-    path = f"/api/v1/namespaces/{kube.namespace}/pods/{pod}/eviction"
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": kube.namespace}}
-    kube.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
-
-
-def kill(kube: Kube, pod: str) -> None:
-    kube.kubectl("delete", "pod", pod, "--wait=false", "--grace-period=0", "--force")
-
-
-@pytest.mark.parametrize(
-    ("name", "lose", "reasons"),
-    [
-        ("evicted", evict, {"Preempted"}),
-        ("killed", kill, {"Preempted", "PodDeleted", "Unknown", "NodeLost"}),
-    ],
-    ids=["evicted, with its grace period", "killed at once"],
-)
-def test_a_pod_lost_in_the_middle_costs_no_weight(
-    lab: Kube, name: str, lose: Callable[[Kube, str], None], reasons: set[str]
-) -> None:
-    lab.apply(long_job("survivor"), long_job(name, reuse="Never"))
-    lab.wait("a first checkpoint", has_checkpoint(lab, name), 120)
-    for pod in training_pods(lab, name):
-        lose(lab, pod["metadata"]["name"])
-    status = lab.wait_ready("finetunejob", name, 300)
-    first, second = status["attempts"]
-    assert first["reason"] in reasons
-    assert second["reason"] == "Succeeded"
-    assert second["resumedFromStep"] > 0
-    assert status["progress"]["step"] == status["progress"]["totalSteps"]
-    uninterrupted = lab.wait_ready("finetunejob", "survivor", 240)
-    assert status["run"]["key"] != uninterrupted["run"]["key"], "it was trained, not taken over"
-    assert status["artifact"]["digest"] == uninterrupted["artifact"]["digest"]
-
-
-YAMLS = [dataset(), job(), deployment()]
 
 
 class TestTheThreeYamls:
@@ -130,7 +46,7 @@ class TestTheThreeYamls:
         on = ("podMonitor", "prometheusRule", "dashboard")
         manifests = release.rendered(*(f"metrics.{part}.enabled=true" for part in on))
         bad = dataset("unreadable", source={"inline": {"jsonl": '{"no": "row"}'}})
-        lab.apply(long_job("watched", hyperparameters={**LONG, "seed": 4}), bad)
+        lab.apply(long_job("watched", hyperparameters={**LONGER, "seed": 4}), bad)
         try:
             with prometheus(manifests, tmp_path) as found:
                 for what, expression in scraped(lab.namespace).items():
@@ -145,25 +61,6 @@ class TestTheThreeYamls:
                     found.query(expression)
         finally:
             lab.kubectl("delete", "finetunejob/watched", "dataset/unreadable")
-
-    def test_uninstalled_and_installed_again_nothing_is_lost(self, lab: Kube, tmp_path: Path) -> None:
-        others = "finetune.dev/name in (watched, unreadable)"
-        lab.wait("what the test before made to go", lambda: not lab.find("jobs,configmaps,pods", others))
-        before, values = snapshot(lab), release.values()
-        stored = lab.status("finetunejob", "colour-namer")["artifact"]
-        release.uninstall()
-        try:
-            assert lab.status("finetunejob", "colour-namer")["artifact"] == stored
-            assert snapshot(lab) == before
-            (server,) = lab.find("pods", "finetune.dev/role=serve")
-            assert server["status"]["phase"] == "Running"
-            lab.apply(text_dataset("nobody-looks"))
-            # No finalizer: what nobody serves any more can be deleted.
-            lab.kubectl("delete", "dataset", "nobody-looks", "--timeout=20s")
-        finally:
-            release.install(release.CHART, values, tmp_path)
-        lab.wait_ready("modeldeployment", "colours")
-        assert snapshot(lab) == before
 
     def test_recreated_job_adopts_the_stored_result(self, lab: Kube) -> None:
         before = lab.status("finetunejob", "colour-namer")
@@ -219,11 +116,3 @@ def panels_of(manifests: list[Object]) -> list[str]:
     panels = json.loads(found["data"]["finetune-operator.json"])["panels"]
     asked = [target["expr"] for panel in panels for target in panel.get("targets", ())]
     return [each.replace("$__rate_interval", "10s").replace("$namespace", ".*") for each in asked]
-
-
-def snapshot(kube: Kube) -> dict[str, str]:
-    """Every child and its version; pods of deployments may report their readiness again, so they are left out."""
-    return {
-        f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["uid"]
-        for item in kube.find("jobs,configmaps,deployments,services", "app.kubernetes.io/managed-by=finetune-operator")
-    }

@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.conftest import fresh_namespace
 from tests.cluster.kube import Kube
 from tests.factories import Object
-from tests.unit.manifests.test_manifests import every_object
+from tests.unit.manifests.objects import every_object
 
 pytestmark = pytest.mark.cluster
 

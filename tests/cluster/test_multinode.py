@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.kube import Kube, Object
 from tests.cluster.objects import job, text_dataset
-from tests.cluster.test_lifecycle import OFTEN, has_checkpoint, training_pods
+from tests.cluster.training import OFTEN, has_checkpoint, training_pods
 
 pytestmark = pytest.mark.cluster
 
@@ -24,7 +24,7 @@ def pair(name: str = "pair", seed: int = 1, **spec: Any) -> Object:
         "parallelism": {"nodes": 2, "timeoutSeconds": 60},
         "checkpoints": OFTEN,
         "evaluation": {"metrics": []},
-        "resources": {"requests": {"cpu": "50m", "memory": "512Mi"}},
+        "resources": {"requests": {"cpu": "50m", "memory": "512Mi"}, "limits": {"cpu": "1"}},
     }
     return job(name, **{**default, **spec})
 

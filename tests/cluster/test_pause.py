@@ -4,7 +4,7 @@ import pytest
 
 from tests.cluster.kube import Kube, Object
 from tests.cluster.objects import text_dataset
-from tests.cluster.test_lifecycle import has_checkpoint, long_job, training_jobs, training_pods
+from tests.cluster.training import has_checkpoint, long_job, training_jobs, training_pods
 
 pytestmark = pytest.mark.cluster
 
@@ -24,8 +24,8 @@ def test_a_run_is_paused_limited_lost_and_cleaned_up_and_trains_once(lab: Kube) 
     lab.wait("a first checkpoint", has_checkpoint(lab, name), 120)
 
     patch(lab, name, {"suspend": True})
-    lab.wait("the pause", lambda: lab.status("finetunejob", name)["phase"] == "Suspended", 15)
-    lab.wait("the pod's end", lambda: not training_pods(lab, name), 40)
+    lab.wait("the pause", lambda: lab.status("finetunejob", name)["phase"] == "Suspended", 60)
+    lab.wait("the pod's end", lambda: not training_pods(lab, name), 90)
     assert [attempt["reason"] for attempt in attempts(lab, name)] == ["Suspended"]
 
     used = lab.status("finetunejob", name)["secondsTotal"]
@@ -33,7 +33,7 @@ def test_a_run_is_paused_limited_lost_and_cleaned_up_and_trains_once(lab: Kube) 
     lab.wait("the limit", lambda: lab.status("finetunejob", name)["phase"] == "Failed", 60)
     second = attempts(lab, name)[1]
     assert second["reason"] == "DeadlineExceeded"
-    assert used + 4 <= lab.status("finetunejob", name)["secondsTotal"] <= used + 10
+    assert used + 4 <= lab.status("finetunejob", name)["secondsTotal"] <= used + 20
     assert lab.condition("finetunejob", name, "Failed")["reason"] == "DeadlineExceeded"
 
     patch(lab, name, {"limits": {"duration": "1h"}})
@@ -45,16 +45,16 @@ def test_a_run_is_paused_limited_lost_and_cleaned_up_and_trains_once(lab: Kube) 
     assert status["progress"]["step"] == status["progress"]["totalSteps"]
 
     patch(lab, name, {"evaluation": {"metrics": ["EvalLoss"], "maxRows": 5, "split": "test"}})
-    lab.wait("the evaluation", lambda: lab.status("finetunejob", name)["phase"] == "Evaluating", 15)
-    again = lab.wait_ready("finetunejob", name, 90)
+    lab.wait("the evaluation", lambda: lab.status("finetunejob", name)["phase"] == "Evaluating", 60)
+    again = lab.wait_ready("finetunejob", name, 180)
     assert again["artifact"] == status["artifact"]
     assert [(score["metric"], score["rows"]) for score in again["evaluation"]] == [("EvalLoss", 5)]
     assert again["attempts"] == status["attempts"]
 
     patch(lab, name, {"ttlAfterFinished": "1s"})
-    lab.wait("the clean-up", lambda: not training_jobs(lab, name) and not training_pods(lab, name), 30)
+    lab.wait("the clean-up", lambda: not training_jobs(lab, name) and not training_pods(lab, name), 90)
     assert lab.status("finetunejob", name)["phase"] == "Succeeded"
 
 
 def running(kube: Kube, name: str) -> bool:
-    return kube.condition("finetunejob", name, "Running")["status"] == "True"
+    return bool(kube.condition("finetunejob", name, "Running")["status"] == "True")

@@ -32,7 +32,7 @@ def test_every_example_is_taken_by_the_server(kube: Kube) -> None:
     lines = words(plugin(kube, "submit", str(EXAMPLES), "--dry-run"))
     assert len(lines) >= 20
     assert all(line.endswith("created (dry run)") for line in lines)
-    assert kube.find("datasets,finetunejobs,modeldeployments") == []
+    assert kube.find("datasets,finetunejobs,modeldeployments,batchinferences") == []
 
 
 def test_what_init_writes_is_taken_by_the_server(kube: Kube, tmp_path: Path) -> None:

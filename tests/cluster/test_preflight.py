@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.kube import Kube
 from tests.cluster.objects import dataset, job
-from tests.cluster.test_lifecycle import training_jobs
+from tests.cluster.training import training_jobs
 
 pytestmark = pytest.mark.cluster
 
@@ -16,7 +16,7 @@ LABEL = "nvidia.com/gpu.memory"
 def test_what_cannot_fit_is_refused_and_what_can_goes_on(lab: Kube) -> None:
     name = "fitter"
     lab.apply(dataset(), job(name, scheduling={"nodeSelector": {LABEL: "1"}}))
-    lab.wait("the refusal", lambda: lab.status("finetunejob", name).get("phase") == "Failed", 120)
+    lab.wait("the refusal", lambda: lab.status("finetunejob", name).get("phase") == "Failed", 240)
     refused = lab.status("finetunejob", name)
     condition = lab.condition("finetunejob", name, "PreflightPassed")
     assert (condition["status"], condition["reason"]) == ("False", "InsufficientGpuMemory")
@@ -25,8 +25,8 @@ def test_what_cannot_fit_is_refused_and_what_can_goes_on(lab: Kube) -> None:
     assert not training_jobs(lab, name)
 
     lab.merge("finetunejob", name, {"spec": {"scheduling": {"nodeSelector": {LABEL: "81920"}}}})
-    lab.wait("the preflight", lambda: lab.condition("finetunejob", name, "PreflightPassed")["status"] == "True", 120)
-    lab.wait("a training Job", lambda: bool(training_jobs(lab, name)), 30)
+    lab.wait("the preflight", lambda: lab.condition("finetunejob", name, "PreflightPassed")["status"] == "True", 240)
+    lab.wait("a training Job", lambda: bool(training_jobs(lab, name)), 240)
     assert lab.status("finetunejob", name)["preflight"]["deviceMemoryBytes"] == 81920 * 2**20
     lab.kubectl("delete", "finetunejob", name)
 
@@ -40,7 +40,7 @@ def test_what_the_dataset_has_counted_as_too_long_is_refused_without_a_pod(lab: 
         dataset("counted", source=source, split={}, tokenizer=base),
         job(name, dataset={"name": "counted"}, hyperparameters={"maxLength": 512}, preflight="Disabled"),
     )
-    lab.wait("the refusal", lambda: lab.status("finetunejob", name).get("phase") == "Failed", 120)
+    lab.wait("the refusal", lambda: lab.status("finetunejob", name).get("phase") == "Failed", 240)
     revision = lab.status("dataset", "counted")["revision"]
     assert revision["tokenizer"] == lab.status("finetunejob", name)["run"]["inputs"]["base"]
     assert revision["truncation"][0]["tokens"] > 0

@@ -52,7 +52,7 @@ FILES: dict[str, tuple[bytes, str, str]] = {
 """What people hand in by mistake, the reason that it ends in, and what is said of it."""
 
 ADDRESSES: dict[str, tuple[str, str, str]] = {
-    "missing": ("none.jsonl", "SourceUnavailable", "404"),
+    "missing": ("none.jsonl", "SourceNotFound", "404"),
     "half": ("half.jsonl", "SourceUnavailable", "half.jsonl"),
     "page": ("page.jsonl", "DatasetInvalid", "is HTML"),
     "endless": ("endless.jsonl", "BadRow", "line 1: is longer than 16 MiB"),
@@ -60,9 +60,13 @@ ADDRESSES: dict[str, tuple[str, str, str]] = {
 """What an address answers by mistake."""
 
 
+def failure_of(kube: Kube, name: str) -> Object:
+    return kube.wait(f"the failure of {name}", lambda: kube.status("dataset", name).get("failure"), 180)
+
+
 def test_no_bad_source_gives_a_revision(kube: Kube, server: str) -> None:
     content = {name: base64.b64encode(data).decode() for name, (data, _, _) in FILES.items()}
-    sources = {name.partition(".")[0]: {"configMap": {"name": "bad", "key": name}} for name in FILES}
+    sources: dict[str, Object] = {name.partition(".")[0]: {"configMap": {"name": "bad", "key": name}} for name in FILES}
     sources |= {name: {"http": {"urls": [f"{server}/{path}"]}} for name, (path, _, _) in ADDRESSES.items()}
     kube.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "bad"}, "binaryData": content},
@@ -71,9 +75,7 @@ def test_no_bad_source_gives_a_revision(kube: Kube, server: str) -> None:
     told = {name.partition(".")[0]: expected for name, (_, *expected) in FILES.items()}
     told |= {name: expected for name, (_, *expected) in ADDRESSES.items()}
     for name, (reason, words) in told.items():
-        failure = kube.wait(
-            f"the failure of {name}", lambda name=name: kube.status("dataset", name).get("failure"), 180
-        )
+        failure = failure_of(kube, name)
         assert failure["reason"] == reason, (name, failure)
         assert words in failure["message"], (name, failure)
         assert "revision" not in kube.status("dataset", name)

@@ -21,7 +21,7 @@ from tests.cluster.objects import dataset, deployment, job
 
 pytestmark = pytest.mark.cluster
 
-MINIMUM_AGE, INTERVAL = 40, 10
+MINIMUM_AGE, INTERVAL = 15, 5
 OURS = "app.kubernetes.io/managed-by=finetune-operator"
 CLAIM: Object = {
     "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""Runs in a pod of the trainer image: makes a tiny random Llama and rows to tune it on, in the directory given."""
+"""A program that makes a tiny random Llama, and rows to tune it on, in the directory given."""
 
 import json
 import random

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from typing import NamedTuple
 
-import httpx
 import openai
 
 
@@ -48,14 +47,14 @@ def outcome(ask: Callable[[], object]) -> str:
     try:
         ask()
     except openai.APIStatusError as error:
-        return f"{error.status_code} {body_kind(error.response)}"
+        return f"{error.status_code} {body_kind(error.response.content)}"
     return "200"
 
 
-def body_kind(answer: httpx.Response) -> str:
+def body_kind(content: bytes) -> str:
     """Whose shape an error body has."""
     try:
-        document = answer.json()
+        document = json.loads(content)
     except (json.JSONDecodeError, UnicodeDecodeError):
         return OTHER
     if not isinstance(document, dict):

@@ -20,8 +20,9 @@ import httpx
 
 from finetune_contract.paths import ENV_API_KEYS_FILE
 from tests.conformance.answers import QUESTIONS
-from tests.trainer.server.running import START_SECONDS, free_port, serving, wait_until
+from tests.trainer.server.running import START_SECONDS, serving, wait_until
 from tests.trainer.server.tiny import Shop
+from tools.ports import free_port
 
 KEY = "sk-conformance"
 ENGINES = ("transformers", "vllm", "tgi")

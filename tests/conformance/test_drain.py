@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import httpx
 import openai
@@ -44,7 +45,7 @@ class Steady:
             self.answers.append((model, text))
 
     async def ask(self, model: str, *, stream: bool) -> str:
-        asked = {"model": model, "prompt": "json", "max_tokens": TOKENS, "temperature": 0}
+        asked: dict[str, Any] = {"model": model, "prompt": "json", "max_tokens": TOKENS, "temperature": 0}
         if not stream:
             return str((await self._client.completions.create(**asked)).choices[0].text)
         text, reason = "", None

@@ -1,6 +1,7 @@
 """What every engine answers to `huggingface_hub`'s client."""
 
 from collections.abc import Callable
+from typing import Any
 
 import openai
 import pytest
@@ -23,7 +24,8 @@ def test_chat_with_the_base_and_an_adapter(chat_hub: InferenceClient, target: Ta
 
 
 def test_a_chat_stream(chat_hub: InferenceClient, target: Target) -> None:
-    asked = {"messages": [{"role": "user", "content": "zip"}], "model": target.adapters[0], "max_tokens": 12, "seed": 3}
+    messages = [{"role": "user", "content": "zip"}]
+    asked: dict[str, Any] = {"messages": messages, "model": target.adapters[0], "max_tokens": 12, "seed": 3}
     whole = chat_hub.chat_completion(**asked).choices[0].message.content
 
     chunks = chat_hub.chat_completion(**asked, stream=True)
@@ -35,8 +37,10 @@ def test_an_unknown_model_says_so(chat_hub: InferenceClient, target: Target) -> 
     messages = [{"role": "user", "content": "zip"}]
     expected = target.expected("an unknown model")
     if expected == "the base answers":
-        asked = {"messages": messages, "max_tokens": 12, "temperature": 0}
-        answers = [chat_hub.chat_completion(**asked, model=model) for model in ("no-such-adapter", target.base)]
+        answers = [
+            chat_hub.chat_completion(messages, model=model, max_tokens=12, temperature=0)
+            for model in ("no-such-adapter", target.base)
+        ]
         assert len({answer.choices[0].message.content for answer in answers}) == 1
     else:
         with pytest.raises(HfHubHTTPError, match="404"):
@@ -56,7 +60,7 @@ def found(ask: Callable[[], object]) -> str:
 
 
 def test_text_generation(text_hub: InferenceClient, client: openai.OpenAI, target: Target) -> None:
-    def ask(adapter: str | None, **changes: object) -> object:
+    def ask(adapter: str | None, **changes: Any) -> Any:
         return text_hub.text_generation(PROMPT, max_new_tokens=10, adapter_id=adapter, **changes)
 
     answered = found(lambda: ask(target.adapters[0]))

@@ -168,7 +168,7 @@ def test_probes_and_prometheus_need_no_key(target: Target, path: str) -> None:
 def raw(target: Target, body: bytes) -> str:
     headers = {"content-type": "application/json", "authorization": f"Bearer {target.api_key}"}
     answer = httpx.post(f"{target.url}/v1/completions", content=body, headers=headers, timeout=60)
-    return f"{answer.status_code} {body_kind(answer)}"
+    return f"{answer.status_code} {body_kind(answer.content)}"
 
 
 def test_a_prompt_of_ten_megabytes(client: openai.OpenAI, target: Target) -> None:

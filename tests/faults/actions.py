@@ -84,6 +84,16 @@ def crash_after(kill: Callable[[], None]) -> Action:
     return act
 
 
+def meanwhile(deed: Callable[[], Awaitable[object]]) -> Action:
+    """Somebody does something just before the request arrives."""
+
+    async def act(_request: Request, forward: Forward) -> web.StreamResponse:
+        await deed()
+        return (await forward()).to_response()
+
+    return act
+
+
 # --- watches
 
 StreamAction = Callable[[web.StreamResponse, bytes], Awaitable[bool]]

@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_operator.cluster import OWN_KINDS
 from finetune_operator.manifests.naming import LABEL_KIND, LABEL_NAME, LABEL_ROLE, LABEL_RUN
+from finetune_operator.reconcile.draft import HISTORY
 from tests.faults.api import Change, History, Object
 from tests.faults.kubelet import Store
 
@@ -22,6 +23,9 @@ def broken(history: History, store: Store, moved: Collection[str] = ()) -> list[
     return [
         *_two_live_attempts(history.changes),
         *_trained_again(history.changes, store),
+        *_two_live_pods(history.changes),
+        *_answered_again(history.changes, store),
+        *_forgotten(history.changes),
         *_fallen_generations(history.changes),
         *_wrong_owners(history.changes),
         *_flapping(calm),
@@ -29,8 +33,8 @@ def broken(history: History, store: Store, moved: Collection[str] = ()) -> list[
     ]
 
 
-def _is_training(change: Change) -> bool:
-    return change.kind == "Job" and _labels(change.item).get(LABEL_ROLE) == "train"
+def _is_attempt(change: Change, *roles: str) -> bool:
+    return change.kind == "Job" and _labels(change.item).get(LABEL_ROLE) in roles
 
 
 def _labels(item: Object) -> dict[str, str]:
@@ -43,9 +47,11 @@ def _has_ended(job: Object) -> bool:
 
 
 def _two_live_attempts(changes: list[Change]) -> list[str]:
-    found, live = [], defaultdict[tuple[str, str], set[str]](set)
-    for change in filter(_is_training, changes):
-        run = (_labels(change.item)[LABEL_NAME], _labels(change.item)[LABEL_RUN])
+    found, live = [], defaultdict[tuple[str, ...], set[str]](set)
+    for change in changes:
+        if not _is_attempt(change, "train", "batch"):
+            continue
+        run = tuple(_labels(change.item)[name] for name in (LABEL_KIND, LABEL_NAME, LABEL_RUN))
         name = change.item["metadata"]["name"]
         is_over = change.type == "DELETED" or change.item["metadata"].get("deletionTimestamp")
         if is_over or _has_ended(change.item):
@@ -67,10 +73,78 @@ def _trained_again(changes: list[Change], store: Store) -> list[str]:
             for record in status.get("runs") or ():
                 if record["outcome"] == "Succeeded":
                     successes.setdefault(record["key"][:16], int(change.item["metadata"]["resourceVersion"]))
-    for change in filter(_is_training, changes):
+    return found + _made_after(changes, "train", successes)
+
+
+def _made_after(changes: list[Change], role: str, successes: dict[str, int]) -> list[str]:
+    """Jobs that were made although the status had told of their run's success, by the run's label."""
+    found = []
+    for change in changes:
+        if change.type != "ADDED" or not _is_attempt(change, role):
+            continue
         run, created = _labels(change.item)[LABEL_RUN], int(change.item["metadata"]["resourceVersion"])
-        if change.type == "ADDED" and created > successes.get(run, created):
+        if created > successes.get(run, created):
             found.append(f"{change.item['metadata']['name']} was made after its run had succeeded")
+    return found
+
+
+def _owner(change: Change) -> str:
+    return str(change.item["metadata"]["ownerReferences"][0]["uid"])
+
+
+def _two_live_pods(changes: list[Change]) -> list[str]:
+    """A batch has one pod, whatever its runs and attempts; one that was told to go no longer counts.
+
+    What belongs to an object that was deleted is for the garbage collector to stop.
+    """
+    found, live = [], defaultdict[str, set[str]](set)
+    batch_of = {change.item["metadata"]["uid"]: _owner(change) for change in changes if _is_attempt(change, "batch")}
+    for change in changes:
+        if change.kind != "Pod" or _labels(change.item).get(LABEL_ROLE) != "batch":
+            continue
+        pods, name = live[batch_of[_owner(change)]], change.item["metadata"]["name"]
+        has_ended = (change.item.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+        if has_ended or change.type == "DELETED" or change.item["metadata"].get("deletionTimestamp"):
+            pods.discard(name)
+        else:
+            pods.add(name)
+        if len(pods) > 1:
+            found.append(f"two live pods of one batch: {sorted(pods)}")
+    return found
+
+
+def _answered_again(changes: list[Change], store: Store) -> list[str]:
+    """As `_trained_again`, of batches."""
+    found = [f"batch {key[:12]} was answered {times} times" for key, times in store.answerings.items() if times > 1]
+    successes: dict[str, int] = {}
+    for change in changes:
+        output = (change.item.get("status") or {}).get("output")
+        if change.kind == "BatchInference" and output:
+            successes.setdefault(output["run"][:16], int(change.item["metadata"]["resourceVersion"]))
+    return found + _made_after(changes, "batch", successes)
+
+
+def _forgotten(changes: list[Change]) -> list[str]:
+    """What a batch's status has told of a run's answers, or of how an attempt ended, stands."""
+    found, told = [], dict[tuple[str, ...], Object]()
+    for change in changes:
+        status = change.item.get("status") or {}
+        if change.kind != "BatchInference" or change.type == "DELETED":
+            continue
+        uid = change.item["metadata"]["uid"]
+        said: dict[tuple[str, ...], Object] = {
+            (uid, "attempt", each["run"], str(each["number"])): each for each in status.get("attempts") or ()
+        }
+        if output := status.get("output"):
+            said[uid, "output", output["run"]] = output
+        elif any(known[:2] == (uid, "output") for known in told):
+            found.append("a batch's answers are gone from its status")
+        found += [
+            f"{key[1:]} was told otherwise" for key, value in said.items() if told.setdefault(key, value) != value
+        ]
+        ends = {key for key in told if key[:2] == (uid, "attempt")}
+        if len(ends) <= HISTORY and not ends <= set(said):
+            found.append(f"attempts of a batch are forgotten: {sorted(ends - set(said))}")
     return found
 
 
@@ -118,7 +192,9 @@ def _statuses(changes: list[Change]) -> dict[tuple[Any, ...], list[Object]]:
         # An adapter's new artifact is news for a deployment as an edit is.
         news = [entry.get("digest") for entry in status.get("adapters") or ()]
         run = (status.get("run") or {}).get("number", 0)
-        epoch = (status.get("observedGeneration"), run, status.get("attemptsTotal", 0), str(news))
+        # A batch counts its attempts by the list.
+        ended = status.get("attemptsTotal", len(status.get("attempts") or ()))
+        epoch = (status.get("observedGeneration"), run, ended, str(news))
         for entry in status.get("conditions") or ():
             said[change.item["metadata"]["uid"], change.kind, entry["type"], epoch].append(entry)
     return said

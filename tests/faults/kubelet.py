@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from finetune_contract.batching import BatchPlan, BatchResult
 from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import Failure, FailureReason, policy_of
 from finetune_contract.results import ResolveResult, TrainingResult
@@ -21,7 +22,7 @@ from finetune_contract.run import run_key
 from finetune_contract.staging import ResolvePlan, StagePlan
 from finetune_contract.training import TrainingPlan
 from finetune_operator.manifests.naming import LABEL_ATTEMPT, LABEL_KIND, LABEL_NAME, LABEL_ROLE
-from tests.factories import dataset_result, digest, stage_result, training_result
+from tests.factories import batch_result, dataset_result, digest, stage_result, training_result
 from tests.faults.api import Api, History, Object, RefusedError
 from tests.faults.proxy import part_of
 
@@ -37,6 +38,10 @@ class Store:
     """Run key -> its success."""
     trainings: Counter[str] = field(default_factory=Counter)
     """Run key -> how often it was trained to a success."""
+    answers: dict[str, BatchResult] = field(default_factory=dict)
+    """Key of a batch's run -> its success."""
+    answerings: Counter[str] = field(default_factory=Counter)
+    """Key of a batch's run -> how often all of it was answered."""
 
 
 class Kubelet:
@@ -125,7 +130,7 @@ class Kubelet:
 
         def tells() -> bool:
             status = self._history.get(labels[LABEL_KIND], labels[LABEL_NAME]).get("status") or {}
-            ready = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
+            ready: Object = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
             said = f"{ready.get('reason')} {ready.get('message')}"
             return detail in said if detail else "Pod" not in said
 
@@ -145,6 +150,8 @@ class Kubelet:
         if role == "resolve":
             run = ResolvePlan.model_validate_json(plan).run_key
             return ResolveResult(outcome=self.store.outcomes.get(run)).to_json()
+        if role == "batch":
+            return self._answered(BatchPlan.model_validate_json(plan))
         return self._trained(TrainingPlan.model_validate_json(plan), int(pod["metadata"]["labels"][LABEL_ATTEMPT]))
 
     async def _plan(self, pod: Object) -> str:
@@ -168,6 +175,16 @@ class Kubelet:
         result = training_result(plan.run_key, attempt, artifact=letter)
         self.store.outcomes[plan.run_key] = result
         self.store.trainings[plan.run_key] += 1
+        return result.to_json()
+
+    def _answered(self, plan: BatchPlan) -> str:
+        """As the pod does: what was answered is not answered again."""
+        known = self.store.answers.get(plan.key)
+        if known is not None:
+            return known.model_copy(update={"reused": True}).to_json()
+        result = batch_result(letter="f" if not self.store.answers else "c")
+        self.store.answers[plan.key] = result
+        self.store.answerings[plan.key] += 1
         return result.to_json()
 
 

@@ -45,8 +45,14 @@ class Goldens:
     """After `train`."""
     whole: Object = field(default_factory=dict)
     """After `whole_life`."""
+    answered: Object = field(default_factory=dict)
+    """After `train` and `answer`."""
     writes: list[str] = field(default_factory=list)
+    """Of the whole life."""
     events: list[str] = field(default_factory=list)
+    batch_writes: list[str] = field(default_factory=list)
+    """Of `answer`."""
+    batch_events: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -127,13 +133,22 @@ class Laboratory:
 
     async def _fault_free(self) -> Goldens:
         goldens = Goldens()
-        stage = self._stage()
-        await stage.open()
-        operator = await stage.add_operator()
-        operator.start()
-        await operator.ready()
-        await operator.watching()
-        try:
+        await asyncio.gather(self._whole(goldens), self._answered(goldens))
+        return goldens
+
+    async def _answered(self, goldens: Goldens) -> None:
+        async with self._quiet() as stage:
+            await stage.train()
+            await stage.settle()
+            writes, events = len(stage.proxy.writes), len(stage.proxy.events)
+            await stage.answer()
+            await stage.settle()
+            goldens.answered = life.final_state(stage.history.objects, stage.namespace)
+            goldens.batch_writes, goldens.batch_events = stage.proxy.writes[writes:], stage.proxy.events[events:]
+            await stage.verdict(goldens.answered)
+
+    async def _whole(self, goldens: Goldens) -> None:
+        async with self._quiet() as stage:
             await stage.train()
             await stage.settle()
             goldens.trained = life.final_state(stage.history.objects, stage.namespace)
@@ -143,9 +158,20 @@ class Laboratory:
             goldens.whole = life.final_state(stage.history.objects, stage.namespace)
             goldens.writes, goldens.events = list(stage.proxy.writes), list(stage.proxy.events)
             await stage.verdict(goldens.whole)
+
+    @asynccontextmanager
+    async def _quiet(self) -> AsyncIterator[Stage]:
+        """A stage with an operator at work, on which nothing goes wrong."""
+        stage = self._stage()
+        await stage.open()
+        try:
+            operator = await stage.add_operator()
+            operator.start()
+            await operator.ready()
+            await operator.watching()
+            yield stage
         finally:
             await stage.close()
-        return goldens
 
     async def _run(self, case: Case) -> None:
         stage = self._stage()

@@ -1,4 +1,4 @@
-"""A job's life: what people apply, and how it must end."""
+"""The lives of jobs and batches: what people apply, and how it must end."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import json
 import re
 from typing import Any
 
-from tests.factories import make_dataset, make_deployment, make_job
+from tests.factories import make_batch, make_dataset, make_deployment, make_job
 from tests.faults.api import Object
 
-DATASET, JOB, DEPLOYMENT = "tickets", "triage", "support"
+DATASET, JOB, DEPLOYMENT, BATCH = "tickets", "triage", "support", "labels"
 TIMES = (
     "createdAt", "startedAt", "lastTransitionTime", "updatedAt", "finishedAt", "since", "provenAt", "time",
 )  # fmt: skip
 EDIT = {"spec": {"hyperparameters": {"epochs": 5}}}
 """An edit of a Train field: another run."""
+LONGER = {"spec": {"sampling": {"maxTokens": 32}}}
+"""An edit of what decides a batch's answers: another run."""
 
 
 def dataset(namespace: str, **spec: Any) -> Object:
@@ -27,6 +29,10 @@ def job(namespace: str, **spec: Any) -> Object:
 
 def deployment(namespace: str, **spec: Any) -> Object:
     return _applied(make_deployment(DEPLOYMENT, **spec), namespace)
+
+
+def batch(namespace: str, **spec: Any) -> Object:
+    return _applied(make_batch(BATCH, **spec), namespace)
 
 
 def _applied(item: Object, namespace: str) -> Object:
@@ -59,7 +65,7 @@ def final_state(objects: dict[tuple[str, str], Object], namespace: str) -> Objec
             continue
         kept = {key: item[key] for key in ("data",) if key in item}
         kept["labels"] = item["metadata"].get("labels", {})
-        if kind in ("Dataset", "FineTuneJob", "ModelDeployment"):
+        if kind in ("Dataset", "FineTuneJob", "ModelDeployment", "BatchInference"):
             kept = {"spec": item["spec"], "status": item.get("status")}
         elif kind == "Job":
             kept["ended"] = [c["type"] for c in item["status"].get("conditions") or () if c["status"] == "True"]

@@ -49,16 +49,32 @@ def in_whole_life(fault: MakeFault) -> Play:
     return play
 
 
-def at_start(fault: MakeFault) -> Play:
-    """One fault that is there before the operator is."""
+def in_answering(fault: MakeFault) -> Play:
+    """One fault while a batch is preempted once, is answered, and is asked anew."""
+
+    async def play(stage: Stage, goldens: Goldens) -> None:
+        await running_operator(stage)
+        await stage.train()
+        stage.inject(fault(stage))
+        await stage.answer()
+        await stage.until_injected(1)
+        await stage.verdict(goldens.answered)
+
+    return play
+
+
+def at_start(fault: MakeFault, *, batch: bool = False) -> Play:
+    """One fault that is there before the operator is; in a life with a batch, if one is wanted."""
 
     async def play(stage: Stage, goldens: Goldens) -> None:
         operator = await stage.add_operator()
         stage.inject(fault(stage))
         operator.start()
         await stage.train()
+        if batch:
+            await stage.answer()
         await stage.until_injected(1)
-        await stage.verdict(goldens.trained)
+        await stage.verdict(goldens.answered if batch else goldens.trained)
 
     return play
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from finetune_operator.cluster import CHILD_KINDS, OWN_KINDS
 from tests.faults.nursery import Child, Nursery
 from tests.faults.proxy import Proxy
-from tools.cluster.controlplane import free_port
+from tools.ports import free_port
 
 QUICK = {
     "RESYNC_SECONDS": "2", "RELIST_SECONDS": "0.3", "WATCH_LAG_SECONDS": "0.5", "WATCH_IDLE_SECONDS": "3",
@@ -87,6 +87,11 @@ class Operator:
             self.kills += 1
             self._process.kill()
             self._process.wait()
+
+    def put_down(self) -> None:
+        """SIGKILL; it stays down until it is stopped and started."""
+        self.is_wanted = False
+        self.kill()
 
     async def stop(self) -> None:
         """SIGKILL, and stay down."""

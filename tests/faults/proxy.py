@@ -282,7 +282,7 @@ def event_label(kind: str, event: Object) -> str:
     item = event["object"]
     if event["type"] in ("BOOKMARK", "ERROR"):
         return f"{event['type']} {kind}"
-    if kind in ("Dataset", "FineTuneJob", "ModelDeployment"):
+    if kind in ("Dataset", "FineTuneJob", "ModelDeployment", "BatchInference"):
         return f"{event['type']} {kind} {state_of(item)}"
     shown = ""
     status = item.get("status") or {}

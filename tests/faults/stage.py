@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from finetune_contract.failure import FailureReason
 from tests.faults import invariants, life
 from tests.faults.api import Api, History, Object, Recorder
 from tests.faults.controlplane import ControlPlane
@@ -69,12 +70,15 @@ class Stage:
     async def delete_namespace(self) -> None:
         """Nothing of ours may keep a namespace from going."""
         await self.api.delete("Namespace", None, self.namespace)
+        found = None
         try:
             async with asyncio.timeout(GONE_SECONDS):
                 while found := await self.api.get("Namespace", None, self.namespace):
                     await asyncio.sleep(0.3)
         except TimeoutError:
-            raise AssertionError(f"the namespace does not go: {found['status']}\n{self.history.picture()}") from None
+            raise AssertionError(
+                f"the namespace does not go: {(found or {}).get('status')}\n{self.history.picture()}"
+            ) from None
 
     async def add_operator(self, name: str = "operator-0", **settings: str) -> Operator:
         """One more replica, with a proxy of its own; not started yet."""
@@ -161,6 +165,14 @@ class Stage:
         await self.apply(life.deployment(self.namespace))
         await self.until_done("ModelDeployment", life.DEPLOYMENT)
 
+    async def answer(self) -> None:
+        """A BatchInference of that job whose first pod is preempted; then an edit, and so another run."""
+        self.kubelet.failures["batch-1"] = [FailureReason.PREEMPTED]
+        await self.apply(life.batch(self.namespace))
+        await self.until_done("BatchInference", life.BATCH)
+        await self.edit("BatchInference", life.BATCH, life.LONGER)
+        await self.until("the second batch", lambda: life.is_done(self.resource("BatchInference", life.BATCH), 2))
+
     async def train_again(self) -> None:
         """An edit of what decides the weights: another run, served in place of the first."""
         before = self.resource("ModelDeployment", life.DEPLOYMENT)["status"]["adapters"]
@@ -245,7 +257,11 @@ class Stage:
         """Have everything looked at once more: a pass that finds all as it should be writes nothing."""
         before = [list(operator.proxy.writes) for operator in self.operators]
         passes = [await operator.passes() for operator in self.operators]
-        touched = [item for kind in ("Dataset", "FineTuneJob", "ModelDeployment") for item in self.history.of(kind)]
+        touched = [
+            item
+            for kind in ("Dataset", "FineTuneJob", "ModelDeployment", "BatchInference")
+            for item in self.history.of(kind)
+        ]
         for item in touched:
             touch = {"metadata": {"annotations": {"example.com/touched": secrets.token_hex(4)}}}
             await self.edit(item["kind"], item["metadata"]["name"], touch)

@@ -7,13 +7,14 @@ it is crashed at, too.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
 
 from tests.faults import actions
-from tests.faults.laboratory import Case, Laboratory
-from tests.faults.plays import in_training, in_whole_life, labelled
+from tests.faults.laboratory import Case, Laboratory, Play
+from tests.faults.plays import MakeFault, in_answering, in_training, in_whole_life, labelled
 from tests.faults.proxy import Rule
 from tests.faults.stage import Stage
 
@@ -73,6 +74,34 @@ SERVING = (
 )
 """What follows: it is served, its spec is edited, and the second run's artifact is served in its place."""
 
+ANSWERING = (
+    "create ConfigMap batch-1",
+    "create Job batch-1",
+    "status BatchInference Starting",
+    "status BatchInference Starting PodStarting",
+    "status BatchInference Starting Answering",
+    "create ConfigMap batch-2",
+    "create Job batch-2",
+    "status BatchInference Starting",
+    "create Event Preempted",
+    "status BatchInference Starting PodStarting",
+    "status BatchInference Starting Answering",
+    "status BatchInference Succeeded",
+    "create Event Succeeded",
+    "create ConfigMap batch-1",
+    "create Job batch-1",
+    "status BatchInference Starting",
+    "delete Job",
+    "delete Job",
+    "delete ConfigMap",
+    "delete ConfigMap",
+    "status BatchInference Starting PodStarting",
+    "status BatchInference Starting Answering",
+    "status BatchInference Succeeded",
+    "create Event Succeeded",
+)
+"""A batch: its first pod is preempted, its second one answers; then it is asked anew."""
+
 
 def _crash(label: str, occurrence: int, moment: str, stage: Stage) -> Rule:
     action = actions.crash_before if moment == "before" else actions.crash_after
@@ -80,13 +109,20 @@ def _crash(label: str, occurrence: int, moment: str, stage: Stage) -> Rule:
 
 
 def _cases() -> list[Case]:
+    plays = [in_training] * len(TRAINING) + [in_whole_life] * len(SERVING)
+    return [
+        *_at_each(TRAINING + SERVING, plays, "a write"),
+        *_at_each(ANSWERING, [in_answering] * len(ANSWERING), "a batch's write"),
+    ]
+
+
+def _at_each(labels: tuple[str, ...], plays: Sequence[Callable[[MakeFault], Play]], what: str) -> list[Case]:
     cases, seen = [], Counter[str]()
-    for position, label in enumerate(TRAINING + SERVING):
+    for label, play in zip(labels, plays, strict=True):
         seen[label] += 1
-        play = in_training if position < len(TRAINING) else in_whole_life
         for moment in ("before", "after"):
             fault = partial(_crash, label, seen[label], moment)
-            cases.append(Case(f"crash {moment} a write", f"{label} #{seen[label]}", play(fault)))
+            cases.append(Case(f"crash {moment} {what}", f"{label} #{seen[label]}", play(fault)))
     return cases
 
 
@@ -96,7 +132,13 @@ def test_a_crash_loses_nothing(case: Case, laboratory: Laboratory) -> None:
 
 
 def test_every_write_is_listed(laboratory: Laboratory) -> None:
-    written, listed = Counter(laboratory.goldens().writes), Counter(TRAINING + SERVING)
+    goldens = laboratory.goldens()
+    _compare(goldens.writes, TRAINING + SERVING)
+    _compare(goldens.batch_writes, ANSWERING)
+
+
+def _compare(writes: list[str], known: tuple[str, ...]) -> None:
+    written, listed = Counter(writes), Counter(known)
     assert set(written) == set(listed)
     assert not {label: times for label, times in listed.items() if written[label] < times}
     # Passes may see two changes at once or apart: only how often a status is written varies.

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults import actions
 from tests.faults.laboratory import Case, Laboratory
-from tests.faults.plays import at_start, in_training, in_whole_life, starting
+from tests.faults.plays import at_start, in_answering, in_training, in_whole_life, starting
 from tests.faults.proxy import Action, Rule
 from tests.faults.stage import Stage
 
@@ -41,6 +41,10 @@ SERVING = (
     "create ConfigMap serve", "patch Deployment", "patch Service", "status ModelDeployment", "delete Job",
     "delete ConfigMap",
 )  # fmt: skip
+ANSWERING = (
+    "create ConfigMap batch", "create Job batch", "status BatchInference", "create Event Preempted",
+    "delete Job", "delete ConfigMap",
+)  # fmt: skip
 STARTING = ("list Job", "list FineTuneJob", "create Lease", "update Lease", "get Lease")
 
 
@@ -50,8 +54,14 @@ def _fault(prefix: str, answer: str, _stage: Stage) -> Rule:
 
 
 CASES = [
-    Case(f"{prefix.split()[0]} fails", f"{answer}: {prefix}", play(partial(_fault, prefix, answer)))
-    for prefixes, play in ((TRAINING, in_training), (SERVING, in_whole_life), (STARTING, at_start))
+    Case(f"{prefix.split()[0]} fails{where}", f"{answer}: {prefix}", play(partial(_fault, prefix, answer)))
+    for prefixes, play, where in (
+        (TRAINING, in_training, ""),
+        (SERVING, in_whole_life, ""),
+        (ANSWERING, in_answering, " in a batch"),
+        (STARTING, at_start, ""),
+        (("list BatchInference",), partial(at_start, batch=True), ""),
+    )
     for prefix in prefixes
     for answer in ANSWERS
 ]

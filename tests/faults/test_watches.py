@@ -9,8 +9,8 @@ import pytest
 
 from tests.faults import actions, life
 from tests.faults.actions import StreamAction
-from tests.faults.laboratory import Case, Goldens, Laboratory
-from tests.faults.plays import at_start, in_training, in_whole_life, labelled, running_operator
+from tests.faults.laboratory import Case, Goldens, Laboratory, Play
+from tests.faults.plays import at_start, in_answering, in_training, in_whole_life, labelled, running_operator
 from tests.faults.proxy import Rule, StreamRule
 from tests.faults.stage import Stage
 
@@ -54,7 +54,26 @@ SERVING = (
     *(f"DELETED Job {part} Ended" for part in ("stage-1", "train-1")),
     *(f"DELETED Pod {part} Succeeded" for part in ("stage-1", "train-1")),
 )
-WATCHED = ("Dataset", "FineTuneJob", "Job", "Pod")
+ANSWERING = (
+    "ADDED BatchInference New",
+    *(f"ADDED ConfigMap {part}" for part in ("batch-1", "batch-2")),
+    *(f"ADDED Job {part} New" for part in ("batch-1", "batch-2")),
+    *(f"MODIFIED Job {part} Active" for part in ("batch-1", "batch-2")),
+    *(f"MODIFIED Job {part} Ended" for part in ("batch-1", "batch-2")),
+    *(f"ADDED Pod {part} Pending" for part in ("batch-1", "batch-2")),
+    *(f"MODIFIED Pod {part} Running" for part in ("batch-1", "batch-2")),
+    "MODIFIED Pod batch-1 Failed",
+    *(f"MODIFIED Pod {part} Succeeded" for part in ("batch-1", "batch-2")),
+    "MODIFIED BatchInference Starting",
+    "MODIFIED BatchInference Starting PodStarting",
+    "MODIFIED BatchInference Starting Answering",
+    "MODIFIED BatchInference Succeeded",
+    *(f"DELETED ConfigMap {part}" for part in ("batch-1", "batch-2")),
+    *(f"DELETED Job {part} Ended" for part in ("batch-1", "batch-2")),
+    "DELETED Pod batch-1 Failed",
+    "DELETED Pod batch-2 Succeeded",
+)
+WATCHED = ("Dataset", "FineTuneJob", "BatchInference", "Job", "Pod")
 
 
 def _of(kind: str, action: StreamAction, times: int, _stage: Stage) -> StreamRule:
@@ -72,19 +91,12 @@ def _answered(label: str, status: int, _stage: Stage) -> Rule:
 def _bad_news(fault: partial[StreamRule], *, is_exception: bool) -> Case:
     """Kopf dies of some of them and is started again, which is logged with its traceback."""
     kind, action, _ = fault.args
-    play = in_training(fault)
-
-    async def allowing(stage: Stage, goldens: Goldens) -> None:
-        if is_exception:
-            # Kopf fails, and forgets to ask its own tasks why.
-            stage.complaints_allowed = ("Traceback", "Task exception was never retrieved")
-        await play(stage, goldens)
-
-    return Case("watch fault", f"{action.__qualname__} {kind}", allowing)
+    play = in_answering(fault) if kind == "BatchInference" else in_training(fault)
+    return Case("watch fault", f"{action.__qualname__} {kind}", _tolerating(play) if is_exception else play)
 
 
 def _named(action: StreamAction, name: str) -> StreamAction:
-    action.__qualname__ = name  # type: ignore[attr-defined]
+    action.__qualname__ = name
     return action
 
 
@@ -105,11 +117,17 @@ def _request_cases() -> list[Case]:
         for verb in ("watch", "list"):
             for status in (403, 404, 410, 429, 500, 503):
                 fault = partial(_answered, f"{verb} {kind}", status)
-                cases.append(Case(f"{verb} refused", f"{status} {kind}", _tolerating(at_start(fault))))
+                cases.append(
+                    Case(
+                        f"{verb} refused",
+                        f"{status} {kind}",
+                        _tolerating(at_start(fault, batch=kind == "BatchInference")),
+                    )
+                )
     return cases
 
 
-def _tolerating(play):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _tolerating(play: Play) -> Play:
     async def allowing(stage: Stage, goldens: Goldens) -> None:
         # Kopf fails, and forgets to ask its own tasks why.
         stage.complaints_allowed = ("Traceback", "Task exception was never retrieved")
@@ -139,6 +157,7 @@ async def _silence_without_sweeps(stage: Stage, goldens: Goldens) -> None:
 CASES = [
     *(Case("event lost", label, in_training(partial(_drop, label))) for label in TRAINING),
     *(Case("event lost", label, in_whole_life(partial(_drop, label))) for label in SERVING),
+    *(Case("event lost", label, in_answering(partial(_drop, label))) for label in ANSWERING),
     *_stream_cases(),
     *_request_cases(),
     Case("watch silent", "all, without sweeps", _silence_without_sweeps),
@@ -151,4 +170,6 @@ def test_what_a_watch_does_not_tell_is_found(case: Case, laboratory: Laboratory)
 
 
 def test_every_event_is_listed(laboratory: Laboratory) -> None:
-    assert set(laboratory.goldens().events) == set(TRAINING + SERVING)
+    goldens = laboratory.goldens()
+    assert set(goldens.events) == set(TRAINING + SERVING)
+    assert set(goldens.batch_events) == set(ANSWERING)

@@ -1,4 +1,4 @@
-"""A real OpenAI-compatible server on loopback that answers as a test says."""
+"""A real OpenAI-compatible server that answers as a test says."""
 
 import json
 import threading
@@ -16,15 +16,15 @@ class Server(ThreadingHTTPServer):
 
     answer: Callable[[int, str], Answer]
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, host: str) -> None:
+        super().__init__((host, 0), _Handler)
         self.seen: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
+        return f"http://{self.server_address[0]!s}:{self.server_port}/v1"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -49,9 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def answering() -> Iterator[Server]:
-    """A server that answers."""
-    found = Server()
+def answering(host: str = "127.0.0.1") -> Iterator[Server]:
+    """A server that answers on an address of this machine."""
+    found = Server(host)
     thread = threading.Thread(target=found.serve_forever, args=(0.01,))
     thread.start()
     try:

@@ -10,11 +10,13 @@ import pytest
 # Before torch is imported: two cores are shared with other test processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
 from finetune_contract.base import StoredReference
 from finetune_contract.datasets import RowFormat
+from finetune_contract.training import TrainingPlan
 from finetune_store.store import Store
 from tests.trainer import tiny
 
@@ -27,16 +29,26 @@ class Workshop(NamedTuple):
     classification: StoredReference
     text: StoredReference
 
-    def plan(self, **changes: Any) -> Any:
+    def plan(self, **changes: Any) -> TrainingPlan:
         """A valid plan: SFT of a LoRA adapter on the classification rows."""
         return tiny.make_plan(changes.pop("base", self.base), changes.pop("dataset", self.classification), **changes)
 
-    def text_plan(self, **changes: Any) -> Any:
+    def text_plan(self, **changes: Any) -> TrainingPlan:
         """A valid plan: CPT of the whole model on the text rows, packed."""
         hyperparameters = {"packing": True, "epochs": 6, **changes.pop("hyperparameters", {})}
         return self.plan(
             **{"dataset": self.text, "method": "CPT", "adapter": None, "hyperparameters": hyperparameters, **changes}
         )
+
+    def long_plan(self, **changes: Any) -> TrainingPlan:
+        """A valid plan: about 100 steps of a LoRA adapter, packed, with dropout, so that random state matters."""
+        settings = {"packing": True, "epochs": 12, "global_batch_size": 2, "micro_batch_size": 1}
+        return self.plan(adapter={"rank": 4, "alpha": 8, "dropout": 0.2}, hyperparameters=settings, **changes)
+
+    def copied(self, root: Path) -> "Workshop":
+        """The same in a store of its own."""
+        shutil.copytree(self.store.root, root)
+        return self._replace(store=Store(root, self.store.claim))
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +72,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 @pytest.fixture
 def workshop(origin: Workshop, tmp_path: Path) -> Workshop:
     """A store of the test's own."""
-    root = tmp_path / "store"
-    shutil.copytree(origin.store.root, root)
-    return origin._replace(store=Store(root, tiny.CLAIM))
+    return origin.copied(tmp_path / "store")
 
 
 @pytest.fixture
@@ -77,5 +87,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The training libraries warn about each other's deprecated names; our code is still held to none."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.parent == here:
+        if here in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore::FutureWarning"))

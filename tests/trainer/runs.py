@@ -10,7 +10,10 @@ from finetune_contract.base import StoredReference
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.results import Progress, TrainingResult
 from finetune_contract.training import TrainingPlan
+from finetune_store.manifests import read_manifest
+from finetune_store.s3store import S3Store
 from finetune_store.store import Store
+from finetune_trainer.evaluate.record import Evaluation
 from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
 from finetune_trainer.timings import Stopwatch
@@ -25,13 +28,22 @@ class StopAt(Stop):
         super().__init__()
 
     @property
-    def requested(self) -> bool:  # type: ignore[override] # a field there
+    def requested(self) -> bool:
         """Whether the step has come."""
         return self._board.snapshot().step >= self._step
 
     @requested.setter
     def requested(self, _: bool) -> None:
         """Only the step decides."""
+
+
+def moved(origin: Store, ref: StoredReference, store: S3Store) -> StoredReference:
+    """A directory of a claim, copied into a bucket; answers where it is there."""
+    directory = origin.path(ref)
+    manifest = read_manifest(directory)
+    there = store.reference(manifest.kind, manifest.digest)
+    store.upload(store.path(there).relative_to(store.root).as_posix(), directory, manifest)
+    return there
 
 
 def run(store: Store, plan: TrainingPlan, uid: str = "pod-a") -> TrainingResult:
@@ -44,7 +56,9 @@ def run_and_watch(store: Store, plan: TrainingPlan, uid: str = "pod-a") -> tuple
     from finetune_trainer.train.recipe import run as recipe
 
     board = ProgressBoard(plan.run_key, plan.attempt)
-    return recipe(Attempt(plan, uid, board, Stop(), Stopwatch()), store.root), board.snapshot()
+    result = recipe(Attempt(plan, uid, board, Stop(), Stopwatch()), store.root)
+    assert result is not None
+    return result, board.snapshot()
 
 
 def run_interrupted(store: Store, plan: TrainingPlan, step: int) -> TrainingResult:
@@ -75,13 +89,19 @@ def reference_to(result: TrainingResult) -> StoredReference:
 def weights_of(store: Store, result: TrainingResult) -> dict[str, torch.Tensor]:
     """The artifact's weights."""
     (file,) = directory_of(store, result).glob("*.safetensors")
-    return load_file(file)
+    weights: dict[str, torch.Tensor] = load_file(file)
+    return weights
 
 
 def difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
     """The largest difference of two sets of weights."""
     assert left.keys() == right.keys()
     return max(float((left[name].double() - right[name].double()).abs().max()) for name in left)
+
+
+def evaluation_of(store: Store, run_key: str = "a1") -> Evaluation:
+    """What was measured, row by row."""
+    return Evaluation.model_validate_json((store.root / "runs" / run_key / "evaluation.json").read_text())
 
 
 def score(result: TrainingResult, metric: str, system: str) -> float:

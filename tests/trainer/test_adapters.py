@@ -32,7 +32,8 @@ def test_it_learns_and_a_resumed_run_is_equal_bit_by_bit(workshop: Workshop, var
 
 def logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
-        return model(torch.arange(3, 40)[None]).logits
+        found: torch.Tensor = model(torch.arange(3, 40)[None]).logits
+    return found
 
 
 def served(workshop: Workshop, directory: Path) -> Any:
@@ -109,6 +110,7 @@ def first(workshop: Workshop) -> Any:
 def test_an_adapter_goes_on_from_an_earlier_one_on_the_same_base(workshop: Workshop, first: Any) -> None:
     changes = {"start": reference_to(first), "evaluation": EVALUATION, "hyperparameters": {"learning_rate": 1e-6}}
     second = run(workshop.store, workshop.plan(run_key="second", **changes))
+    assert second.artifact is not None
     assert second.artifact.type is ArtifactType.ADAPTER
     assert second.artifact.base == workshop.base
     assert score(second, "EvalLoss", "Tuned") == pytest.approx(score(first, "EvalLoss", "Tuned"), rel=0.02)
@@ -119,6 +121,7 @@ def test_an_adapter_goes_on_from_an_earlier_one_on_the_same_base(workshop: Works
 def test_a_whole_model_begins_with_the_earlier_adapter_merged(workshop: Workshop, first: Any) -> None:
     changes = {"start": reference_to(first), "evaluation": EVALUATION, "hyperparameters": {"learning_rate": 1e-7}}
     second = run(workshop.store, workshop.plan(run_key="second", adapter=None, **changes))
+    assert second.artifact is not None
     assert second.artifact.type is ArtifactType.MODEL
     assert score(second, "EvalLoss", "ZeroShot") == pytest.approx(score(first, "EvalLoss", "Tuned"), rel=1e-3)
 

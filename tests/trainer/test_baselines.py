@@ -16,6 +16,7 @@ from finetune_contract.training import ReevaluationPlan
 from finetune_trainer.evaluate import benchmark
 from finetune_trainer.evaluate.main import reevaluate
 from finetune_trainer.evaluate.record import Evaluation
+from finetune_trainer.export.publish import publish_outcome
 from finetune_trainer.train import recipe
 from tests.trainer import runs, tiny
 from tests.trainer.conftest import Workshop
@@ -24,14 +25,9 @@ WANTED: dict[str, Any] = {"metrics": ["EvalLoss", "Accuracy", "MacroF1"], "basel
 QUICK = {"epochs": 1}
 
 
-def evaluation_of(workshop: Workshop, key: str) -> Evaluation:
-    path = workshop.store.root / "runs" / key / "evaluation.json"
-    return Evaluation.model_validate_json(path.read_text())
-
-
 def trained(workshop: Workshop, key: str, **changes: Any) -> tuple[TrainingResult, Evaluation]:
     plan = workshop.plan(**{"evaluation": WANTED, "hyperparameters": QUICK, "run_key": key, **changes})
-    return runs.run(workshop.store, plan), evaluation_of(workshop, key)
+    return runs.run(workshop.store, plan), runs.evaluation_of(workshop.store, key)
 
 
 def test_a_second_job_recalls_its_baselines_and_scores_the_same(workshop: Workshop) -> None:
@@ -101,11 +97,10 @@ def test_a_pod_that_comes_second_leaves_the_figures_of_the_first(
     outcome = run / "outcome.json"
     said, pages = outcome.read_bytes(), {path: path.read_bytes() for path in run.glob("*") if path.is_file()}
     outcome.unlink()
-    publish = recipe.publish_outcome
 
     def publish_after_the_other(*arguments: Any) -> TrainingResult:
         outcome.write_bytes(said)
-        return publish(*arguments)
+        return publish_outcome(*arguments)
 
     monkeypatch.setattr(recipe, "publish_outcome", publish_after_the_other)
     second, found = trained(workshop, "a1", hyperparameters={"epochs": 2})
@@ -138,7 +133,7 @@ def test_a_number_that_is_not_finite_is_left_out_and_said(workshop: Workshop) ->
     plan = workshop.plan(adapter=None, base=wild, evaluation={"metrics": ["EvalLoss", "Perplexity", "Accuracy"]})
     result = reevaluate(ReevaluationPlan(training=plan, artifact=wild), workshop.store.root)
     assert {each.metric for each in result.evaluation} == {Metric.EVAL_LOSS, Metric.ACCURACY}
-    assert "Perplexity of Tuned is left out: it is inf" in evaluation_of(workshop, "a1").notes
+    assert "Perplexity of Tuned is left out: it is inf" in runs.evaluation_of(workshop.store).notes
 
 
 TASK = """
@@ -160,8 +155,7 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "tasks"
     directory.mkdir()
     (directory / "colours.yaml").write_text(TASK)
-    rows = [{"text": f"there was the {word} again", "label": at} for at, word in enumerate(["pear", "iron"] * 5)]
-    rows = [{**row, "label": row["label"] % 2} for row in rows]
+    rows = [{"text": f"there was the {word} again", "label": at % 2} for at, word in enumerate(["pear", "iron"] * 5)]
     (directory / "colours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     hidden = directory / "..2026_11_21"  # as a ConfigMap's mount has it
     hidden.mkdir()

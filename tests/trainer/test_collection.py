@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune_contract.base import StoredReference
 from finetune_contract.collection import CollectionPlan, CollectionResult, prefixes_in
 from finetune_store.collect import collect
 from tests.trainer.conftest import Workshop
-from tests.trainer.test_training import train
+from tests.trainer.runs import reference_to, run
 
 RUN = "3f9c1a" + "0" * 58
 WEEK = timedelta(days=7)
@@ -36,9 +35,8 @@ def test_a_run_that_is_referred_to_keeps_everything_but_its_checkpoints(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = workshop.plan(run_key=RUN, hyperparameters={"epochs": 0.5})
-    first = train(workshop, plan)
-    assert first.artifact is not None
-    artifact = StoredReference(digest=first.artifact.digest, uri=first.artifact.uri)
+    first = run(workshop.store, plan)
+    artifact = reference_to(first)
     assert checkpoints(workshop)
     live = prefixes_in(RUN)  # nothing but the run itself: what it was made from follows
     for days in range(0, 15, 3):
@@ -49,7 +47,7 @@ def test_a_run_that_is_referred_to_keeps_everything_but_its_checkpoints(
         workshop.store.verify(reference)
     assert not workshop.store.holds(workshop.text)  # nothing refers to the other dataset
     monkeypatch.setattr("finetune_trainer.train.recipe.fit", None)
-    second = train(workshop, plan.model_copy(update={"attempt": 2}), uid="pod-b")
+    second = run(workshop.store, plan.model_copy(update={"attempt": 2}), uid="pod-b")
     assert (second.reused, second.artifact) == (True, first.artifact)
 
 
@@ -64,8 +62,8 @@ def test_a_run_that_was_interrupted_is_resumed_after_any_time(
     with monkeypatch.context() as patch:
         patch.setattr("finetune_trainer.train.recipe.evaluate", died)
         with pytest.raises(RuntimeError):
-            train(workshop, plan)
+            run(workshop.store, plan)
     live = prefixes_in(f"{RUN} {plan.base.digest} {plan.dataset.digest}")
     for days in range(0, 30, 3):
         look(workshop, live, timedelta(days=days))
-    assert train(workshop, plan, uid="pod-b").resumed_from_step == 6
+    assert run(workshop.store, plan, uid="pod-b").resumed_from_step == 6

@@ -105,6 +105,9 @@ def test_solved_rows_come_from_training_rows_and_only_as_many_as_fit(workshop: W
     assert all(rows.fits(example) for example in crowded)
     assert all(len(few.prompt) < len(many.prompt) for few, many in zip(solved, crowded, strict=True))
     assert rows.with_shots(3) == solved
+    before = [example.prompt.removesuffix(plain.prompt) for example, plain in zip(solved, rows.examples, strict=True)]
+    assert before == [before[at % 4] for at in range(len(before))]
+    assert len(set(before)) == 4, "one lucky choice decides less"
 
 
 def test_rows_that_do_not_fit_are_left_out_for_every_system(

@@ -1,7 +1,6 @@
 """A volume that fills up in the middle of a save: a name, no half checkpoint, no half artifact, and a way on."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,9 @@ import pytest
 
 from finetune_contract.failure import FailureReason, policy_of
 from finetune_store.checkpoints import Checkpoints
-from finetune_store.store import Store
-from tests.trainer import tiny
 from tests.trainer.conftest import Workshop
+from tests.trainer.pods import Pod
 from tests.trainer.runs import run
-from tests.trainer.test_resume import start
 
 ROOM = 4 * 2**20
 """Bytes that are free when training begins: two checkpoints of the tiny model, and a part of a third."""
@@ -32,14 +29,13 @@ def filling(origin: Workshop, tmp_path: Path) -> Iterator[Workshop]:
     size = sum(file.stat().st_size for file in origin.store.root.rglob("*") if file.is_file()) + ROOM
     if os.getuid() != 0 or not mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(root)):
         pytest.skip("mounting a small tmpfs needs root")
-    shutil.copytree(origin.store.root, root / "store")
-    yield origin._replace(store=Store(root / "store", tiny.CLAIM))
+    yield origin.copied(root / "store")
     subprocess.run(["umount", root], check=True)
 
 
 def test_a_full_volume_in_the_middle_of_a_save_is_named_and_loses_nothing(filling: Workshop) -> None:
     plan = filling.text_plan(checkpoints={"interval_steps": 1, "keep": 10})
-    pod = start(filling, plan, "full")
+    pod = Pod(filling.store, plan, "full")
     assert pod.exit_code() == policy_of(FailureReason.STORAGE_FULL).exit_code
     failure = pod.result().failure
     assert failure is not None

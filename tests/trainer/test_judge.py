@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune_contract.evaluating import EvaluationPlan, JudgePlan, Metric
+from finetune_contract.evaluating import JudgePlan, Metric
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.paths import ENV_JUDGE_KEY
 from finetune_trainer.evaluate import judge
 from finetune_trainer.evaluate.asking import Endpoint
-from finetune_trainer.evaluate.judge import compare, length_controlled, outcome, prompt_hash, question
+from finetune_trainer.evaluate.judge import length_controlled, outcome, prompt_hash, question
 from finetune_trainer.evaluate.verdicts import Verdict, verdict_in
 from finetune_trainer.train.render import Example
+from tests.trainer import runs
 from tests.trainer.answering import Answer, Server, answering
+from tests.trainer.conftest import Workshop
+from tests.trainer.judging import judged_by
 
 
 @pytest.fixture
@@ -28,9 +31,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 TEMPLATE = "{prompt}|{reference}|A={a}|B={b}"
 
 
-def plan_for(server: Server, **changes: Any) -> EvaluationPlan:
+def plan_for(server: Server, **changes: Any) -> JudgePlan:
     document = {"endpoint": server.url, "model": "judge-1", "prompt_template": TEMPLATE, "retries": 2, **changes}
-    return EvaluationPlan(metrics=(Metric.JUDGE_WIN_RATE,), judge=JudgePlan(**document))
+    return JudgePlan(**document)
 
 
 def examples(count: int) -> list[Example]:
@@ -41,7 +44,7 @@ def prefers(word: str) -> Callable[[int, str], Answer]:
     """A judge that likes answers with a word in them, wherever they stand."""
 
     def answer(_: int, prompt: str) -> Answer:
-        _, _, first, second = prompt.split("|")
+        first, second = prompt.split("|")[2:]
         if (word in first) == (word in second):
             return 200, "Both are alike. [[C]]", {}
         return 200, f"I looked at [[B]] and [[A]] for long. [[{'A' if word in first else 'B'}]]", {}
@@ -54,15 +57,15 @@ def test_wins_losses_and_ties_are_counted(server: Server, monkeypatch: pytest.Mo
     server.answer = prefers("good")
     ours = ["good"] * 6 + ["bad"] * 2 + ["good x", "same"]
     theirs = ["bad"] * 6 + ["good"] * 2 + ["good y", "same"]
-    found = compare(plan_for(server), examples(10), {"Tuned": ours, "ZeroShot": theirs}, seed=0)
+    found, use = judged_by(plan_for(server), examples(10), {"Tuned": ours, "ZeroShot": theirs})
     (judgement,) = found.judgements
     assert (judgement.wins, judgement.losses, judgement.ties, judgement.inconsistent) == (6, 2, 2, 0)
     assert judgement.win_rate == pytest.approx(0.7)
     tuned, baseline = found.scores
-    assert (tuned.system, tuned.value) == ("Tuned", pytest.approx(0.7))
-    assert (baseline.system, baseline.value) == ("ZeroShot", pytest.approx(0.3))
+    assert (tuned.system, baseline.system) == ("Tuned", "ZeroShot")
+    assert [tuned.value, baseline.value] == pytest.approx([0.7, 0.3])
     assert baseline.difference == pytest.approx(0.4)
-    assert found.use.requests == 18  # equal answers are not asked about
+    assert use.requests == 18  # equal answers are not asked about
     assert set(server.keys) == {"Bearer secret"}
     assert {body["model"] for body in server.seen} == {"judge-1"}
     assert {body["temperature"] for body in server.seen} == {0}
@@ -70,7 +73,7 @@ def test_wins_losses_and_ties_are_counted(server: Server, monkeypatch: pytest.Mo
 
 def test_a_judge_that_looks_only_at_the_order_decides_nothing(server: Server) -> None:
     server.answer = lambda _number, _prompt: (200, "A", {})
-    found = compare(plan_for(server), examples(4), {"Tuned": ["x"] * 4, "ZeroShot": ["y"] * 4}, seed=0)
+    found, _ = judged_by(plan_for(server), examples(4), {"Tuned": ["x"] * 4, "ZeroShot": ["y"] * 4})
     assert found.judgements[0].inconsistent == 4
     assert found.scores[0].value == 0.5
     assert found.words == {"ZeroShot": ["Inconsistent"] * 4}
@@ -86,9 +89,9 @@ def test_too_many_requests_errors_and_nonsense_are_asked_again_and_counted(serve
     }
     server.answer = lambda number, prompt: bad.get(number) or well(number, prompt)
     plan = plan_for(server, concurrency=1)
-    found = compare(plan, examples(2), {"Tuned": ["good"] * 2, "ZeroShot": ["bad"] * 2}, seed=0)
+    found, use = judged_by(plan, examples(2), {"Tuned": ["good"] * 2, "ZeroShot": ["bad"] * 2})
     assert found.judgements[0].wins == 2
-    assert (found.use.requests, found.use.retries, found.use.nonsense) == (8, 4, 2)
+    assert (use.requests, use.retries, use.nonsense) == (8, 4, 2)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_a_judge_that_does_not_judge_fails_the_evaluation(
     monkeypatch.setattr("finetune_trainer.evaluate.asking._LONGEST_WAIT", 0.01)
     server.answer = lambda _number, _prompt: answer
     with pytest.raises(FineTuneError, match="the artifact is kept") as caught:
-        compare(plan_for(server), examples(40), {"Tuned": ["x"] * 40, "ZeroShot": ["y"] * 40}, seed=0)
+        judged_by(plan_for(server), examples(40), {"Tuned": ["x"] * 40, "ZeroShot": ["y"] * 40})
     assert caught.value.reason is FailureReason.EVALUATION_FAILED
     assert says in str(caught.value)
     assert len(server.seen) < 40  # it is not asked about every row before it is given up
@@ -123,17 +126,35 @@ def test_a_judge_that_is_down_or_silent_fails_it_too(server: Server, monkeypatch
     server.answer = silent
     pair = {"Tuned": ["x"], "ZeroShot": ["y"]}
     with pytest.raises(FineTuneError, match="ReadTimeout"):
-        compare(plan_for(server, timeout_seconds=0.05, retries=1), examples(1), pair, seed=0)
+        judged_by(plan_for(server, timeout_seconds=0.05, retries=1), examples(1), pair)
     release.set()
     with pytest.raises(FineTuneError, match="ConnectError"):
-        compare(plan_for(server, endpoint="http://127.0.0.1:9/v1", retries=1), examples(1), pair, seed=0)
+        judged_by(plan_for(server, endpoint="http://127.0.0.1:9/v1", retries=1), examples(1), pair)
+
+
+def test_a_judge_that_fails_leaves_all_other_figures_and_what_it_was_asked(workshop: Workshop, server: Server) -> None:
+    server.answer = lambda _number, _prompt: (200, "Who can say?", {})
+    judged = {"endpoint": server.url, "model": "judge-1", "retries": 1, "concurrency": 1}
+    wanted = {"metrics": ["EvalLoss", "JudgeWinRate"], "baselines": ["ZeroShot"], "judge": judged}
+    result = runs.run(workshop.store, workshop.plan(evaluation=wanted, hyperparameters={"epochs": 1}))
+    assert result.artifact is not None
+    assert {(each.metric, each.system) for each in result.evaluation} == {
+        (Metric.EVAL_LOSS, "Tuned"), (Metric.EVAL_LOSS, "ZeroShot")
+    }  # fmt: skip
+    found = runs.evaluation_of(workshop.store)
+    assert found.failure is not None
+    assert found.failure.reason is FailureReason.EVALUATION_FAILED
+    assert "gave no verdict on 2 of 2 rows after 1 retries each" in found.failure.message  # one may fail
+    assert found.judge is not None
+    assert (found.judge.requests, found.judge.retries, found.judge.nonsense) == (4, 2, 4)
+    assert len(server.seen) == 4
 
 
 def test_a_few_rows_may_stay_without_a_verdict(server: Server) -> None:
     well = prefers("good")
     server.answer = lambda number, prompt: (200, "?", {}) if prompt.startswith("p3|") else well(number, prompt)
     plan = plan_for(server, max_failed_share=0.1)
-    found = compare(plan, examples(10), {"Tuned": ["good"] * 10, "ZeroShot": ["bad"] * 10}, seed=0)
+    found, _ = judged_by(plan, examples(10), {"Tuned": ["good"] * 10, "ZeroShot": ["bad"] * 10})
     assert (found.judgements[0].rows, found.judgements[0].failed) == (9, 1)
     assert found.words["ZeroShot"][3] == judge.FAILED
 

@@ -36,8 +36,7 @@ sys.exit(int(code))
 
 
 def a_plan(workshop: Workshop, **parallelism: int) -> TrainingPlan:
-    plan: TrainingPlan = workshop.plan(parallelism={"processes_per_node": 2, **parallelism})
-    return plan
+    return workshop.plan(parallelism={"processes_per_node": 2, **parallelism})
 
 
 @pytest.fixture

@@ -6,20 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.results import TrainingResult
 from finetune_contract.training import TrainingPlan
-from finetune_trainer.progress import ProgressBoard
 from finetune_trainer.stop import Stop
-from finetune_trainer.timings import Stopwatch
-from finetune_trainer.train.attempt import Attempt
 from finetune_trainer.train.batching import BatchPlan
 from finetune_trainer.train.failures import named
 from finetune_trainer.train.memory import out_of_memory
 from finetune_trainer.train.rehearsal import candidates
 from tests.trainer.conftest import Workshop
+from tests.trainer.runs import run, weights_of
 
 GPU, HOST = FailureReason.GPU_OUT_OF_MEMORY, FailureReason.HOST_OUT_OF_MEMORY
 
@@ -108,13 +105,8 @@ def memory_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
 
 
 def train(workshop: Workshop, plan: TrainingPlan) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
-    from finetune_trainer.train.recipe import run
-
-    board = ProgressBoard(plan.run_key, plan.attempt)
-    result = run(Attempt(plan, "pod-a", board, Stop(), Stopwatch()), workshop.store.root)
-    assert result.artifact is not None
-    directory = workshop.store.root / "artifacts" / result.artifact.digest.removeprefix("sha256:")
-    return result, load_file(directory / "adapter_model.safetensors")
+    result = run(workshop.store, plan)
+    return result, weights_of(workshop.store, result)
 
 
 def plan_of(workshop: Workshop, run_key: str, **settings: Any) -> TrainingPlan:

@@ -14,7 +14,7 @@ from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_store.manifests import read_manifest
 from finetune_trainer.export.merge import main, merge
-from tests.trainer.test_exports import Exports, job, trained
+from tests.trainer.exports import Exports, job, trained
 
 __all__ = ["job", "trained"]
 

@@ -1,10 +1,10 @@
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_contract.training import LoraPlan
-from finetune_trainer.train import meters
 from finetune_trainer.train.adapters import attach
 from finetune_trainer.train.meters import Meter, flops_per_token
 from tests.trainer import tiny
@@ -13,7 +13,7 @@ from tests.trainer import tiny
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(meters.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

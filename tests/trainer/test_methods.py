@@ -14,6 +14,8 @@ from finetune_contract.results import ArtifactType, TrainingResult
 from finetune_contract.training import TrainingPlan
 from finetune_store.checkpoints import Checkpoints
 from finetune_store.store import Store
+from finetune_trainer.evaluate import subject
+from finetune_trainer.evaluate.generate import Answer, greedy_answers
 from tests.trainer import tiny
 from tests.trainer.conftest import Workshop
 from tests.trainer.pods import read_json
@@ -114,7 +116,7 @@ def test_kto_learns_from_rows_that_are_marked_one_by_one(bench: Bench) -> None:
 def test_a_resumed_run_is_equal_bit_by_bit(bench: Bench, method: str, adapter: dict[str, Any] | None) -> None:
     name = f"{method}-{(adapter or {}).get('variant', 'LoRA' if adapter else 'full')}"
     settings = {"epochs": 0.75, "learning_rate": 1e-3}
-    changes = {"adapter": adapter, "hyperparameters": settings, "evaluation": {}}
+    changes: dict[str, Any] = {"adapter": adapter, "hyperparameters": settings, "evaluation": {}}
     calm = run(bench.store, bench.plan(f"calm-{name}", method, **changes))
     resumed = run_interrupted(bench.store, bench.plan(f"stopped-{name}", method, **changes), step=3)
     assert difference(weights_of(bench.store, calm), weights_of(bench.store, resumed)) == 0.0
@@ -218,8 +220,27 @@ def test_the_reward_rises(bench: Bench, method: str) -> None:
     assert 2.8 < said.epoch <= 3
 
 
+def test_answers_that_other_metrics_ask_for_are_rewarded_up_to_the_length_that_training_knows(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def counted(model: Any, prompts: list[list[int]], *rest: Any, **more: Any) -> list[Answer]:
+        asked.append(len(prompts))
+        return greedy_answers(model, prompts, *rest, **more)
+
+    monkeypatch.setattr(subject, "greedy_answers", counted)
+    wanted = {"metrics": ["MeanReward", "RegexMatch"], "pattern": r"\S+( \S+){4}", "max_new_tokens": 8}
+    online, settings = rewarded([LENGTH], max_completion_length=4), {"epochs": 0.25, "global_batch_size": 16}
+    plan = bench.plan("shared", "GRPO", bench.asked, online=online, hyperparameters=settings, evaluation=wanted)
+    result = run(bench.store, plan)
+    assert score(result, "RegexMatch", "Tuned") > 0  # longer than what the reward allows
+    assert score(result, "MeanReward", "Tuned") == 1
+    assert [count for count in asked if count > 1] == [16]  # others are latencies
+
+
 def test_answers_are_rewarded_by_the_model_of_a_reward_job(bench: Bench, reward_model: TrainingResult) -> None:
-    rewards = [{"model": reference_to(reward_model).model_dump()}, {**LENGTH, "weight": 0.5}]
+    rewards: list[dict[str, Any]] = [{"model": reference_to(reward_model).model_dump()}, {**LENGTH, "weight": 0.5}]
     settings = {"epochs": 0.25, "global_batch_size": 16}
     plan = bench.plan("judged", "GRPO", bench.asked, online=rewarded(rewards), hyperparameters=settings)
     result, _ = run_and_watch(bench.store, plan)

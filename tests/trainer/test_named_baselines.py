@@ -40,12 +40,7 @@ def hosted(server: Server, **changes: Any) -> dict[str, Any]:
 
 def plan_of(workshop: Workshop, *baselines: dict[str, Any], **evaluation: Any) -> TrainingPlan:
     wanted = {"metrics": ["Accuracy"], "named_baselines": baselines, **evaluation}
-    plan: TrainingPlan = workshop.plan(evaluation=wanted, evaluation_key="k1", hyperparameters=QUICK)
-    return plan
-
-
-def newest(workshop: Workshop) -> Evaluation:
-    return Evaluation.model_validate_json((workshop.store.root / "runs/a1/evaluation.json").read_text())
+    return workshop.plan(evaluation=wanted, evaluation_key="k1", hyperparameters=QUICK)
 
 
 def values(found: Evaluation, metric: Metric) -> dict[str, float]:
@@ -58,7 +53,7 @@ def test_an_endpoint_is_asked_once_and_measured_by_its_answers(workshop: Worksho
         workshop, hosted(server, system_prompt="Say which kind of thing it is."), metrics=["EvalLoss", "Accuracy"]
     )
     result = runs.run(workshop.store, plan)
-    found = newest(workshop)
+    found = runs.evaluation_of(workshop.store)
     assert found.failure is None
     share = sum(row["label"] == "fruit" for row in ROWS) / len(ROWS)
     assert values(found, Metric.ACCURACY)["hosted"] == pytest.approx(share, abs=1e-5)
@@ -71,7 +66,7 @@ def test_an_endpoint_is_asked_once_and_measured_by_its_answers(workshop: Worksho
 
     asked = len(server.seen)
     reevaluate(ReevaluationPlan(training=plan, artifact=runs.reference_to(result)), workshop.store.root)
-    assert newest(workshop).recalled == ("hosted",)
+    assert runs.evaluation_of(workshop.store).recalled == ("hosted",)
     assert len(server.seen) == asked
 
 
@@ -83,12 +78,14 @@ def test_an_endpoint_that_is_down_loses_nothing_and_only_the_evaluation_is_done_
     result = runs.run(workshop.store, plan)
     assert result.artifact is not None
     assert result.evaluation_key == "incomplete"  # no spec asks for this: the operator measures again
-    found = newest(workshop)
+    found = runs.evaluation_of(workshop.store)
     assert set(values(found, Metric.ACCURACY)) == {"Tuned", "ZeroShot"}
     assert found.failure is not None
     assert found.failure.reason is FailureReason.EVALUATION_FAILED
     assert "(big-1) left a row without an answer after 2 retries; the last: HTTP 503: busy" in found.failure.message
     assert len(server.seen) < 3 * len(ROWS)  # given up with the first row
+    (use,) = found.endpoints
+    assert (use.requests, use.retries > 0) == (len(server.seen), True)
 
     before = files_of(workshop)
     again = ReevaluationPlan(training=plan, artifact=runs.reference_to(result))
@@ -112,7 +109,7 @@ def test_an_endpoint_that_refuses_is_not_asked_again(workshop: Workshop, server:
     server.answer = lambda _number, _prompt: (status, "no", {})
     runs.run(workshop.store, plan_of(workshop, hosted(server, concurrency=1)))
     assert len(server.seen) == 1
-    failure = newest(workshop).failure
+    failure = runs.evaluation_of(workshop.store).failure
     assert failure is not None
     assert failure.message.startswith("evaluation.namedBaselines[hosted].endpoint")
 
@@ -121,7 +118,7 @@ def test_an_endpoint_that_is_silent_is_not_waited_for(workshop: Workshop, server
     runs.run(workshop.store, plan_of(workshop, {**hosted(server), "endpoint": {
         "url": "http://127.0.0.1:9/v1", "model": "m", "retries": 1,
     }}))  # fmt: skip
-    failure = newest(workshop).failure
+    failure = runs.evaluation_of(workshop.store).failure
     assert failure is not None
     assert "ConnectError" in failure.message
 
@@ -141,7 +138,7 @@ def test_another_jobs_artifact_that_is_gone_costs_only_its_own_figures(workshop:
     result = runs.run(workshop.store, plan_of(workshop, gone))
     assert result.artifact is not None
     assert runs.score(result, "Accuracy", "Tuned") >= 0
-    failure = newest(workshop).failure
+    failure = runs.evaluation_of(workshop.store).failure
     assert failure is not None
     assert failure.reason is FailureReason.EVALUATION_FAILED
     assert "spec.evaluation: old: " in failure.message
@@ -222,7 +219,7 @@ def test_a_reward_model_scores_right_answers_over_wrong_ones_and_every_system(wo
     better = sum(good > bad for good, bad in zip(right, wrong, strict=True))
     assert better > len(ROWS) * 3 / 4
     runs.run(workshop.store, plan)
-    found = newest(workshop)
+    found = runs.evaluation_of(workshop.store)
     assert set(values(found, Metric.REWARD_SCORE)) == {"Tuned", "ZeroShot"}
     expected = model.scores(ROWS, [row.answers["Tuned"] for row in found.rows])
     assert values(found, Metric.REWARD_SCORE)["Tuned"] == pytest.approx(sum(expected) / len(expected), rel=1e-4)

@@ -3,10 +3,11 @@
 import pytest
 
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.training import Hyperparameters, ParallelismPlan
+from finetune_contract.methods import Method
+from finetune_contract.training import Hyperparameters, ParallelismPlan, ShardingStrategy
 from finetune_trainer.train.batching import plan_batches
 from finetune_trainer.train.order import GlobalBatches
-from finetune_trainer.train.ranks import Ranks, refuse_too_small_batch
+from finetune_trainer.train.ranks import Ranks, refuse_impossible_group
 from tests.trainer.conftest import Workshop
 
 
@@ -45,5 +46,42 @@ def test_epochs_differ_and_come_again() -> None:
 def test_more_ranks_than_sequences_are_refused(workshop: Workshop) -> None:
     plan = workshop.plan(parallelism=ParallelismPlan(nodes=3, processes_per_node=4))
     with pytest.raises(FineTuneError, match=r"globalBatchSize: 8 sequences cannot be divided among 12 ranks") as caught:
-        refuse_too_small_batch(plan)
+        refuse_impossible_group(plan)
     assert caught.value.reason is FailureReason.INVALID_PLAN
+
+
+@pytest.mark.parametrize(
+    ("method", "strategy", "message"),
+    [
+        ("GRPO", "Auto", "spec.parallelism: GRPO trains in one process; ask for one node"),
+        ("Distillation", "DDP", "Distillation trains in one process"),
+        ("DPO", "FSDP", r"spec.parallelism.strategy: .* with DPO use Auto or DDP"),
+    ],
+)
+def test_what_several_ranks_cannot_do_is_refused(method: str, strategy: str, message: str, workshop: Workshop) -> None:
+    parallelism = ParallelismPlan(nodes=2, strategy=ShardingStrategy(strategy))
+    plan = workshop.plan(parallelism=parallelism).model_copy(update={"method": Method(method)})
+    with pytest.raises(FineTuneError, match=message) as caught:
+        refuse_impossible_group(plan)
+    assert caught.value.reason is FailureReason.INVALID_PLAN
+    alone = plan.model_copy(update={"parallelism": parallelism.model_copy(update={"nodes": 1})})
+    refuse_impossible_group(alone)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize(("sequences", "size", "micro"), [(24, 8, 2), (22, 8, 2), (17, 8, 4), (5, 8, 1)])
+def test_passes_count_for_their_sequences(sequences: int, size: int, micro: int, ranks: int) -> None:
+    settings = Hyperparameters(epochs=1, learning_rate=1, global_batch_size=size, micro_batch_size=micro)
+    batches = plan_batches(settings, ranks, 16)
+    samplers = [GlobalBatches(sequences, size, batches, Ranks(rank, ranks), seed=3) for rank in range(ranks)]
+    passes, steps = [list(sampler) for sampler in samplers], -(-sequences // size)
+    told = [[share for step in range(2 * steps) for share in sampler.shares(step)] for sampler in samplers]
+    for mine, shares in zip(passes, told, strict=True):
+        assert shares[: len(mine)] == shares[len(mine) :], "every epoch is cut alike"
+        rest = sequences % size or size
+        last = len(mine) - len(samplers[0].shares(steps - 1))
+        for at, each in enumerate(mine):
+            wanted = 0 if each == [sequences] else len(each)
+            assert shares[at] == pytest.approx(wanted / (size if at < last else rest))
+    for step in range(steps):
+        assert sum(share for sampler in samplers for share in sampler.shares(step)) == pytest.approx(1.0)

@@ -120,6 +120,82 @@ def test_few_layers_tell_what_all_of_them_take(adapter: dict[str, Any] | None, r
     assert rehearse(config, setting, 2048).at_most == pytest.approx(rehearse_whole(config, setting, 2048), rel=0.02)
 
 
+def online(**changes: Any) -> dict[str, Any]:
+    return {"rewards": [{"function": "Length", "max_tokens": 4}], "generations": 4, "max_completion_length": 512,
+            **changes}  # fmt: skip
+
+
+@pytest.fixture
+def preferring(large: Workshop) -> Workshop:
+    """Pairs of a few thousand tokens, for the 8B model."""
+    pairs = [{"prompt": "one " * 2000, "chosen": "two " * 500, "rejected": "three " * 300}] * 32
+    return large._replace(classification=tiny.publish_dataset(large.store, RowFormat.PREFERENCE, {"train": pairs}))
+
+
+def peak_of(workshop: Workshop, method: str, adapter: dict[str, Any] | None, **changes: Any) -> int:
+    dataset = changes.pop("dataset", workshop.classification)
+    settings = {"micro_batch_size": 2, "global_batch_size": 16, "epochs": 1}
+    plan = workshop.plan(method=method, dataset=dataset, adapter=adapter, hyperparameters=settings, **changes)
+    found = check(workshop, plan, device=H100)
+    assert found.verdict is not Fit.UNKNOWN
+    assert found.predicted_peak_bytes is not None
+    return found.predicted_peak_bytes
+
+
+LORA = {"rank": 16, "alpha": 32, "dropout": 0.0}
+
+
+def test_preferences_hold_what_a_pair_and_a_reference_take(preferring: Workshop) -> None:
+    reward, kto, dpo = (peak_of(preferring, method, LORA) for method in ("Reward", "KTO", "DPO"))
+    assert kto < dpo, "of KTO's rows one sequence has gradients, of DPO's both"
+    assert reward < dpo, "a reward model has no head over the vocabulary"
+    # With an adapter, the reference is the base without it; in full fine-tuning a second model in bf16.
+    parameters, head = 8_030_261_248, 128_256 * 4096
+    whole = [peak_of(preferring, method, None) for method in ("Reward", "DPO")]
+    # A reward model has no head over the vocabulary: 16 bytes a weight with its gradient and states.
+    assert whole[1] - whole[0] == pytest.approx(2 * parameters + 16 * head, rel=0.1)
+    assert min(whole) > max(dpo, kto) + 80 * GIB
+
+
+def test_answers_that_are_written_at_once_are_counted(large: Workshop) -> None:
+    prompts = tiny.publish_dataset(
+        large.store, RowFormat.PROMPTS, {"train": [{"prompt": "one " * 500, "answer": ""}] * 8}
+    )
+    few, many = (
+        peak_of(large, "GRPO", LORA, dataset=prompts, online=online(max_completion_length=length))
+        for length in (128, 6000)
+    )
+    assert many > few
+    # Keys and values of 32 layers, 8 heads of 128 each, in bf16, for 16 answers.
+    cache = 16 * 2 * 32 * 8 * 128 * 2 * 6000
+    assert many > 15 * GIB + cache
+
+
+def test_a_reward_model_takes_its_place(large: Workshop) -> None:
+    prompts = tiny.publish_dataset(large.store, RowFormat.PROMPTS, {"train": [{"prompt": "one two", "answer": ""}] * 8})
+    with large.store.workspace(StoredKind.ARTIFACT) as directory:
+        from transformers import LlamaConfig
+
+        LlamaConfig(architectures=["LlamaForSequenceClassification"], num_labels=1, **LLAMA_8B).save_pretrained(
+            str(directory)
+        )
+        judge = large.store.publish(StoredKind.ARTIFACT, directory, {})
+    alone, judged = (
+        peak_of(large, "RLOO", LORA, dataset=prompts, online=online(rewards=rewards))
+        for rewards in ([{"function": "Length", "max_tokens": 4}], [{"model": judge.model_dump()}])
+    )
+    assert judged - alone == pytest.approx(2 * 7.5e9, rel=0.01), "without a head, in bf16"
+
+
+@pytest.mark.parametrize("method", ["ORPO", "SimPO"])
+def test_what_is_not_predicted_is_said_so(method: str, preferring: Workshop) -> None:
+    plan = preferring.plan(method=method, dataset=preferring.classification, adapter=LORA)
+    found = check(preferring, plan, device=H100)
+    assert found.verdict is Fit.UNKNOWN
+    assert found.predicted_peak_bytes is None
+    assert found.total_steps > 0
+
+
 def test_steps_and_tokens_are_those_of_the_training(workshop: Workshop) -> None:
     for plan in (workshop.plan(), workshop.text_plan()):
         said, done = check(workshop, plan, on_gpu=False), run(workshop.store, plan.model_copy())
@@ -184,7 +260,7 @@ def test_a_dataset_revision_whose_checksum_fails(workshop: Workshop) -> None:
     file = workshop.store.path(workshop.classification) / "train.parquet"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     error = refused(workshop, workshop.plan())
-    assert error.reason is FailureReason.STORAGE_UNAVAILABLE
+    assert error.reason is FailureReason.CHECKSUM_MISMATCH
     assert "train.parquet" in str(error)
 
 
@@ -194,6 +270,10 @@ def test_an_adapter_of_another_base(workshop: Workshop) -> None:
     start = StoredReference(digest=first.artifact.digest, uri=first.artifact.uri)
     wider = tiny.publish_model(workshop.store, hidden_size=96, num_attention_heads=6, num_key_value_heads=6)
     error = refused(workshop, workshop.plan(base=wider, start=start))
+    assert error.reason is FailureReason.ADAPTER_MISMATCH
+    assert f"was trained on {workshop.base.digest}, and the base here is {wider.digest}" in str(error)
+    modules = {"rank": 4, "alpha": 8, "dropout": 0.1, "target_modules": ["q_proj"]}
+    error = refused(workshop, workshop.plan(start=start, adapter=modules))
     assert error.reason is FailureReason.INVALID_PLAN
     assert "weights of its adapter do not fit" in str(error)
     check(workshop, workshop.plan(start=start))

@@ -1,8 +1,8 @@
 """Several ranks on loopback (gloo): they compute what one does, stop together, resume, and never wait for the dead."""
 
-import shutil
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +10,10 @@ import torch
 
 from finetune_contract.failure import FailureReason
 from finetune_contract.training import TrainingPlan
-from finetune_store.store import Store
 from tests.trainer.conftest import Workshop
-from tests.trainer.pods import Pod
-from tests.trainer.test_resume import differences, free_port, weights
+from tests.trainer.pods import EVERY_STEP, Pod, finished, meeting, start_group
+from tests.trainer.runs import difference, weights_of
 
-EVERY_STEP = {"interval_minutes": 0, "keep": 2}
 ADAPTER = {"rank": 4, "alpha": 8, "dropout": 0}
 DROPPING = {"rank": 4, "alpha": 8, "dropout": 0.2}
 SETTINGS = {"packing": True, "epochs": 8, "global_batch_size": 2, "micro_batch_size": 1}
@@ -28,46 +26,16 @@ def plan_of(workshop: Workshop, ranks: int, **changes: Any) -> TrainingPlan:
     return workshop.plan(**{"adapter": ADAPTER, "hyperparameters": settings, "parallelism": parallelism, **changes})
 
 
-class Group:
-    """The pods of one attempt, one rank each."""
-
-    def __init__(self, workshop: Workshop, plan: TrainingPlan, uid: str, **environment: str) -> None:
-        count, port = plan.parallelism.ranks, str(free_port())
-        if count > 1:
-            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": "0"}
-            environment |= {"WORLD_SIZE": str(count)}
-        self.pods = []
-        for rank in range(count):
-            own = {**environment, "RANK": str(rank)} if count > 1 else environment
-            self.pods.append(Pod(workshop.store, plan, f"{uid}-{rank}", free_port(), own))
-        self.first = self.pods[0]
-
-    def exit_codes(self) -> list[int]:
-        return [pod.exit_code() for pod in self.pods]
-
-
-def finished(workshop: Workshop, plan: TrainingPlan, uid: str, **environment: str) -> Pod:
-    group = Group(workshop, plan, uid, **environment)
-    assert set(group.exit_codes()) == {0}
-    assert all(pod.message() == b"" for pod in group.pods[1:])
-    return group.first
-
-
-def copy_of(origin: Workshop, root: Any) -> Workshop:
-    shutil.copytree(origin.store.root, root)
-    return origin._replace(store=Store(root, origin.store.claim))
-
-
 @pytest.fixture(scope="module")
 def alone(origin: Workshop, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights that one rank arrives at, undisturbed and without dropout."""
-    workshop = copy_of(origin, tmp_path_factory.mktemp("alone") / "store")
-    return weights(workshop, finished(workshop, plan_of(workshop, 1), "calm").result())
+    workshop = origin.copied(tmp_path_factory.mktemp("alone") / "store")
+    return weights_of(workshop.store, finished(workshop.store, plan_of(workshop, 1), "calm"))
 
 
 def test_two_ranks_compute_what_one_does(workshop: Workshop, alone: dict[str, torch.Tensor]) -> None:
-    result = finished(workshop, plan_of(workshop, 2), "pair").result()
-    assert differences(weights(workshop, result), alone) == 0.0
+    result = finished(workshop.store, plan_of(workshop, 2), "pair")
+    assert difference(weights_of(workshop.store, result), alone) == 0.0
 
 
 @pytest.mark.parametrize("environment", [{}, {"PADDED": "1"}], ids=["packable", "padded, with TRL's own loss"])
@@ -77,40 +45,40 @@ def test_many_passes_per_step_add_up_to_the_same(environment: dict[str, str], wo
     results = []
     for ranks in (1, 2):
         plan = plan_of(workshop, ranks, run_key=f"a{ranks}", adapter=adapter, hyperparameters=settings)
-        results.append(weights(workshop, finished(workshop, plan, f"of{ranks}", **environment).result()))
-    assert differences(*results) == 0.0
+        results.append(weights_of(workshop.store, finished(workshop.store, plan, f"of{ranks}", **environment)))
+    assert difference(*results) == 0.0
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_group_of_another_size_goes_on_bit_by_bit(
     before: int, after: int, workshop: Workshop, alone: dict[str, torch.Tensor]
 ) -> None:
-    group = Group(workshop, plan_of(workshop, before, checkpoints=EVERY_STEP), "before")
+    group = start_group(workshop.store, plan_of(workshop, before, checkpoints=EVERY_STEP), "before")
     group.first.wait_until(lambda: group.first.sealed_step() >= 5)
-    for pod in group.pods:
+    for pod in group:
         pod.signal(signal.SIGKILL)
     group.exit_codes()
-    result = finished(workshop, plan_of(workshop, after, attempt=2), "after").result()
+    result = finished(workshop.store, plan_of(workshop, after, attempt=2), "after")
     assert result.resumed_from_step is not None
     assert 5 <= result.resumed_from_step < result.total_steps
-    assert differences(weights(workshop, result), alone) == 0.0
+    assert difference(weights_of(workshop.store, result), alone) == 0.0
 
 
-def test_sigterm_to_one_rank_saves_once_and_stops_all(workshop: Workshop, origin: Workshop, tmp_path: Any) -> None:
-    undisturbed = copy_of(origin, tmp_path / "calm" / "store")
-    calm = weights(undisturbed, finished(undisturbed, plan_of(undisturbed, 2, adapter=DROPPING), "calm").result())
-    group = Group(workshop, plan_of(workshop, 2, adapter=DROPPING), "stopped")
+def test_sigterm_to_one_rank_saves_once_and_stops_all(workshop: Workshop, origin: Workshop, tmp_path: Path) -> None:
+    undisturbed = origin.copied(tmp_path / "calm")
+    calm = weights_of(undisturbed.store, finished(undisturbed.store, plan_of(undisturbed, 2, adapter=DROPPING), "calm"))
+    group = start_group(workshop.store, plan_of(workshop, 2, adapter=DROPPING), "stopped")
     group.first.wait_until(lambda: bool((seen := group.first.progress()) and seen.step >= 3))
-    group.pods[1].signal(signal.SIGTERM)
+    group[1].signal(signal.SIGTERM)
     assert group.exit_codes() == [78, 78]
-    results = [pod.result() for pod in group.pods]
+    results = [pod.result() for pod in group]
     assert {result.failure.reason for result in results if result.failure} == {FailureReason.PREEMPTED}
     steps = {result.checkpoint_step for result in results} | {result.step for result in results}
     assert steps == {group.first.sealed_step()}
     assert not (workshop.store.root / "artifacts").exists()
-    result = finished(workshop, plan_of(workshop, 2, adapter=DROPPING, attempt=2), "resumed").result()
+    result = finished(workshop.store, plan_of(workshop, 2, adapter=DROPPING, attempt=2), "resumed")
     assert {result.resumed_from_step} == steps
-    assert differences(weights(workshop, result), calm) == 0.0, "with dropout: every rank's random state is resumed"
+    assert difference(weights_of(workshop.store, result), calm) == 0.0, "every rank's random state is resumed"
 
 
 def sharded_plan(workshop: Workshop, ranks: int, strategy: str = "FSDP", **changes: Any) -> TrainingPlan:
@@ -123,8 +91,8 @@ def sharded_plan(workshop: Workshop, ranks: int, strategy: str = "FSDP", **chang
 @pytest.fixture(scope="module")
 def sharded(origin: Workshop, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights that two ranks arrive at that divide the model between them."""
-    workshop = copy_of(origin, tmp_path_factory.mktemp("sharded") / "store")
-    return weights(workshop, finished(workshop, sharded_plan(workshop, 2), "calm").result())
+    workshop = origin.copied(tmp_path_factory.mktemp("sharded") / "store")
+    return weights_of(workshop.store, finished(workshop.store, sharded_plan(workshop, 2), "calm"))
 
 
 @pytest.mark.parametrize("strategy", ["DDP", "FSDP"])
@@ -132,34 +100,34 @@ def test_activations_computed_again_change_nothing(
     strategy: str, workshop: Workshop, sharded: dict[str, torch.Tensor]
 ) -> None:
     plan = sharded_plan(workshop, 2, strategy)
-    result = finished(workshop, plan, "again", RECOMPUTE="1").result()
-    assert differences(weights(workshop, result), sharded) == 0.0
+    result = finished(workshop.store, plan, "again", RECOMPUTE="1")
+    assert difference(weights_of(workshop.store, result), sharded) == 0.0
 
 
 def test_a_divided_model_learns_what_a_whole_one_does(workshop: Workshop, sharded: dict[str, torch.Tensor]) -> None:
-    whole = weights(workshop, finished(workshop, sharded_plan(workshop, 1), "whole").result())
-    assert differences(whole, sharded) == 0.0
+    whole = weights_of(workshop.store, finished(workshop.store, sharded_plan(workshop, 1), "whole"))
+    assert difference(whole, sharded) == 0.0
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_divided_model_goes_on_with_any_number_of_ranks(
     before: int, after: int, workshop: Workshop, sharded: dict[str, torch.Tensor]
 ) -> None:
-    group = Group(workshop, sharded_plan(workshop, before, checkpoints=EVERY_STEP), "before")
+    group = start_group(workshop.store, sharded_plan(workshop, before, checkpoints=EVERY_STEP), "before")
     group.first.wait_until(lambda: group.first.sealed_step() >= 5)
-    for pod in group.pods:
+    for pod in group:
         pod.signal(signal.SIGKILL)
     group.exit_codes()
-    result = finished(workshop, sharded_plan(workshop, after, attempt=2), "after").result()
+    result = finished(workshop.store, sharded_plan(workshop, after, attempt=2), "after")
     assert result.resumed_from_step is not None
     assert 5 <= result.resumed_from_step < result.total_steps
-    assert differences(weights(workshop, result), sharded) == 0.0
+    assert difference(weights_of(workshop.store, result), sharded) == 0.0
 
 
 def test_the_loss_of_one_rank_ends_the_other_by_name(workshop: Workshop) -> None:
-    group = Group(workshop, plan_of(workshop, 2, checkpoints=EVERY_STEP), "lost")
+    group = start_group(workshop.store, plan_of(workshop, 2, checkpoints=EVERY_STEP), "lost")
     group.first.wait_until(lambda: group.first.sealed_step() >= 3)
-    group.pods[1].signal(signal.SIGKILL)
+    group[1].signal(signal.SIGKILL)
     killed = time.monotonic()
     assert group.first.exit_code() == 79
     assert time.monotonic() - killed < 20
@@ -170,21 +138,20 @@ def test_the_loss_of_one_rank_ends_the_other_by_name(workshop: Workshop) -> None
 
 def test_a_silent_rank_ends_the_other_within_the_timeout(workshop: Workshop) -> None:
     plan = plan_of(workshop, 2, checkpoints=EVERY_STEP, parallelism={"timeout_seconds": 4})
-    group = Group(workshop, plan, "silent")
+    group = start_group(workshop.store, plan, "silent")
     group.first.wait_until(lambda: group.first.sealed_step() >= 3)
-    group.pods[1].signal(signal.SIGSTOP)
+    group[1].signal(signal.SIGSTOP)
     stopped = time.monotonic()
     try:
         assert group.first.exit_code() == 79
         assert 3 < time.monotonic() - stopped < 15
     finally:
-        group.pods[1].signal(signal.SIGKILL)
+        group[1].signal(signal.SIGKILL)
 
 
 def test_a_first_rank_that_never_comes_is_named(workshop: Workshop) -> None:
     plan = plan_of(workshop, 2, parallelism={"timeout_seconds": 1})
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "RANK": "1"}
-    pod = Pod(workshop.store, plan, "early", free_port(), environment)
+    pod = Pod(workshop.store, plan, "early", meeting(2)[1])
     assert pod.exit_code() == 79
     failure = pod.result().failure
     assert failure is not None

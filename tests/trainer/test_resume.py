@@ -1,9 +1,7 @@
 """Promise 2: killing a training pod at any moment loses at most one interval, and what follows is bit-equal."""
 
 import random
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,50 +9,23 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from finetune_contract.failure import FailureReason
 from finetune_contract.paths import TERMINATION_LIMIT
 from finetune_contract.results import Phase, TrainingResult
 from finetune_contract.training import TrainingPlan
-from finetune_store.store import Store
 from tests.trainer.conftest import Workshop
-from tests.trainer.pods import Pod
-
-EVERY_STEP = {"interval_minutes": 0, "keep": 2}
+from tests.trainer.pods import EVERY_STEP, Pod
+from tests.trainer.runs import difference, weights_of
 
 KINDS = ["packed adapter", "packed model"]
 
 
 def plan_of(workshop: Workshop, kind: str, **changes: Any) -> TrainingPlan:
-    """About 100 steps, with dropout where there is an adapter, so that random state matters."""
+    """About 100 steps."""
     if kind == "packed adapter":
-        settings = {"packing": True, "epochs": 12, "global_batch_size": 2, "micro_batch_size": 1}
-        adapter = {"rank": 4, "alpha": 8, "dropout": 0.2}
-        return workshop.plan(adapter=adapter, hyperparameters=settings, **changes)
+        return workshop.long_plan(**changes)
     return workshop.text_plan(hyperparameters={"epochs": 12, "global_batch_size": 2}, **changes)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def start(workshop: Workshop, plan: TrainingPlan, uid: str) -> Pod:
-    return Pod(workshop.store, plan, uid, free_port())
-
-
-def weights(workshop: Workshop, result: TrainingResult) -> dict[str, torch.Tensor]:
-    assert result.artifact is not None
-    directory = workshop.store.root / "artifacts" / result.artifact.digest.removeprefix("sha256:")
-    (file,) = directory.glob("*.safetensors")
-    return load_file(file)
-
-
-def differences(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
-    assert left.keys() == right.keys()
-    return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +33,10 @@ def uninterrupted(origin: Workshop, tmp_path_factory: pytest.TempPathFactory) ->
     """The weights of each kind of run when nothing disturbs it."""
     found = {}
     for kind in KINDS:
-        root = tmp_path_factory.mktemp("uninterrupted") / "store"
-        shutil.copytree(origin.store.root, root)
-        workshop = origin._replace(store=Store(root, origin.store.claim))
-        pod = start(workshop, plan_of(workshop, kind), "calm")
+        workshop = origin.copied(tmp_path_factory.mktemp("uninterrupted") / "store")
+        pod = Pod(workshop.store, plan_of(workshop, kind), "calm")
         assert pod.exit_code() == 0
-        found[kind] = weights(workshop, pod.result())
+        found[kind] = weights_of(workshop.store, pod.result())
     return found
 
 
@@ -76,23 +45,23 @@ def test_killed_at_a_random_step_it_goes_on_bit_by_bit(
     kind: str, workshop: Workshop, uninterrupted: dict[str, dict[str, torch.Tensor]]
 ) -> None:
     step = random.Random(kind).randint(2, 30)
-    killed = start(workshop, plan_of(workshop, kind, checkpoints=EVERY_STEP), "killed")
+    killed = Pod(workshop.store, plan_of(workshop, kind, checkpoints=EVERY_STEP), "killed")
     killed.wait_until(lambda: killed.sealed_step() >= step)
     killed.signal(signal.SIGKILL)
     assert killed.exit_code() == -signal.SIGKILL
-    resumed = start(workshop, plan_of(workshop, kind, attempt=2), "resumed")
+    resumed = Pod(workshop.store, plan_of(workshop, kind, attempt=2), "resumed")
     assert resumed.exit_code() == 0
     result = resumed.result()
     assert result.resumed_from_step is not None
     assert step <= result.resumed_from_step < result.total_steps
-    assert differences(weights(workshop, result), uninterrupted[kind]) == 0.0
+    assert difference(weights_of(workshop.store, result), uninterrupted[kind]) == 0.0
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_told_to_stop_it_saves_the_step_in_hand_and_never_succeeds(
     kind: str, workshop: Workshop, uninterrupted: dict[str, dict[str, torch.Tensor]]
 ) -> None:
-    stopped = start(workshop, plan_of(workshop, kind), "stopped")
+    stopped = Pod(workshop.store, plan_of(workshop, kind), "stopped")
     stopped.wait_until(lambda: bool((seen := stopped.progress()) and seen.step >= 3))
     stopped.signal(signal.SIGTERM)
     assert stopped.exit_code() == 78
@@ -102,17 +71,17 @@ def test_told_to_stop_it_saves_the_step_in_hand_and_never_succeeds(
     assert result.artifact is None
     assert result.checkpoint_step == result.step == stopped.sealed_step() >= 3
     assert not (workshop.store.root / "artifacts").exists()
-    resumed = start(workshop, plan_of(workshop, kind, attempt=2), "resumed")
+    resumed = Pod(workshop.store, plan_of(workshop, kind, attempt=2), "resumed")
     assert resumed.exit_code() == 0
     assert resumed.result().resumed_from_step == result.step
-    assert differences(weights(workshop, resumed.result()), uninterrupted[kind]) == 0.0
+    assert difference(weights_of(workshop.store, resumed.result()), uninterrupted[kind]) == 0.0
 
 
 def test_a_torn_checkpoint_is_passed_over(
     workshop: Workshop, uninterrupted: dict[str, dict[str, torch.Tensor]]
 ) -> None:
     kind = KINDS[0]
-    killed = start(workshop, plan_of(workshop, kind, checkpoints=EVERY_STEP), "killed")
+    killed = Pod(workshop.store, plan_of(workshop, kind, checkpoints=EVERY_STEP), "killed")
     killed.wait_until(lambda: killed.sealed_step() >= 4)
     killed.signal(signal.SIGKILL)
     killed.exit_code()
@@ -120,10 +89,10 @@ def test_a_torn_checkpoint_is_passed_over(
     checkpoints = workshop.store.root / "runs" / "a1" / "checkpoints" / "killed"
     torn = checkpoints / f"checkpoint-{step}" / "adapter_model.safetensors"
     torn.write_bytes(torn.read_bytes()[:-100])
-    resumed = start(workshop, plan_of(workshop, kind, attempt=2), "resumed")
+    resumed = Pod(workshop.store, plan_of(workshop, kind, attempt=2), "resumed")
     assert resumed.exit_code() == 0
     assert resumed.result().resumed_from_step == step - 1
-    assert differences(weights(workshop, resumed.result()), uninterrupted[kind]) == 0.0
+    assert difference(weights_of(workshop.store, resumed.result()), uninterrupted[kind]) == 0.0
 
 
 def test_the_command_itself(workshop: Workshop, tmp_path: Path) -> None:
@@ -170,7 +139,7 @@ def test_a_plan_of_another_release_is_a_contract_violation(
 
 
 def test_progress_is_there_while_it_trains(workshop: Workshop) -> None:
-    pod = start(workshop, plan_of(workshop, KINDS[1]), "watched")
+    pod = Pod(workshop.store, plan_of(workshop, KINDS[1]), "watched")
     pod.wait_until(lambda: bool((seen := pod.progress()) and seen.phase is Phase.TRAINING and seen.loss))
     seen = pod.progress()
     assert pod.exit_code() == 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
-from finetune_contract.evaluating import EvaluationPlan, Metric
+from finetune_contract.evaluating import SMALLEST_P, EvaluationPlan, Metric
 from finetune_trainer.evaluate.answered import confusion_of, measure_answers
 from finetune_trainer.evaluate.measures import OTHER, Mean
 from finetune_trainer.evaluate.scores import score
@@ -134,6 +134,17 @@ def test_losses_are_compared_by_exchanging_rows(shift: float) -> None:
     found = score(Metric.EVAL_LOSS, "ZeroShot", theirs, 0, ours)
     assert found.p_value is not None
     assert (found.p_value < 0.01) == (shift > 0)
+
+
+def test_no_smaller_p_value_is_told_than_gates_may_ask_of_such_metrics() -> None:
+    ours, theirs = Mean.over([0.1] * 100), Mean.over([5.0] * 100)
+    assert score(Metric.EVAL_LOSS, "ZeroShot", theirs, 0, ours).p_value == SMALLEST_P
+    truth = [LABELS[at % 3] for at in range(100)]
+    right = measure_answers(Metric.MACRO_F1, WANTED, truth, truth, LABELS)
+    wrong = measure_answers(Metric.MACRO_F1, WANTED, ["stone"] * 100, truth, LABELS)
+    assert right is not None
+    assert wrong is not None
+    assert score(Metric.MACRO_F1, "ZeroShot", wrong, 0, right).p_value == SMALLEST_P
 
 
 def test_what_is_equal_on_every_row_is_equal() -> None:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,14 @@ def test_what_is_set_already_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert os.environ["HF_HOME"] == str(tmp_path / "huggingface")
+
+
+def test_training_does_not_import_what_it_does_not_use() -> None:
+    """Each of these takes seconds, and every pod would wait for them before its first step."""
+    code = (
+        "import sys; from pathlib import Path; from finetune_trainer.train.surroundings import prepare_environment\n"
+        "prepare_environment(Path('/tmp')); import finetune_trainer.train.recipe\n"
+        "print(sorted({'wandb', 'mlflow', 'sklearn', 'lm_eval'} & {name for name in sys.modules if sys.modules[name]}))"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,13 +1,11 @@
 """Whole runs, in this process."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from finetune_contract.base import StoredReference
 from finetune_contract.datasets import RowFormat
 from finetune_contract.evaluating import EvaluationResult
 from finetune_contract.failure import FailureReason, FineTuneError
@@ -15,35 +13,18 @@ from finetune_contract.paths import evaluation_path
 from finetune_contract.results import ArtifactType, Phase, TrainingResult
 from finetune_contract.training import ReevaluationPlan, TrainingPlan
 from finetune_store.checkpoints import Checkpoints
-from finetune_store.store import Store
-from finetune_trainer.progress import ProgressBoard
-from finetune_trainer.stop import Stop
-from finetune_trainer.timings import Stopwatch
-from finetune_trainer.train.attempt import Attempt
 from tests.trainer import tiny
 from tests.trainer.conftest import Workshop
 from tests.trainer.pods import read_json
+from tests.trainer.runs import directory_of, reference_to, run_and_watch, score
 
 EVALUATION = {"metrics": ["EvalLoss", "ExactMatch"], "baselines": ["ZeroShot", "FewShot"]}
 
 
 def train(workshop: Workshop, plan: TrainingPlan, uid: str = "pod-a") -> TrainingResult:
-    from finetune_trainer.train.recipe import run
-
-    board = ProgressBoard(plan.run_key, plan.attempt)
-    result = run(Attempt(plan, uid, board, Stop(), Stopwatch()), workshop.store.root)
-    assert result.reused or board.snapshot().phase is Phase.PUBLISHING
+    result, seen = run_and_watch(workshop.store, plan, uid)
+    assert result.reused or seen.phase is Phase.PUBLISHING
     return result
-
-
-def artifact_directory(workshop: Workshop, result: TrainingResult) -> Path:
-    assert result.artifact is not None
-    return workshop.store.root / "artifacts" / result.artifact.digest.removeprefix("sha256:")
-
-
-def score(result: TrainingResult, metric: str, system: str) -> float:
-    (value,) = [each.value for each in result.evaluation if (each.metric, each.system) == (metric, system)]
-    return value
 
 
 def newest(workshop: Workshop, run_key: str = "a1") -> tuple[int, Path] | None:
@@ -53,9 +34,7 @@ def newest(workshop: Workshop, run_key: str = "a1") -> tuple[int, Path] | None:
 @pytest.fixture(scope="module")
 def lora(origin: Workshop, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workshop, TrainingResult]:
     """One adapter, trained and evaluated once for the tests that only look at it."""
-    root = tmp_path_factory.mktemp("lora") / "store"
-    shutil.copytree(origin.store.root, root)
-    workshop = origin._replace(store=Store(root, tiny.CLAIM))
+    workshop = origin.copied(tmp_path_factory.mktemp("lora") / "store")
     return workshop, train(workshop, workshop.plan(evaluation=EVALUATION, hyperparameters={"epochs": 8}))
 
 
@@ -67,7 +46,7 @@ def test_a_published_artifact_measured_anew_has_the_same_scores(
     workshop, result = lora
     assert result.artifact is not None
     training = workshop.plan(evaluation={**EVALUATION, "max_rows": 500}, evaluation_key="another-wish")
-    artifact = StoredReference(digest=result.artifact.digest, uri=result.artifact.uri)
+    artifact = reference_to(result)
     (tmp_path / "plan.json").write_text(ReevaluationPlan(training=training, artifact=artifact).to_json())
     options = {"plan": "plan.json", "scratch": "scratch", "termination-log": "log"}
     arguments = [f"--{name}={tmp_path / value}" for name, value in options.items()]
@@ -99,7 +78,7 @@ def test_an_adapter_learns_and_beats_its_base(lora: tuple[Workshop, TrainingResu
 
 def test_an_adapter_names_its_base_by_digest_and_holds_no_path(lora: tuple[Workshop, TrainingResult]) -> None:
     workshop, result = lora
-    directory = artifact_directory(workshop, result)
+    directory = directory_of(workshop.store, result)
     config = read_json(directory / "adapter_config.json")
     assert config["base_model_name_or_path"] == workshop.base.digest
     assert config["target_modules"] == sorted(config["target_modules"])
@@ -128,7 +107,7 @@ def test_the_probe_is_what_the_models_answer(lora: tuple[Workshop, TrainingResul
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     workshop, result = lora
-    directory = artifact_directory(workshop, result)
+    directory = directory_of(workshop.store, result)
     base = AutoModelForCausalLM.from_pretrained(workshop.store.path(workshop.base))
     model = PeftModel.from_pretrained(base, directory).eval()
     tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -156,19 +135,14 @@ def test_a_whole_model_learns_from_packed_text(workshop: Workshop) -> None:
     ]
     assert score(result, "EvalLoss", "Tuned") < 0.5 * score(result, "EvalLoss", "ZeroShot")
     assert (result.truncated_tokens, result.truncated_rows) == (0, 0)
-    directory = artifact_directory(workshop, result)
+    directory = directory_of(workshop.store, result)
     config = read_json(directory / "config.json")
     assert config["use_cache"]
     assert config["dtype"] == "float32"
     # The artifact is a base for the next run, as it is.
-    again = train(workshop, tiny.make_plan(_stored(result), workshop.classification, run_key="next"))
+    again = train(workshop, tiny.make_plan(reference_to(result), workshop.classification, run_key="next"))
     assert again.artifact is not None
-    assert again.artifact.base == _stored(result)
-
-
-def _stored(result: TrainingResult) -> StoredReference:
-    assert result.artifact is not None
-    return StoredReference(digest=result.artifact.digest, uri=result.artifact.uri)
+    assert again.artifact.base == reference_to(result)
 
 
 def test_the_same_run_gives_the_same_digest_and_another_seed_another(workshop: Workshop) -> None:

@@ -1,38 +1,28 @@
 """Looking at validation rows while real runs train: what is decided, and that looking changes nothing."""
 
-import shutil
 import signal
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.results import TrainingResult, WarningReason
 from finetune_contract.training import TrainingPlan
 from finetune_store.checkpoints import step_of
-from finetune_store.store import Store
-from finetune_trainer.progress import ProgressBoard
-from finetune_trainer.stop import Stop
-from finetune_trainer.timings import Stopwatch
-from finetune_trainer.train.attempt import Attempt
 from tests.trainer import tiny
 from tests.trainer.conftest import Workshop
-from tests.trainer.test_resume import start
-
-EVERY_STEP = {"interval_minutes": 0, "keep": 2}
+from tests.trainer.pods import EVERY_STEP, Pod
+from tests.trainer.runs import run, weights_of
 
 
 @pytest.fixture(scope="module")
 def held(origin: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """Few training rows, so that they are learnt by heart, and validation rows; `text` is replaced."""
-    root = tmp_path_factory.mktemp("held") / "store"
-    shutil.copytree(origin.store.root, root)
-    store = Store(root, tiny.CLAIM)
+    held = origin.copied(tmp_path_factory.mktemp("held") / "store")
     splits = {"train": tiny.text_rows(16, 1), "validation": tiny.text_rows(24, 3)}
-    return origin._replace(store=store, text=tiny.publish_dataset(store, RowFormat.TEXT, splits))
+    return held._replace(text=tiny.publish_dataset(held.store, RowFormat.TEXT, splits))
 
 
 def plan_of(held: Workshop, run_key: str, validation: dict[str, Any], **changes: Any) -> TrainingPlan:
@@ -42,18 +32,8 @@ def plan_of(held: Workshop, run_key: str, validation: dict[str, Any], **changes:
 
 
 def train(held: Workshop, plan: TrainingPlan) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
-    from finetune_trainer.train.recipe import run
-
-    board = ProgressBoard(plan.run_key, plan.attempt)
-    result = run(Attempt(plan, "pod-a", board, Stop(), Stopwatch()), held.store.root)
-    return result, weights(held, result)
-
-
-def weights(held: Workshop, result: TrainingResult) -> dict[str, torch.Tensor]:
-    assert result.artifact is not None
-    directory = held.store.root / "artifacts" / result.artifact.digest.removeprefix("sha256:")
-    (file,) = directory.glob("*.safetensors")
-    return load_file(file)
+    result = run(held.store, plan)
+    return result, weights_of(held.store, result)
 
 
 def test_looking_changes_no_weight_and_says_that_it_overfits(held: Workshop) -> None:
@@ -112,11 +92,11 @@ def test_killed_after_its_best_step_it_still_publishes_that(
     best = kept[0].best_step
     assert best is not None
     plan = plan_of(held, "killed", {"interval_steps": 10, "keep_best": True}, checkpoints=EVERY_STEP)
-    pod = start(held, plan, "killed")
+    pod = Pod(held.store, plan, "killed")
     pod.wait_until(lambda: pod.sealed_step() >= best + 5)
     pod.signal(signal.SIGKILL)
     assert pod.exit_code() == -signal.SIGKILL
-    resumed = start(held, plan.model_copy(update={"attempt": 2}), "resumed")
+    resumed = Pod(held.store, plan.model_copy(update={"attempt": 2}), "resumed")
     assert resumed.exit_code() == 0
     assert resumed.result().resumed_from_step is not None
     assert resumed.result().best_step == best

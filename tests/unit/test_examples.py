@@ -5,15 +5,22 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune_operator.api.batchinference import BatchInference
 from finetune_operator.api.dataset import Dataset
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.modeldeployment import ModelDeployment
+from tests.factories import Object
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-MODELS = {"Dataset": Dataset, "FineTuneJob": FineTuneJob, "ModelDeployment": ModelDeployment}
+MODELS: dict[str, type[Dataset | FineTuneJob | ModelDeployment | BatchInference]] = {
+    "Dataset": Dataset,
+    "FineTuneJob": FineTuneJob,
+    "ModelDeployment": ModelDeployment,
+    "BatchInference": BatchInference,
+}
 
 
-def documents() -> list[tuple[str, dict]]:
+def documents() -> list[tuple[str, Object]]:
     return [
         (f"{file.relative_to(EXAMPLES)} {item['metadata']['name']}", item)
         for file in sorted(EXAMPLES.rglob("*.yaml"))
@@ -36,7 +43,7 @@ def unknown_fields(written: object, understood: object, path: str = "spec") -> l
 
 
 @pytest.mark.parametrize("item", [pytest.param(item, id=name) for name, item in documents()])
-def test_example_is_understood_to_the_last_field(item: dict) -> None:
+def test_example_is_understood_to_the_last_field(item: Object) -> None:
     metadata = {**item["metadata"], "namespace": "default", "uid": "1"}
     resource = MODELS[item["kind"]].model_validate({"metadata": metadata, "spec": item["spec"]})
     assert unknown_fields(item["spec"], resource.spec.to_dict()) == []

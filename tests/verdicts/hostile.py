@@ -115,7 +115,7 @@ NAMED: dict[str, tuple[Object, tuple[str, ...]]] = {
     "control characters, 128 KiB": (rows("\x01" * 128 * 1024), ("BadRow",)),
     "columns that are not there": (rows(columns={"prompt": "nowhere"}), ("DatasetInvalid", "BadRow")),
     "one row, most of it held out": (rows('{"text": "a"}', split={"test": 0.9}), ("DatasetInvalid", "InvalidPlan")),
-    "a key that is not there": (source(configMap={"name": "good-rows", "key": "none"}), ("SourceUnavailable",)),
+    "a key that is not there": (source(configMap={"name": "good-rows", "key": "none"}), ("SourceNotFound",)),
     "a config map that is not there": (source(configMap={"name": "none", "key": "a"}), ("SourceNotFound",)),
     "a claim that is not there": (
         source(persistentVolumeClaim={"claimName": "none", "path": "*"}), ("SourceNotFound",),

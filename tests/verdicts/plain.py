@@ -28,6 +28,10 @@ def adapters(*names: str) -> dict[str, Any]:
     return factories.make_deployment(adapters=[{"name": name, "fineTuneJob": {"name": "x"}} for name in names])
 
 
+def asks(**source: Any) -> dict[str, Any]:
+    return factories.make_batch(input=source)
+
+
 ACCEPTED = {
     "dataset": dataset(),
     "dataset in a config map": rows({"configMap": {"name": "rows", "key": "a.jsonl"}}),
@@ -42,6 +46,10 @@ ACCEPTED = {
     "deployment": factories.make_deployment(),
     "deployment of a base": factories.make_deployment(adapters=[], baseModel=HUB),
     "largest inline source": rows({"inline": {"jsonl": "x" * 128 * 1024}}),
+    "batch": factories.make_batch(),
+    "batch of a base": factories.make_batch(model={"baseModel": HUB, "name": "Org/Model"}),
+    "batch of files": asks(jsonl={"persistentVolumeClaim": {**VOLUME, "path": "asks/*.jsonl"}}),
+    "batch in full": factories.make_batch(sampling={"temperature": 0.7, "stop": ["."]}, limits={"gpuHours": 8}),
     "longest name": factories.make_job("a" * 63),
 }
 
@@ -94,6 +102,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a negative seed": (tuned(seed=-1), "spec.hyperparameters.seed"),
     "packing in words": (tuned(packing="yes"), "spec.hyperparameters.packing"),
     "a metric twice": (job(evaluation={"metrics": ["EvalLoss", "EvalLoss"]}), "spec.evaluation.metrics"),
+    "a significance that no test tells": (
+        job(
+            evaluation={"metrics": ["EvalLoss"], "baselines": ["ZeroShot"]},
+            gate={"rules": [{"metric": "EvalLoss", "betterThan": "ZeroShot", "significance": 0.0001}]},
+        ),
+        "spec.gate.rules[0]",
+    ),
     "a negative quantity": (job(resources={"limits": {"nvidia.com/gpu": -1}}), "spec.resources.limits"),
     "a quantity in words": (job(resources={"limits": {"memory": "lots"}}), "spec.resources.limits.memory"),
     "too many resources": (job(resources={"limits": {f"r{n}": 1 for n in range(17)}}), "spec.resources.limits"),
@@ -105,4 +120,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "33 adapters": (adapters(*(f"a{n}" for n in range(33))), "spec.adapters"),
     "negative replicas": (factories.make_deployment(replicas=-1), "spec.replicas"),
     "an unknown engine": (factories.make_deployment(engine={"type": "Rocket"}), "spec.engine.type"),
+    "a batch of two models": (
+        factories.make_batch(model={"fineTuneJob": {"name": "a"}, "baseModel": HUB}),
+        "spec.model",
+    ),
+    "a batch of a base's digest": (
+        factories.make_batch(model={"baseModel": HUB, "digest": factories.digest("a")}),
+        "spec.model",
+    ),
+    "a batch of a job as a base": (
+        factories.make_batch(model={"baseModel": {"fineTuneJob": {"name": "a"}}}),
+        "spec.model",
+    ),
+    "a batch of nothing": (asks(), "spec.input"),
+    "a batch of two inputs": (asks(dataset={"name": "a"}, jsonl={"inline": {"jsonl": "{}"}}), "spec.input"),
+    "a batch of two sources": (
+        asks(jsonl={"inline": {"jsonl": "{}"}, "persistentVolumeClaim": VOLUME}),
+        "spec.input.jsonl",
+    ),
+    "a batch of an unknown split": (asks(dataset={"name": "a", "split": "all"}), "spec.input.dataset.split"),
+    "a share over one": (factories.make_batch(maxErrorShare=2), "spec.maxErrorShare"),
+    "a batch that is cold": (factories.make_batch(sampling={"temperature": -1}), "spec.sampling.temperature"),
+    "a misspelt sampling field": (factories.make_batch(sampling={"temprature": 1}), "spec.sampling.temprature"),
 }

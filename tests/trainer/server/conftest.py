@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_contract.base import StoredReference
+from finetune_server.model import LanguageModel, load, served_models
 from tests.trainer.server.running import Running, serving
 from tests.trainer.server.tiny import Shop, greedy, quiet
 
@@ -25,6 +26,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def adapters(shop: Shop) -> dict[str, StoredReference]:
     """A dot in a name is legal for a model and not for a torch module."""
     return {name: shop.publish(seed) for seed, name in enumerate(("triage", "tickets-v1.2", "docs"))}
+
+
+@pytest.fixture(scope="session")
+def loaded(shop: Shop, adapters: dict[str, StoredReference]) -> LanguageModel:
+    """The model of that store in this process."""
+    plan = shop.plan(adapters)
+    with quiet():
+        return load(served_models(plan, shop.root / "store", shop.adapters))
 
 
 @pytest.fixture(scope="session")

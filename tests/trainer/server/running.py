@@ -1,7 +1,6 @@
 """Real servers and probers as subprocesses on loopback."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,14 +10,10 @@ from pathlib import Path
 
 import httpx
 
+from tools.ports import free_port
+
 START_SECONDS = 180
 """Importing torch and transformers takes most of a start, and minutes' worth of CPU when a machine is busy."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float, what: str) -> None:

@@ -6,7 +6,7 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
@@ -17,8 +17,9 @@ import pytest
 from finetune_contract.base import StoredReference
 from finetune_contract.paths import ENV_API_KEYS_FILE
 from tests.trainer.server.conftest import References
-from tests.trainer.server.running import Running, free_port, serving, wait_until
+from tests.trainer.server.running import Running, serving, wait_until
 from tests.trainer.server.tiny import Shop
+from tools.ports import free_port
 
 NAMES = ("tiny", "triage", "docs")
 STALL_SECONDS = 3
@@ -174,13 +175,15 @@ def test_kill_under_load_and_nobody_gets_another_model_s_answer(
             else:
                 whole.append((name, answer.json()["choices"][0]["text"]))
 
+    def answered(goal: int) -> Callable[[], bool]:
+        return lambda: len(whole) >= goal
+
     with ThreadPoolExecutor(6) as pool:
         clients = [pool.submit(keep_asking, name, stream) for name in NAMES for stream in (False, True)]
         try:
             for _ in range(2):
                 with serving(path, shop.root / "store", shop.adapters, port=port) as server:
-                    goal = len(whole) + 18
-                    wait_until(lambda goal=goal: len(whole) >= goal, 60, "clients are answered")
+                    wait_until(answered(len(whole) + 18), 60, "clients are answered")
                     server.process.send_signal(signal.SIGKILL)
         finally:
             is_over.set()

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
-import pytest
 import torch
 from transformers import AutoTokenizer
 
@@ -17,25 +16,22 @@ from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_server.app import build_app
 from finetune_server.engine import Engine, State
 from finetune_server.metrics import Metrics
-from finetune_server.model import LanguageModel, end_tokens_of, load, served_models
+from finetune_server.model import BASE, LanguageModel, end_tokens_of, served_models
+from finetune_server.requests import GenerationRequest
 from finetune_server.service import Service
-from tests.trainer.server.tiny import Shop, quiet
+from tests.trainer.server.tiny import Shop
 
 ASKED = {"model": "triage", "prompt": "json", "max_tokens": 4, "temperature": 0}
-
-
-@pytest.fixture(scope="module")
-def loaded(shop: Shop, adapters: dict[str, StoredReference]) -> LanguageModel:
-    plan = shop.plan(adapters)
-    with quiet():
-        return load(served_models(plan, shop.root / "store", shop.adapters))
 
 
 class Local:
     """An application without a socket."""
 
-    def __init__(self, client: httpx.AsyncClient, engine: Engine, deaths: list[FineTuneError | None]) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, engine: Engine, metrics: Metrics, deaths: list[FineTuneError | None]
+    ) -> None:
         self.client = client
+        self.metrics = metrics
         self.engine = engine
         self.deaths = deaths
 
@@ -46,6 +42,9 @@ class Local:
         async with asyncio.timeout(20):
             while not is_so():  # noqa: ASYNC110 - the model's thread sets no event
                 await asyncio.sleep(0.01)
+
+    async def until_running(self) -> None:
+        await self.until(lambda: b"tgi_batch_current_size 1.0" in self.metrics.text())
 
 
 @asynccontextmanager
@@ -60,7 +59,7 @@ async def local(
     engine.start(asyncio.get_running_loop(), deaths.append)
     transport = httpx.ASGITransport(build_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://local", timeout=60) as client:
-        yield Local(client, engine, deaths)
+        yield Local(client, engine, metrics, deaths)
     engine.stop()
 
 
@@ -101,11 +100,13 @@ class Faulty(LanguageModel):
         self.__dict__ = dict(loaded.__dict__)
         self.loaded = loaded
         self.failures = 0
+        self.spares_running = False
         self.is_nan = False
 
     def forward(self, *arguments: Any) -> Any:
+        is_running = arguments[-1] is not None
         logits, cache = self.loaded.forward(*arguments)
-        if self.failures:
+        if self.failures and not (is_running and self.spares_running):
             self.failures -= 1
             raise RuntimeError("out of memory")
         if self.is_nan:
@@ -129,6 +130,56 @@ async def test_a_batch_that_fails_fails_alone(
         assert "the batch failed: RuntimeError" in failed[0].json()["error"]["message"]
         assert after.json()["choices"][0]["text"] == good, "nothing of the failed batches stays behind"
         assert not app.deaths
+
+
+async def test_prompts_that_cannot_be_read_fail_alone(
+    shop: Shop, adapters: dict[str, StoredReference], loaded: LanguageModel
+) -> None:
+    faulty = Faulty(loaded)
+    faulty.spares_running = True
+    async with local(shop, adapters, lambda: faulty) as app:
+        await app.until(lambda: app.engine.is_healthy)
+        wanted = (await app.ask(model="tiny", max_tokens=300)).json()["choices"][0]["text"]
+        running = asyncio.create_task(app.ask(model="tiny", max_tokens=300))
+        await app.until_running()
+        faulty.failures = 1
+
+        failed = await app.ask()
+
+        assert failed.status_code == 500
+        assert (await running).json()["choices"][0]["text"] == wanted
+
+
+async def test_a_request_joins_the_running_batch(
+    shop: Shop, adapters: dict[str, StoredReference], loaded: LanguageModel
+) -> None:
+    async with local(shop, adapters, lambda: loaded) as app:
+        await app.until(lambda: app.engine.is_healthy)
+        alone = (await app.ask()).json()["choices"][0]["text"]
+        running = asyncio.create_task(app.ask(model="tiny", max_tokens=1500))
+        await app.until_running()
+
+        joined = (await app.ask()).json()["choices"][0]["text"]
+
+        assert not running.done(), "it has waited for the end of the batch"
+        assert joined == alone
+        running.cancel()
+
+
+async def test_first_and_last_tokens_are_told_at_once(
+    shop: Shop, adapters: dict[str, StoredReference], loaded: LanguageModel
+) -> None:
+    """Those between them may come together."""
+    async with local(shop, adapters, lambda: loaded) as app:
+        await app.until(lambda: app.engine.is_healthy)
+        request = GenerationRequest(model="tiny", adapter=BASE, prompt=[5, 6, 7], max_tokens=200)
+
+        told = [tokens async for tokens in app.engine.tokens(app.engine.submit(request, is_whole=False))]
+        whole = [tokens async for tokens in app.engine.tokens(app.engine.submit(request, is_whole=True))]
+
+        assert len(told[0]) == 1
+        assert [len(tokens) for tokens in whole] == [200]
+        assert [token for tokens in told for token in tokens] == whole[0]
 
 
 async def test_a_broken_engine_dies_and_says_so(

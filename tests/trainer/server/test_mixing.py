@@ -1,5 +1,6 @@
 """Rows with different adapters in one forward pass, against peft with one adapter at a time."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from finetune_server import mixing
 from finetune_server.mixing import MixedLinear, RowAdapters, mix
 from finetune_server.model import BASE
 from tests.trainer.server.tiny import Shop, quiet
@@ -72,12 +74,22 @@ def mixed(tuned: Any, alone: dict[str, torch.Tensor]) -> tuple[Any, RowAdapters]
     return model, rows
 
 
+@pytest.fixture(params=[mixing._SMALL, 0], ids=["copies for each row", "rows in groups"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixing, "_SMALL", request.param)
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("batch", BATCHES, ids=", ".join)
 @torch.inference_mode()
 def test_a_row_is_as_if_alone(
-    mixed: tuple[Any, RowAdapters], alone: dict[str, torch.Tensor], ids: torch.Tensor, batch: list[str]
+    mixed: tuple[Any, RowAdapters],
+    alone: dict[str, torch.Tensor],
+    ids: torch.Tensor,
+    batch: list[str],
 ) -> None:
     model, rows = mixed
+    rows.assign([])  # what was chosen for the same rows is not to be remembered
     rows.assign(batch)
 
     logits = model(input_ids=ids.repeat(len(batch), 1)).logits
@@ -86,10 +98,12 @@ def test_a_row_is_as_if_alone(
         torch.testing.assert_close(row, alone[name], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("either_way")
 @torch.inference_mode()
 def test_numbers_that_are_not_finite_stay_in_their_row(mixed: tuple[Any, RowAdapters]) -> None:
     model, rows = mixed
     layer = next(one for one in model.modules() if isinstance(one, MixedLinear))
+    rows.assign([])
     rows.assign(["all", "attention", BASE])
     x = torch.ones(3, 2, layer.base_layer.in_features)
     x[1] = torch.inf
@@ -99,6 +113,19 @@ def test_numbers_that_are_not_finite_stay_in_their_row(mixed: tuple[Any, RowAdap
     assert result[0].isfinite().all()
     assert result[2].isfinite().all()
     assert not result[1].isfinite().any()
+
+
+@pytest.mark.usefixtures("either_way")
+@torch.inference_mode()
+def test_an_adapter_of_numbers_that_are_not_finite_spoils_its_own_rows(mixed: tuple[Any, RowAdapters]) -> None:
+    model, _ = mixed
+    layer = copy.deepcopy(next(one for one in model.modules() if isinstance(one, MixedLinear)))
+    layer._down[0] = layer._up[0] = torch.nan
+    layer._rows.assign([layer._layout[0], BASE, layer._layout[1], BASE])
+
+    result = layer(torch.ones(4, 2, layer.base_layer.in_features))
+
+    assert [bool(row.isfinite().all()) for row in result] == [False, True, True, True]
 
 
 def test_rows_that_are_not_told_apart_are_an_error(mixed: tuple[Any, RowAdapters]) -> None:

@@ -139,6 +139,6 @@ def test_what_it_can_say_is_said(annotation: Any, node: dict[str, Any]) -> None:
 
 
 def test_a_field_without_a_docstring_is_refused() -> None:
-    document = create_model("Model", __base__=ApiModel, field=(bool, ...)).model_json_schema()
+    model = create_model("Model", __base__=ApiModel, field=(bool, ...))
     with pytest.raises(NotStructuralError, match=r"^Model\.field: a field needs a docstring"):
-        structural(document, {}, "Model")
+        structural(model.model_json_schema(), {}, "Model")

@@ -19,6 +19,41 @@ OTHERS = [
 JUDGE = {"endpoint": "https://judge/v1", "model": "judge-1"}
 
 
+EVALUATIONS: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
+    ({"metrics": ["RegexMatch"]}, {}, "RegexMatch needs spec.evaluation.regex"),
+    ({"metrics": ["JSONSchemaValid"]}, {}, "JSONSchemaValid needs spec.evaluation.jsonSchema"),
+    ({"metrics": ["Benchmark"]}, {}, "Benchmark needs spec.evaluation.benchmark"),
+    ({"metrics": ["JudgeWinRate"], "baselines": ["ZeroShot"]}, {}, "JudgeWinRate needs spec.evaluation.ju"),
+    ({"metrics": ["JudgeWinRate"], "judge": JUDGE}, {}, "JudgeWinRate compares with"),
+    ({"metrics": ["RewardScore"]}, {}, "RewardScore needs spec.evaluation.rewardModel"),
+    ({"metrics": ["Benchmark"], "benchmark": {"tasks": ["arc_easy"]}}, {}, "tasks come from configMap"),
+    ({"namedBaselines": [{"name": "old"}]}, {}, "set exactly one of fineTuneJob, endpoint"),
+    (
+        {"baselines": ["ZeroShot", "FewShot", "Previous"], "namedBaselines": OTHERS},
+        {},
+        "baselines: with namedBaselines at most 4",
+    ),
+    ({"metrics": ["MeanReward"]}, {}, "MeanReward is of the rewards of method GRPO or RLOO"),
+    ({"metrics": ["EvalLoss", "ExactMatch"]}, {"method": "CPT"}, "method CPT learns text"),
+    ({"baselines": ["FewShot"]}, {"method": "CPT"}, "FewShot shows solved rows"),
+    ({"metrics": ["Perplexity"]}, {"method": "Reward"}, "method Reward makes a model that writes no"),
+    (
+        {
+            "metrics": ["RegexMatch", "JSONSchemaValid", "JudgeWinRate", "Benchmark", "RougeL"],
+            "baselines": ["ZeroShot", "FewShot"],
+            "namedBaselines": OTHERS,
+            "regex": {"pattern": "^[A-Z]"},
+            "jsonSchema": {"schema": "{}"},
+            "judge": JUDGE,
+            "benchmark": {"configMap": {"name": "tasks"}, "tasks": ["words"]},
+        },
+        {},
+        None,
+    ),
+]
+"""`spec.evaluation`, what else the spec says, and what is wrong with it."""
+
+
 def gated(rule: dict[str, Any]) -> dict[str, Any]:
     evaluation = {"metrics": ["EvalLoss", "ExactMatch"], "baselines": ["ZeroShot"], "namedBaselines": OTHERS}
     return factories.make_job(evaluation=evaluation, gate={"rules": [rule]})
@@ -54,38 +89,7 @@ def gated(rule: dict[str, Any]) -> dict[str, Any]:
         pytest.param(factories.make_dataset(source={}), "set exactly one of", id="no source"),
         *(
             pytest.param(factories.make_job(evaluation=evaluation, **spec), says, id=says or "all metrics")
-            for evaluation, spec, says in (
-                ({"metrics": ["RegexMatch"]}, {}, "RegexMatch needs spec.evaluation.regex"),
-                ({"metrics": ["JSONSchemaValid"]}, {}, "JSONSchemaValid needs spec.evaluation.jsonSchema"),
-                ({"metrics": ["Benchmark"]}, {}, "Benchmark needs spec.evaluation.benchmark"),
-                ({"metrics": ["JudgeWinRate"], "baselines": ["ZeroShot"]}, {}, "JudgeWinRate needs spec.evaluation.ju"),
-                ({"metrics": ["JudgeWinRate"], "judge": JUDGE}, {}, "JudgeWinRate compares with"),
-                ({"metrics": ["RewardScore"]}, {}, "RewardScore needs spec.evaluation.rewardModel"),
-                ({"metrics": ["Benchmark"], "benchmark": {"tasks": ["arc_easy"]}}, {}, "tasks come from configMap"),
-                ({"namedBaselines": [{"name": "old"}]}, {}, "set exactly one of fineTuneJob, endpoint"),
-                (
-                    {"baselines": ["ZeroShot", "FewShot", "Previous"], "namedBaselines": OTHERS},
-                    {},
-                    "baselines: with namedBaselines at most 4",
-                ),
-                ({"metrics": ["MeanReward"]}, {}, "MeanReward is of the rewards of method GRPO or RLOO"),
-                ({"metrics": ["EvalLoss", "ExactMatch"]}, {"method": "CPT"}, "method CPT learns text"),
-                ({"baselines": ["FewShot"]}, {"method": "CPT"}, "FewShot shows solved rows"),
-                ({"metrics": ["Perplexity"]}, {"method": "Reward"}, "method Reward makes a model that writes no"),
-                (
-                    {
-                        "metrics": ["RegexMatch", "JSONSchemaValid", "JudgeWinRate", "Benchmark", "RougeL"],
-                        "baselines": ["ZeroShot", "FewShot"],
-                        "namedBaselines": OTHERS,
-                        "regex": {"pattern": "^[A-Z]"},
-                        "jsonSchema": {"schema": "{}"},
-                        "judge": JUDGE,
-                        "benchmark": {"configMap": {"name": "tasks"}, "tasks": ["words"]},
-                    },
-                    {},
-                    None,
-                ),
-            )
+            for evaluation, spec, says in EVALUATIONS
         ),
         pytest.param(
             factories.make_job(method="KTO", hyperparameters={"microBatchSize": 1}),
@@ -182,6 +186,19 @@ def gated(rule: dict[str, Any]) -> dict[str, Any]:
             gated({"metric": "ExactMatch", "notWorseThan": "ZeroShot", "significance": 0.1}),
             "significance goes with betterThan",
             id="significance",
+        ),
+        pytest.param(
+            gated({"metric": "EvalLoss", "betterThan": "ZeroShot", "significance": 0.0005}),
+            "no p-value below 0.001, so the rule could never be met; use 0.001 or more",
+            id="significance that the permutation test cannot tell",
+        ),
+        pytest.param(
+            gated({"metric": "EvalLoss", "betterThan": "ZeroShot", "significance": 0.001}), None, id="the smallest"
+        ),
+        pytest.param(
+            gated({"metric": "ExactMatch", "betterThan": "ZeroShot", "significance": 0.0005}),
+            None,
+            id="significance that McNemar's test can tell",
         ),
         pytest.param(
             gated({"metric": "MeanReward", "atLeast": 0.5}), "add it to spec.evaluation.metrics", id="not measured"

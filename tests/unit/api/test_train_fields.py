@@ -45,6 +45,10 @@ CHANGES: dict[str, tuple[FieldClass, dict[str, Any]]] = {
     "dataset": (FieldClass.INPUT, {"dataset": {"name": "others"}}),
     "parallelism": (FieldClass.OPERATIONAL, {"parallelism": {"nodes": 2}}),
     "preflight": (FieldClass.OPERATIONAL, {"preflight": "Warn"}),
+    "tracking": (
+        FieldClass.OPERATIONAL,
+        {"tracking": {"mlflow": {"uri": "https://mlflow.example.com", "experiment": "support"}}},
+    ),
     "validation.intervalSteps": (FieldClass.TRAIN, {"validation": {"intervalSteps": 5}}),
     "validation.maxRows": (FieldClass.TRAIN, {"validation": {"maxRows": 5}}),
     "validation.keepBest": (FieldClass.TRAIN, {"validation": {"keepBest": True}}),

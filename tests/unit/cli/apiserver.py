@@ -10,10 +10,17 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
+from typer.testing import CliRunner, Result
 
+from finetune_cli import __main__ as cli
 from finetune_cli.facts import Object
 
 OURS = "/apis/finetune.dev/v1alpha1"
+
+
+def run(*arguments: str, stdin: str = "") -> Result:
+    """The plugin as it is typed; KUBECONFIG says which server it asks."""
+    return CliRunner().invoke(cli.app, list(arguments), input=stdin)
 
 
 class ApiServer:
@@ -37,6 +44,10 @@ class ApiServer:
             stored = {**resource, "metadata": {"resourceVersion": "1", **metadata}}
             self.objects[f"{OURS}/namespaces/{metadata.get('namespace', 'team')}/{plural}/{metadata['name']}"] = stored
 
+    def add_native(self, plural: str, name: str, namespace: str = "team", **content: Any) -> None:
+        """An object of one of Kubernetes' own kinds."""
+        self.objects[f"/api/v1/namespaces/{namespace}/{plural}/{name}"] = {"metadata": {"name": name}, **content}
+
     def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
         self.asked.append((method, path, query, body))
         if self.refusal:
@@ -46,6 +57,8 @@ class ApiServer:
             case "GET":
                 self.changes(path)
                 return self._get(path)
+            case "PATCH" if "metadata" not in body:
+                return self._merge(path, body)
             case "PATCH":
                 return self._apply(path, query, body)
             case "DELETE":
@@ -66,6 +79,13 @@ class ApiServer:
             if key.rsplit("/", 2)[1] == parts[-1] and (everywhere or key.startswith(f"{path}/"))
         ]
         return 200, {"kind": "List", "items": found}
+
+    def _merge(self, path: str, body: Object) -> tuple[int, Any]:
+        """A patch of the spec's own fields."""
+        if path not in self.objects:
+            return _missing(path)
+        self.objects[path]["spec"].update(body["spec"])
+        return 200, self.objects[path]
 
     def _apply(self, path: str, query: dict[str, str], body: Object) -> tuple[int, Any]:
         before = self.objects.get(path)
@@ -101,7 +121,7 @@ def running() -> Iterator[ApiServer]:
         def handle_any(self) -> None:
             split = urlsplit(self.path)
             length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
+            body = json.loads(self.rfile.read(length) or "null")
             query = {key: values[0] for key, values in parse_qs(split.query).items()}
             if "/proxy/" in split.path and server.chat and not server.refusal:
                 server.asked.append((self.command, split.path, query, body))

@@ -1,7 +1,7 @@
 """What the API server and the kubeconfig can answer, and the line that a user reads instead."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def cluster(error: Exception) -> Cluster:
             return call
 
     made = Cluster(client.ApiClient(), "team")
-    made._objects = made._core = Failing()
+    made._core = made.objects._api = Failing()
     return made
 
 
@@ -56,7 +56,7 @@ def cluster(error: Exception) -> Cluster:
 )
 def test_a_refusal_names_the_next_step(error: Exception, kind: type[CliError], words: str) -> None:
     with pytest.raises(kind) as raised:
-        cluster(error).job("namer")
+        cluster(error).objects.get("finetunejobs", "namer")
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -102,7 +102,7 @@ class TestConnect:
 
     def test_nobody_listens(self) -> None:
         with pytest.raises(UnreachableError, match=r"refused.*; check `kubectl cluster-info`"):
-            connect().jobs()
+            connect().objects.all_of("finetunejobs")
 
 
 @pytest.mark.parametrize("text", [None, "a: [", "- 1\n", ""], ids=["missing", "not YAML", "a list", "empty"])
@@ -117,7 +117,7 @@ def test_unusable_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, te
 
 class TestOnceStarted:
     def test_asks_until_there_is_an_answer(self) -> None:
-        answers = iter([NotStartedError(), NotStartedError(), "log"])
+        answers: Iterator[NotStartedError | str] = iter([NotStartedError(), NotStartedError(), "log"])
 
         def act() -> str:
             answer = next(answers)

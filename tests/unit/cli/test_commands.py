@@ -1,14 +1,18 @@
 """Exit codes and the lines that go with them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Self
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from finetune_cli import __main__ as cli
 from finetune_cli import watch
+from finetune_cli.commands import status
 from finetune_cli.errors import CliError, UnreachableError
 from finetune_cli.facts import Object
+from finetune_cli.kinds import JOBS, RunKind
 from tests.unit.cli.jobs import condition, failed_job, gate_failed_job, make_job, ready_job
 
 
@@ -19,19 +23,23 @@ class FakeCluster:
 
     def __init__(self, *looks: Object | CliError) -> None:
         self.looks = list(looks)
-        self.asked: tuple[str, int | None] | None = None
+        self.asked: tuple[RunKind, str, int | None] | None = None
 
-    def job(self, _name: str) -> Object:
+    @property
+    def objects(self) -> Self:
+        return self
+
+    def get(self, _plural: str, _name: str) -> Object:
         look = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
         if isinstance(look, CliError):
             raise look
         return look
 
-    def jobs(self) -> list[Object]:
-        return [look for look in self.looks if not isinstance(look, CliError)]
+    def all_of(self, plural: str) -> list[Object]:
+        return [look for look in self.looks if plural == JOBS and not isinstance(look, CliError)]
 
-    def training_pod(self, name: str, attempt: int | None) -> str:
-        self.asked = (name, attempt)
+    def working_pod(self, kind: RunKind, name: str, attempt: int | None) -> str:
+        self.asked = (kind, name, attempt)
         return f"{name}-pod"
 
     def log(self, pod: str, follow: bool) -> Iterator[bytes]:
@@ -45,17 +53,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     time = [0.0]
     until_ended = watch.until_ended
 
-    def ended(*arguments: object) -> Object:
+    def ended(look: Callable[[], Object], console: Console, timeout: float | None) -> Object:
         def sleep(seconds: float) -> None:
             time[0] += seconds
 
-        return until_ended(*arguments, clock=lambda: time[0], sleep=sleep)  # type: ignore[arg-type]
+        return until_ended(look, console, timeout, clock=lambda: time[0], sleep=sleep)
 
     monkeypatch.setattr(watch, "until_ended", ended)
 
 
+def waiting_job(reason: str, message: str) -> Object:
+    return make_job(
+        phase="WaitingForDataset", progress=None, conditions=[condition("Ready", False, reason=reason, message=message)]
+    )
+
+
 def run(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, *arguments: str) -> Result:
-    monkeypatch.setattr(cli, "connect", lambda *_: cluster)
+    for module in (cli, status):
+        monkeypatch.setattr(module, "connect", lambda *_: cluster)
     return CliRunner().invoke(cli.app, arguments)
 
 
@@ -63,11 +78,15 @@ def run(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, *arguments: str) 
     ("looks", "exit_code", "words"),
     [
         ([make_job(), ready_job()], 0, "sha256:460046"),
-        ([make_job(), failed_job()], 1, "error: namer: TrainerCrashed: ValueError: no rows left"),
         (
-            [make_job(conditions=[condition("Stalled", reason="BadSource", message="no such repository")])],
+            [make_job(), failed_job()],
             1,
-            "error: namer: BadSource: no such repository",
+            "ValueError: no rows left (`kubectl finetune status namer` and `kubectl finetune logs namer` tell more)",
+        ),
+        (
+            [make_job(conditions=[condition("Stalled", reason="ModelNotFound", message="no such repository")])],
+            1,
+            "ModelNotFound: no such repository (`kubectl finetune status namer` and `kubectl finetune events namer` ",
         ),
         (
             [make_job(), gate_failed_job()],
@@ -81,7 +100,18 @@ def run(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, *arguments: str) 
         (
             [{**ready_job(), "metadata": {"name": "namer", "generation": 2}}],
             1,
-            "error: namer: not done within 10m; it goes on by itself",
+            "error: namer: not done within 10m; the operator has not seen its newest spec yet",
+        ),
+        ([make_job(conditions=[condition("Running")])], 1, "error: namer: not done within 10m; it goes on by itself"),
+        (
+            [waiting_job("DatasetNotReady", "Dataset 'rows' has no revision yet: BadRow: line 2. Mend the line")],
+            1,
+            "when there is what it waits for: DatasetNotReady: Dataset 'rows' has no revision yet: BadRow: line 2.",
+        ),
+        (
+            [make_job(phase="Pending", progress=None, conditions=[])],
+            1,
+            "it is Pending, and goes on when there is what it waits for: waiting for the operator to see it",
         ),
     ],
     ids=[
@@ -94,6 +124,9 @@ def run(monkeypatch: pytest.MonkeyPatch, cluster: FakeCluster, *arguments: str) 
         "no cluster",
         "deleted",
         "ready before an edit",
+        "still training",
+        "a broken dataset",
+        "no operator",
     ],
 )
 def test_watch(monkeypatch: pytest.MonkeyPatch, looks: list[Object | CliError], exit_code: int, words: str) -> None:
@@ -132,7 +165,11 @@ def test_status_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_status_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(monkeypatch, FakeCluster(), "status")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No FineTuneJobs in namespace team.\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        0,
+        "",
+        "No FineTuneJobs, BatchInferences or ModelDeployments in namespace team.\n",
+    )
 
 
 def test_status_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,4 +197,4 @@ def test_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = FakeCluster(make_job())
     result = run(monkeypatch, cluster, "logs", "namer", "--attempt", "2", "--follow")
     assert (result.exit_code, result.stdout) == (0, "loading\nstep 1 of namer-pod, follow True\n")
-    assert cluster.asked == ("namer", 2)
+    assert cluster.asked == (RunKind.JOB, "namer", 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_cli.completion import for_kubectl
+from finetune_cli import kubectl_completion
 from tests.unit.cli.apiserver import ApiServer, kubeconfig
 from tests.unit.cli.jobs import make_job, ready_job
 
@@ -20,7 +20,7 @@ def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def ask(*words: str) -> list[str]:
         monkeypatch.setattr(sys, "argv", ["kubectl_complete-finetune", *words])
-        for_kubectl()
+        kubectl_completion.main()
         said = capsys.readouterr()
         assert said.err == ""
         return said.out.splitlines()
@@ -45,6 +45,7 @@ class TestNames:
     @pytest.fixture(autouse=True)
     def _jobs(self, api: ApiServer) -> None:
         api.add("finetunejobs", make_job("triage"), ready_job())
+        api.add("batchinferences", {"metadata": {"name": "labels", "namespace": "team"}})
         api.add("datasets", {"metadata": {"name": "tickets", "namespace": "team"}})
         api.add("modeldeployments", {"metadata": {"name": "support", "namespace": "team"}})
 
@@ -58,6 +59,8 @@ class TestNames:
     def test_of_what_the_command_takes(self, offered: Offered) -> None:
         assert names(offered("report", "dataset", "")) == ["tickets", ":4"]
         assert names(offered("report", "job", "n")) == ["namer", ":4"]
+        assert names(offered("watch", "--kind", "batch", "")) == ["labels", ":4"]
+        assert names(offered("events", "--kind", "dataset", "")) == ["tickets", ":4"]
         assert names(offered("chat", "")) == ["support", ":4"]
 
     def test_of_another_namespace(self, offered: Offered) -> None:

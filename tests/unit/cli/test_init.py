@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from finetune_cli import __main__ as cli
 from finetune_cli import scaffold
+from finetune_cli.facts import Object
 from finetune_cli.offline.validation import validate
 from finetune_cli.scaffold import Answers, Method
 
@@ -26,7 +27,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli.app, ["init", *arguments])
 
 
-def specs(folder: Path) -> dict[str, dict]:
+def specs(folder: Path) -> dict[str, Object]:
     return {one["kind"]: one for file in folder.glob("*.yaml") for one in yaml.safe_load_all(file.read_text())}
 
 
@@ -56,7 +57,7 @@ def test_every_field_is_explained() -> None:
         ("org/rows", {"huggingFace": {"repo": "org/rows", "tokenSecretRef": {"name": "hf", "key": "token"}}}),
     ],
 )
-def test_where_rows_come_from(tmp_path: Path, words: str, source: dict) -> None:
+def test_where_rows_come_from(tmp_path: Path, words: str, source: Object) -> None:
     result = run(str(tmp_path), "--name", "a", "--data", words, "--base", "job:first", "--token-secret", "hf")
     assert result.exit_code == 0, result.output
     found = specs(tmp_path)
@@ -105,7 +106,9 @@ def test_a_file_that_cannot_stand_in_a_yaml_is_refused(tmp_path: Path, content: 
         ({"--gpus": "-1"}, "'--gpus': Input should be greater"),
     ],
 )
-def test_bad_answers_are_wrong_usage_and_nothing_is_written(tmp_path: Path, changes: dict, words: str) -> None:
+def test_bad_answers_are_wrong_usage_and_nothing_is_written(
+    tmp_path: Path, changes: dict[str, str], words: str
+) -> None:
     flags = {**dict(zip(FLAGS[::2], FLAGS[1::2], strict=True)), **changes}
     result = run(str(tmp_path / "out"), *(word for pair in flags.items() for word in pair))
     assert result.exit_code == 2

@@ -1,32 +1,29 @@
-"""submit, events, cancel, cost and formats of an answer, against a server on loopback; and what goes wrong there."""
+"""submit, events, cancel and formats of an answer, against a server on loopback; and what goes wrong there."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
 
-from finetune_cli import __main__ as cli
 from finetune_cli import watch
 from finetune_cli.commands.events import about
 from finetune_cli.facts import Object
 from tests import factories
-from tests.unit.cli.apiserver import OURS, ApiServer, kubeconfig
+from tests.unit.cli.apiserver import OURS, ApiServer, kubeconfig, run
 from tests.unit.cli.conftest import KUBECONFIG
 from tests.unit.cli.jobs import failed_job, gate_failed_job, make_job, ready_job
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
 DEMO = str(EXAMPLES / "demo")
+
 JOBS = f"{OURS}/namespaces/team/finetunejobs"
-
-
-def run(*arguments: str, stdin: str = "") -> Result:
-    return CliRunner().invoke(cli.app, list(arguments), input=stdin)
 
 
 @pytest.fixture(autouse=True)
@@ -76,9 +73,7 @@ class TestSubmit:
         result = run("submit", "-", stdin="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
         assert result.exit_code == 1
         assert "passed over: ConfigMap of v1" in result.stderr
-        assert (
-            "error: the files hold no Dataset, FineTuneJob, ModelDeployment; `kubectl finetune init`" in result.stderr
-        )
+        assert "error: the files hold no Dataset, FineTuneJob, ModelDeployment, BatchInference;" in result.stderr
 
     def test_fields_that_somebody_else_has_set(self, api: ApiServer) -> None:
         mine = {**factories.make_job(), "metadata": {"name": "triage"}}
@@ -102,7 +97,9 @@ class TestSubmit:
         [([ready_job], 0), ([failed_job], 1), ([gate_failed_job], 3), ([gate_failed_job, failed_job], 1)],
         ids=["ready", "failed", "gate failed", "a gate and a failure"],
     )
-    def test_watch_ends_as_the_worst_job_does(self, api: ApiServer, ended: list, exit_code: int) -> None:
+    def test_watch_ends_as_the_worst_job_does(
+        self, api: ApiServer, ended: list[Callable[[], Object]], exit_code: int
+    ) -> None:
         jobs = [{**factories.make_job(), "metadata": {"name": f"job-{number}"}} for number in range(len(ended))]
 
         def time_goes_on(path: str) -> None:
@@ -120,10 +117,11 @@ class TestSubmit:
 @pytest.mark.usefixtures("api")
 def test_ctrl_c_ends_a_watch_and_says_that_the_job_goes_on(api: ApiServer, tmp_path: Path) -> None:
     api.add("finetunejobs", make_job("triage"))
-    command = [sys.executable, "-m", "finetune_cli", "watch", "triage"]
+    # As at a prompt: a shell's background jobs, of which these tests may be one, inherit that Ctrl-C is ignored.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "finetune_cli", "watch", "triage"]
     environment = {**os.environ, "KUBECONFIG": str(tmp_path / "kubeconfig")}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("triage  Training")
         process.send_signal(signal.SIGINT)
@@ -184,7 +182,7 @@ class TestCancel:
         api.add("finetunejobs", make_job("triage"))
         result = run("cancel", "triage", "--yes")
         assert (result.exit_code, api.objects) == (0, {})
-        assert result.stdout == "triage deleted: its training stops, and what it has stored stays\n"
+        assert result.stdout == "triage deleted: its pods stop, and what it has stored stays\n"
 
     def test_nobody_can_be_asked_in_a_script(self, api: ApiServer) -> None:
         api.add("finetunejobs", make_job("triage"))
@@ -199,57 +197,6 @@ class TestCancel:
         assert "Argo CD writes this job and may undo this; remove the job at its source, too" in (
             run("cancel", "triage", "-y").stderr
         )
-
-
-def costly(name: str, namespace: str = "team", **cost: object) -> Object:
-    job = make_job(name, cost=cost or None, runs=[{"key": "key", "gpuSeconds": 9}, {"key": "old", "gpuSeconds": 7200}])
-    job["metadata"]["namespace"] = namespace
-    return job
-
-
-class TestCost:
-    @pytest.fixture(autouse=True)
-    def _jobs(self, api: ApiServer) -> None:
-        api.add(
-            "finetunejobs",
-            costly("a", gpuHours=2.5, lostGpuHours=0.5, amount=5.0, currency="EUR"),
-            costly("b", gpuHours=1.5, lostGpuHours=0, amount=3.25, currency="EUR"),
-            costly("c"),
-            costly("d", "other", gpuHours=1, lostGpuHours=0, amount=7, currency="USD"),
-        )
-
-    def test_by_job_with_a_total_for_each_currency(self) -> None:
-        lines = run("cost").stdout.splitlines()
-        assert [line.split() for line in lines] == [
-            ["NAME", "PHASE", "GPU-HOURS", "LOST", "EARLIER", "RUNS", "COST"],
-            ["a", "Training", "2.50", "0.50", "2.00", "5.00", "EUR"],
-            ["b", "Training", "1.50", "0.00", "2.00", "3.25", "EUR"],
-            ["c", "Training", "0.00", "0.00", "2.00", "-"],
-            ["TOTAL", "4.00", "0.50", "4.00", "8.25", "EUR"],
-            ["TOTAL", "0.00", "0.00", "2.00", "-"],
-        ]
-
-    def test_of_all_namespaces(self) -> None:
-        lines = run("cost", "-A").stdout.splitlines()
-        assert next(line.split() for line in lines if "TOTAL" in line) == [
-            "other", "TOTAL", "1.00", "0.00", "2.00", "7.00", "USD",
-        ]  # fmt: skip
-
-    def test_for_scripts(self) -> None:
-        found = json.loads(run("cost", "a", "b", "-o", "json").stdout)
-        assert found["totals"] == [
-            {
-                "namespace": "team",
-                "currency": "EUR",
-                "gpuHours": 4.0,
-                "lostGpuHours": 0.5,
-                "earlierGpuHours": 4.0,
-                "amount": 8.25,
-            }
-        ]
-
-    def test_names_of_every_namespace_are_wrong_usage(self) -> None:
-        assert run("cost", "a", "-A").exit_code == 2
 
 
 class TestFormats:
@@ -327,7 +274,6 @@ BROKEN = {
     "a cluster that is not there": "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts: [{name: a, context: "
     "{cluster: gone, user: u}}]\nusers: [{name: u, user: {}}]\nclusters: []\n",
 }
-
 
 NOBODY = "nobody listens"
 

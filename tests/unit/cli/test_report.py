@@ -3,6 +3,8 @@
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,7 +18,7 @@ from finetune_cli.facts import Object
 from finetune_contract.paths import evaluation_path
 from finetune_store.__main__ import main as store_command
 from finetune_store.store import Store
-from tests.unit.cli.jobs import condition, ready_job
+from tests.unit.cli.jobs import condition, gate_failed_job, ready_job, score
 from tests.unit.cli.test_stored import prepare_job
 
 KEY = "a" * 64
@@ -53,10 +55,10 @@ def test_a_jobs_report_is_that_of_its_run(plan: Object, tmp_path: Path, capfd: p
 
 def test_the_report_is_written_with_the_gates_verdict(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     job = job_with_report()
-    job["status"]["conditions"].append(condition("GatePassed", status="False", message="ExactMatch <b>"))
+    job["status"]["conditions"].append(condition("GatePassed", status=False, message="ExactMatch <b>"))
     job["status"]["gate"] = {"rules": [{"outcome": "Failed", "message": "ExactMatch 0.2 is not at least 0.9 <b>"}]}
-    cluster = type("C", (), {"job": lambda _self, _name: job})()
-    monkeypatch.setattr(cli, "connect", lambda *_: cluster)
+    objects = SimpleNamespace(get=lambda _plural, _name: job)
+    monkeypatch.setattr(cli, "connect", lambda *_: SimpleNamespace(objects=objects))
     monkeypatch.setattr(stored, "fetch", lambda *_: PAGE)
     answer = CliRunner().invoke(cli.app, ["report", "job", "namer", "-o", str(tmp_path / "r.html")])
     assert answer.exit_code == 0, answer.output
@@ -87,6 +89,7 @@ class Shelf:
 
     def __init__(self, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
         self.root, self.capfd, self.logs = root, capfd, list[str]()
+        self.states: list[Object] = []
         (root / "plan.json").write_text(json.dumps({"claim": "claim"}))
 
     def jobs_of_operator(self) -> list[Object]:
@@ -100,13 +103,54 @@ class Shelf:
         return "reader"
 
     def pod(self, _name: str) -> Object:
-        return {"status": {"phase": "Succeeded"}}
+        return self.states.pop(0) if self.states else {"status": {"phase": "Succeeded"}}
 
     def log(self, _name: str) -> list[bytes]:
         return [self.logs[-1].encode()]
 
     def delete_pod(self, _name: str) -> None:
         """It is gone anyway."""
+
+
+IMAGE_GONE = {"reason": "ImagePullBackOff", "message": "Back-off pulling image registry/trainer:1"}
+NO_ROOM = {"reason": "Unschedulable", "message": "0/1 nodes are available"}
+
+
+@pytest.mark.parametrize(
+    ("states", "told", "error"),
+    [
+        (
+            [{"containerStatuses": [{"state": {"waiting": IMAGE_GONE}}]}],
+            "",
+            "pod reader cannot start: ImagePullBackOff: Back-off pulling image registry/trainer:1; it is the image of",
+        ),
+        (
+            [{"conditions": [NO_ROOM]}] * 2,
+            "pod reader waits: Unschedulable: 0/1 nodes are available\n",
+            "",
+        ),
+    ],
+    ids=["the image is gone", "no room, then room"],
+)
+def test_a_reader_that_does_not_start_says_what_it_waits_for(
+    states: list[Object],
+    told: str,
+    error: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stored, "_QUIET", 0)
+    monkeypatch.setattr(stored, "_PAUSE", 0.01)
+    Store(tmp_path, "claim").record(KEY, "report.html", "of a pod that waited")
+    cluster = Shelf(tmp_path, capfd)
+    cluster.states = [{"status": {"phase": "Pending", **state}} for state in states]
+    if error:
+        with pytest.raises(CliError, match=error):
+            stored.fetch(cluster, job_with_report(), "report.html")  # type: ignore[arg-type]
+    else:
+        assert stored.fetch(cluster, job_with_report(), "report.html") == b"of a pod that waited"  # type: ignore[arg-type]
+    assert capfd.readouterr().err == told
 
 
 def test_a_report_is_that_of_the_artifact_and_of_what_was_asked(
@@ -121,6 +165,21 @@ def test_a_report_is_that_of_the_artifact_and_of_what_was_asked(
     assert stored.fetch(cluster, job, "report.html") == b"its own"  # type: ignore[arg-type]
 
 
+def test_the_report_of_what_failed_its_gate_is_not_that_of_the_artifact_before_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The gate's verdict, which is written into the page, is on what the present run has made."""
+    store, cluster, job = Store(tmp_path, "claim"), Shelf(tmp_path, capfd), gate_failed_job(evaluationKey="k1")
+    job["kind"] = "FineTuneJob"
+    job["metadata"]["uid"] = "u"
+    store.record("e" * 64, f"{evaluation_path('sha256:460046', 'k1')}/report.html", "of the artifact before it")
+    store.record(KEY, f"{evaluation_path('sha256:bad', 'k1')}/report.html", "of the present run")
+    job["status"]["runs"][0]["artifact"] |= {"run": KEY, "uri": "pvc://claim/artifacts/bad"}
+    assert stored.fetch(cluster, job, "report.html") == b"of the present run"  # type: ignore[arg-type]
+    job["status"].pop("artifact")  # its first run
+    assert stored.fetch(cluster, job, "report.html") == b"of the present run"  # type: ignore[arg-type]
+
+
 def test_the_log_of_an_attempt_whose_pod_is_gone_comes_from_the_store(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,24 +192,81 @@ def test_the_log_of_an_attempt_whose_pod_is_gone_comes_from_the_store(
     assert not stored.has_log(job, 3)
 
 
-def text_of(*jobs: Object) -> str:
-    console = Console(width=160, record=True, file=io.StringIO())
-    console.print(comparison(list(jobs)))
-    return console.export_text()
+def text_of(*jobs: Object, baselines: list[str] | None = None, **options: Any) -> str:
+    console = Console(width=160, file=io.StringIO(), highlight=False, **options)
+    with console.capture() as captured:
+        console.print(comparison(list(jobs), baselines))
+    return captured.get()
+
+
+def other_job(*scores: Object) -> Object:
+    job = ready_job(evaluation=list(scores))
+    job["metadata"]["name"] = "other"
+    return job
 
 
 def test_jobs_are_compared_by_what_was_measured() -> None:
-    one, two = ready_job(), ready_job()
-    two["metadata"]["name"] = "other"
-    two["status"]["evaluation"] = [
-        {"metric": "ExactMatch", "system": "Tuned", "value": 0.5, "low": 0.4, "high": 0.6, "rows": 100},
-        {"metric": "MacroF1", "system": "Tuned", "value": 0.25},
-    ]
+    one, two = ready_job(), other_job(score("Tuned", "ExactMatch", 0.5, 0.4, 0.6), score("Tuned", "MacroF1", 0.25))
     two["status"].setdefault("run", {})["inputs"] = {"dataset": "sha256:other"}
     text = text_of(one, two)
     assert "0.500 [0.400, 0.600]" in text
     assert "MacroF1" in text
     assert "different dataset revisions" in text
-    page = report_page.page_of(comparison([one, two]), "<x>")
+    page = report_page.page_of(comparison([one, two]), "<x>", 2)
     assert "<title>&lt;x&gt;" in page
     assert "0.250" in page
+
+
+LEAD = {"difference": 0.3, "differenceLow": 0.2, "differenceHigh": 0.41, "pValue": 0.001}
+
+
+def test_jobs_are_compared_by_their_lead_over_each_baseline() -> None:
+    one = ready_job(
+        evaluation=[
+            score("Tuned", "ExactMatch", 0.9, 0.8, 0.95),
+            {**score("ZeroShot", "ExactMatch", 0.6), **LEAD},
+            {**score("gpt", "ExactMatch", 0.95), "difference": -0.05, "pValue": 0.21},
+        ]
+    )
+    two = other_job(score("Tuned", "ExactMatch", 0.5, 0.4, 0.6), score("ZeroShot", "ExactMatch", 0.45))
+    rows = [line.split("  ") for line in text_of(one, two).splitlines()]
+    cells = {each[0] or f"  {each[1]}": [cell.strip() for cell in each[2:] if cell.strip()] for each in rows}
+    assert cells["ExactMatch"] == ["0.900 [0.800, 0.950]", "0.500 [0.400, 0.600]"]
+    # Of an older trainer there is a difference, but neither an interval nor a test.
+    assert cells["  less ZeroShot"] == ["+0.300 [+0.200, +0.410] p ≤ 0.001", "+0.050"]
+    assert cells["  less gpt"] == ["-0.050 p = 0.210", "-"]
+    chosen = text_of(one, two, baselines=["gpt"])
+    assert "less gpt" in chosen
+    assert "ZeroShot" not in chosen
+    page = report_page.page_of(comparison([one] * 6), "many", 6)
+    (row,) = (line for line in page.splitlines() if "less ZeroShot" in line)
+    assert row.count("+0.300 [+0.200, +0.410] p ≤ 0.001") == 6  # nothing is folded
+
+
+@pytest.mark.parametrize(
+    ("metric", "other", "style"),
+    [
+        ("ExactMatch", (0.5, 0.4, 0.6), "\x1b[1;32m0.900"),
+        ("ExactMatch", (0.85, 0.75, 0.9), None),
+        ("EvalLoss", (0.5, 0.4, 0.6), "\x1b[1;32m0.500"),
+        ("ExactMatch", (0.5, None, None), None),
+    ],
+    ids=["apart", "overlapping", "a loss", "no interval"],
+)
+def test_only_figures_whose_intervals_lie_apart_are_marked(
+    metric: str, other: tuple[float, float | None, float | None], style: str | None
+) -> None:
+    one, two = ready_job(evaluation=[score("Tuned", metric, 0.9, 0.8, 0.95)]), other_job(score("Tuned", metric, *other))
+    drawn = text_of(one, two, force_terminal=True, color_system="standard")
+    assert drawn.count("\x1b[1;32m0") == (1 if style else 0)
+    assert style is None or style in drawn
+
+
+def test_a_lead_is_green_a_lag_is_red_and_what_may_be_an_accident_is_neither() -> None:
+    scores = [{**score(f"b{at}", "ExactMatch", 0.5), "difference": lead, "pValue": p_value}
+              for at, (lead, p_value) in enumerate([(0.3, 0.001), (-0.3, 0.02), (0.1, 0.3)])]  # fmt: skip
+    job = ready_job(evaluation=[score("Tuned", "ExactMatch", 0.8), *scores])
+    drawn = text_of(job, force_terminal=True, color_system="standard")
+    assert "\x1b[32m+0.300 p ≤ 0.001" in drawn
+    assert "\x1b[31m-0.300 p = 0.020" in drawn
+    assert "m+0.100" not in drawn

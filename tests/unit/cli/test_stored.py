@@ -1,7 +1,7 @@
 """The pod that prints a report: like the one that wrote it, with less rights, never taken for the operator's."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from typer.testing import CliRunner
@@ -98,14 +98,20 @@ class FakeCluster:
     def __init__(self, resource: dict[str, Any], jobs: list[dict[str, Any]], log: str) -> None:
         self.resource, self.jobs, self.text = resource, jobs, log
         self.pods: list[str] = []
+        self.created: list[dict[str, Any]] = []
 
-    def dataset(self, _name: str) -> dict[str, Any]:
+    @property
+    def objects(self) -> Self:
+        return self
+
+    def get(self, _plural: str, _name: str) -> dict[str, Any]:
         return self.resource
 
     def jobs_of_operator(self) -> list[dict[str, Any]]:
         return self.jobs
 
     def create_pod(self, manifest: dict[str, Any]) -> str:
+        self.created.append(manifest)
         self.pods.append(manifest["metadata"]["generateName"] + "x")
         return self.pods[-1]
 
@@ -151,3 +157,22 @@ def test_what_keeps_a_report_away_is_said(
     result = CliRunner().invoke(cli.app, ["report", "dataset", "tickets"])
     assert result.exit_code == 1
     assert said in result.output
+
+
+def test_the_pod_is_like_the_newest_of_its_own_with_the_newest_image(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [prepare_job() for _ in range(4)]
+    images, names = ("old", "old", "new", "without-the-store"), ("tickets", "tickets", "other", "other")
+    for job, image, name in zip(jobs, images, names, strict=True):
+        job["metadata"]["labels"]["finetune.dev/name"] = name
+        pod = job["spec"]["template"]["spec"]
+        pod["containers"][0]["image"] = f"registry/trainer:{image}"
+        pod["nodeSelector"] = {"of": name}
+    jobs[-1]["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = []
+    cluster = FakeCluster(RESOURCE, jobs, shown(tmp_path, published(tmp_path), "report.html", capfd))
+    stored.fetch(cluster, RESOURCE, "report.html")  # type: ignore[arg-type]
+    spec = cluster.created[-1]["spec"]
+    assert spec["nodeSelector"] == {"of": "tickets"}
+    assert spec["containers"][0]["image"] == "registry/trainer:new"
+    assert jobs[1]["spec"]["template"]["spec"]["containers"][0]["image"] == "registry/trainer:old"

@@ -1,8 +1,6 @@
 """`validate` says what the API server says: the same resources as tests/cluster/test_api.py and test_hostile.py."""
 
-import io
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +9,22 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from finetune_cli import __main__ as cli
-from finetune_cli.commands import validate as command
-from finetune_cli.errors import NotFoundError
 from finetune_cli.offline import cel
 from finetune_cli.offline.problems import Level
 from finetune_cli.offline.schema import Checked
 from finetune_cli.offline.validation import Report, validate
 from tests import factories
+from tests.unit.cli.findings import errors
 from tests.verdicts import hostile, plain
 
 ROOT = Path(__file__).resolve().parents[3]
+
 NAMES_NOBODY = "is in none of these files"
 
 
 def verdict(resource: dict[str, Any]) -> Report:
     bare = {**resource, "metadata": {"name": resource["metadata"]["name"]}}
     return validate([("file.yaml", json.dumps(bare))])
-
-
-def errors(report: Report) -> list[str]:
-    return [f"{one.path}: {one.message}" for one in report.findings if one.level is Level.ERROR]
 
 
 def of(*documents: dict[str, Any]) -> Report:
@@ -119,77 +113,6 @@ def test_an_error_names_the_remedy(line: str, words: str) -> None:
     assert any(line in one.path and words in one.message for one in report.findings), report.findings
 
 
-class TestYamlIsKubectls:
-    """What go-yaml makes of a scalar, where PyYAML differs."""
-
-    def spec(self, text: str) -> list[str]:
-        head = "apiVersion: finetune.dev/v1alpha1\nkind: FineTuneJob\nmetadata: {name: a}\n"
-        base = "baseModel: {huggingFace: {repo: org/model}}, dataset: {name: b}"
-        return errors(validate([("f", f"{head}spec: {{{base}, {text}}}\n")]))
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "hyperparameters: {learningRate: 1e-5}",
-            "hyperparameters: {learningRate: 1E-5}",
-            "rerun: 2026-11-21",
-            "rerun: 1:30",
-            'rerun: "y"',
-            "rerun: !!str 5",
-            "suspend: off",
-            "hyperparameters: {seed: 0x10}",
-            "hyperparameters: {seed: 1_000}",
-            "hyperparameters: {epochs: .5}",
-            "adapter: ~",
-        ],
-    )
-    def test_taken(self, text: str) -> None:
-        assert self.spec(text) == []
-
-    @pytest.mark.parametrize(
-        ("text", "words"),
-        [
-            ("rerun: y", "spec.rerun: True is true or false, but should be text; write"),
-            ("rerun: 5", "spec.rerun: 5 is a whole number, but should be text; write 5 in quotes"),
-            ("hyperparameters: {epochs: .inf}", "spec.hyperparameters.epochs: inf is not allowed"),
-            ("hyperparameters: {epochs: .nan}", "spec.hyperparameters.epochs: nan is not allowed"),
-            ("hyperparameters: {seed: 0b2}", "spec.hyperparameters.seed: '0b2' is text"),
-        ],
-    )
-    def test_refused(self, text: str, words: str) -> None:
-        assert any(words in one for one in self.spec(text)), self.spec(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "words"),
-    [
-        ("a: [", 1, "is not YAML"),
-        ("a: 1\nb: {\n", 3, "is not YAML"),
-        ("a: \x01", 1, "is not YAML: special characters are not allowed: character U+0001"),
-        ("a: &b [*b]", 1, "is not YAML: an alias holds itself"),
-        ("[" * 1500, 1, "is not YAML: it is nested too deeply"),
-        ("{[1]: 2}", 1, "a key is a word"),
-        ("just words", 1, "'just words' is no Kubernetes object"),
-        ("kind: Dataset", 1, "is required, and is text"),
-        ("apiVersion: finetune.dev/v1\nkind: Dataset", 1, "'finetune.dev/v1' is not known here; write finetune.dev/v1"),
-        ("apiVersion: finetune/v1alpha1\nkind: Dataset", 1, "did you mean 'finetune.dev'?"),
-        ("apiVersion: finetune.dev/v1alpha1\nkind: DataSet", 2, "did you mean 'Dataset'?"),
-    ],
-)
-def test_what_is_no_object_of_ours(text: str, line: int, words: str) -> None:
-    found = validate([("f", text)]).findings
-    assert [(one.line, words in one.message) for one in found] == [(line, True)], found
-
-
-def test_a_billion_laughs_are_read_once() -> None:
-    names = [f"a{number}" for number in range(40)]
-    laughs = "a0: &a0 [1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise(names))
-    text = f"apiVersion: finetune.dev/v1alpha1\nkind: Dataset\nmetadata: {{name: x}}\nspec: {{source: {{}}}}\n{laughs}"
-    found = errors(validate([("f", text)]))
-    assert any("a39: unknown field" in words for words in found)
-    assert any("is too large" in words for words in found)
-
-
 def test_other_kinds_are_passed_over_with_a_note() -> None:
     report = validate([("f", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")])
     assert [(one.level, "passed over: ConfigMap of v1" in one.message) for one in report.findings] == [
@@ -201,17 +124,6 @@ def test_other_kinds_are_passed_over_with_a_note() -> None:
 def test_the_items_of_a_list_are_objects() -> None:
     document = {"apiVersion": "v1", "kind": "List", "items": [factories.make_dataset(), factories.make_job()]}
     assert len(validate([("f", json.dumps(document))]).documents) == 2
-
-
-def test_a_key_twice_is_an_error_and_a_merge_is_not() -> None:
-    twice = "apiVersion: finetune.dev/v1alpha1\nkind: Dataset\nmetadata: {name: a}\nmetadata: {name: b}\n"
-    report = validate([("f", twice)])
-    assert (4, "is written twice; remove one") in [(one.line, one.message) for one in report.findings]
-    merged = (
-        "apiVersion: finetune.dev/v1alpha1\nkind: Dataset\nmetadata: {name: a}\n"
-        "spec: {<<: {source: {inline: {jsonl: '{}'}}}, format: Text}\n"
-    )
-    assert errors(validate([("f", merged)])) == []
 
 
 class TestReferences:
@@ -228,11 +140,11 @@ class TestReferences:
     def test_to_what_only_the_cluster_knows(self, there: bool) -> None:
         asked = []
 
-        def exists(key: tuple[str, str, str]) -> bool:
+        def look(key: tuple[str, str, str]) -> tuple[str, ...] | None:
             asked.append(key)
-            return there
+            return () if there else None
 
-        report = validate([("f", json.dumps({**factories.make_job(), "metadata": {"name": "triage"}}))], exists)
+        report = validate([("f", json.dumps({**factories.make_job(), "metadata": {"name": "triage"}}))], look)
         assert asked == [("Dataset", "", "tickets")]
         assert bool(errors(report)) is not there
 
@@ -311,21 +223,6 @@ class TestCommand:
         result = self.run(make(tmp_path))
         assert result.exit_code == 2
         assert words in " ".join(result.stderr.split())
-
-    def test_the_cluster_is_asked_for_what_is_in_no_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Objects:
-            def get(self, plural: str, name: str, _namespace: str | None) -> None:
-                raise NotFoundError(f"no {plural} {name}")
-
-        class Cluster:
-            objects = Objects()
-
-        monkeypatch.setattr(command, "connect", lambda *_: Cluster())
-        text = io.StringIO()
-        yaml.safe_dump({**factories.make_job(), "metadata": {"name": "triage"}}, text)
-        result = self.run("-", "--cluster", stdin=text.getvalue())
-        assert result.exit_code == 1
-        assert "Dataset 'tickets' is in none of these files, nor in the cluster" in result.stdout
 
 
 def latin_file(folder: Path) -> Path:

@@ -141,20 +141,30 @@ def test_evaluation_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "values", "winner"),
+    ("metric", "leads", "winner"),
     [
-        ("EvalLoss", (1.0, 2.0), "1.000"),
-        ("ExactMatch", (1.0, 0.0), "1.000"),
-        ("ExactMatch", (0.0, 1.0), "1.000"),
-        ("ExactMatch", (0.0, 0.0), None),
-        ("EvalLoss", (1.0,), None),
-        ("NotYetKnown", (1.0, 2.0), None),
+        ("EvalLoss", [(-1.0, 0.01)], "0.500"),
+        ("ExactMatch", [(0.4, 0.05), (0.3, 0.001)], "0.500"),
+        ("ExactMatch", [(0.4, 0.01), (0.1, 0.2)], None),
+        ("ExactMatch", [(0.4, 0.01), (-0.2, 0.01)], "0.701"),
+        ("EvalLoss", [(0.2, 0.01)], "0.700"),
+        ("ExactMatch", [(0.0, 1.0)], None),
+        ("ExactMatch", [(0.4, None)], None),
+        ("ExactMatch", [], None),
+        ("NotYetKnown", [(1.0, 0.001)], None),
     ],
-    ids=["lower loss", "tuned matches", "baseline matches", "a tie", "alone", "unknown metric"],
-)
-def test_best_score_is_green(metric: str, values: tuple[float, ...], winner: str | None) -> None:
-    scores = [score(system, metric, value) for system, value in zip(("Tuned", "ZeroShot"), values, strict=False)]
-    drawn = shown(view.evaluation_table(make_job(evaluation=scores)), force_terminal=True, color_system="standard")
+    ids=["lower loss", "than every baseline", "than one for sure", "one baseline", "a baseline's loss", "a tie",
+         "no test was made", "alone", "unknown metric"],
+)  # fmt: skip
+def test_what_is_better_beyond_doubt_is_green(
+    metric: str, leads: list[tuple[float, float | None]], winner: str | None
+) -> None:
+    baselines = [
+        {**score(f"b{at}", metric, 0.7 + at / 1000), "difference": lead, "pValue": p_value}
+        for at, (lead, p_value) in enumerate(leads)
+    ]
+    job = make_job(evaluation=[score("Tuned", metric, 0.5), *baselines])
+    drawn = shown(view.evaluation_table(job), force_terminal=True, color_system="standard")
     assert drawn.count("\x1b[1;32m") == (1 if winner else 0)
     if winner:
         assert f"\x1b[1;32m{winner}" in drawn

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from finetune_contract.base import Document
 from finetune_contract.collection import CollectionResult
 from finetune_contract.datasets import DatasetPlan, DatasetResult, DatasetSource
-from finetune_contract.evaluating import SYSTEMS, TUNED, Baseline, Metric, Score, Speed
+from finetune_contract.evaluating import SYSTEMS, TUNED, Baseline, Metric, Score, Speed, p_words
 from finetune_contract.failure import (
     Failure,
     FailureReason,
@@ -248,3 +248,14 @@ def test_a_reference_needs_a_real_digest() -> None:
     assert stored("a").digest == digest("a")
     with pytest.raises(ValidationError):
         stored("a").model_validate({"digest": "a", "uri": "x"})
+
+
+# --- evaluation
+
+
+@pytest.mark.parametrize(
+    ("p_value", "words"),
+    [(1e-9, "p ≤ 0.001"), (0.001, "p ≤ 0.001"), (0.0014, "p = 0.001"), (0.05, "p = 0.050"), (1.0, "p = 1.000")],
+)
+def test_a_p_value_is_never_told_smaller_than_a_test_can_tell(p_value: float, words: str) -> None:
+    assert p_words(p_value) == words

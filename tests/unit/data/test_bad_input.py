@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from finetune_contract.cleaning import CleaningPlan, Filters
-from finetune_contract.datasets import DatasetSource, SplitPlan
+from finetune_contract.datasets import DatasetSource, DropReason, SplitPlan
 from finetune_contract.failure import FailureReason
 from tests.unit.data.conftest import Pod, jsonl, make_text
 
@@ -78,7 +78,7 @@ def test_bad_rows_that_are_allowed_are_counted(pod: Pod, case: str) -> None:
     pod.write(name, content)
     result = pod.prepare(max_bad_rows=1)
     assert result.failure is None, result.failure
-    assert {dropped.reason: dropped.rows for dropped in result.dropped}["BadRow"] == 1
+    assert {dropped.reason: dropped.rows for dropped in result.dropped}[DropReason.BAD_ROW] == 1
     assert result.rows_read == 4
 
 

@@ -243,7 +243,7 @@ def test_a_weight_is_kept_in_the_revision(tmp_path: Path) -> None:
     assert [turn["weight"] for turn in stored["messages"]] == [None, None, 0, None, None]
 
 
-SAID = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1).filter(lambda text: text.strip())
+SAID = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: text.strip())
 EXCHANGE = st.tuples(SAID, SAID, st.sampled_from([None, 0, 1]))
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from finetune_contract.datasets import FileSettings, FileType, TextRows
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_trainer.data.read import LINE_LIMIT, read
 from finetune_trainer.data.rows import BadRow, RawRow
-from finetune_trainer.data.sources import SourceFile
+from finetune_trainer.data.sourcefile import SourceFile
 from tests.unit.data.conftest import jsonl
 
 ROWS = [{"prompt": f"Größe {n}, please", "completion": f'He said "{n}"\nand left'} for n in range(200)]
@@ -71,7 +72,7 @@ FILES = {
     "Parquet": ("rows.parquet", parquet_of(ROWS)),
     "Parquet under another name": ("rows.jsonl", parquet_of(ROWS)),
 }
-PACKINGS = {
+PACKINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "plain": ("", lambda content: content),
     "gzip": (".gz", gzip.compress),
     "zstd": (".zst", zstd),
@@ -224,7 +225,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
     assert peak < 7 * 1024**2
 
 
-KEYS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1, max_size=5)
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=5)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | KEYS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
@@ -243,7 +244,7 @@ def test_any_list_is_what_json_says(
     assert values(read_bytes(directory, content, "rows.json")) == json.loads(content)
 
 
-CELL = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r"), max_size=8)
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=8)
 
 
 @given(rows=st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"]))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_contract.datasets import RowFormat
+from finetune_contract.datasets import RowFormat, SourceFormat
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_trainer.data.formats import Normaliser
 from finetune_trainer.data.rows import Origin, RawRow, RowFaultError
@@ -15,9 +15,9 @@ def raw(value: dict[str, Any], line: int = 1) -> RawRow:
 
 
 def normalise(
-    value: dict[str, Any], row_format: RowFormat | None = None, columns: dict[str, str] | None = None
+    value: dict[str, Any], source_format: SourceFormat | None = None, columns: dict[str, str] | None = None
 ) -> tuple[RowFormat, dict[str, Any] | None]:
-    normaliser = Normaliser(raw(value), row_format, columns or {})
+    normaliser = Normaliser(raw(value), source_format, columns or {})
     row = normaliser.normalise(raw(value))
     return normaliser.format, row.value() if row else None
 
@@ -51,11 +51,11 @@ def test_columns_are_mapped_and_detected_by_their_new_names() -> None:
 
 
 def test_a_named_format_takes_only_its_columns() -> None:
-    assert normalise({"text": "t", "label": "l"}, RowFormat.TEXT) == (RowFormat.TEXT, {"text": "t"})
+    assert normalise({"text": "t", "label": "l"}, SourceFormat.TEXT) == (RowFormat.TEXT, {"text": "t"})
 
 
 @pytest.mark.parametrize(
-    ("value", "row_format", "columns", "said"),
+    ("value", "source_format", "columns", "said"),
     [
         (
             {"question": "p", "answer": "c"},
@@ -66,13 +66,13 @@ def test_a_named_format_takes_only_its_columns() -> None:
         ({}, None, {}, "has the columns none"),
         (
             {"question": "p", "answer": "c"},
-            RowFormat.PROMPT_COMPLETION,
+            SourceFormat.PROMPT_COMPLETION,
             {"prompt": "question"},
             "tickets.jsonl line 1: has no column 'completion', which PromptCompletion needs; it has question, answer",
         ),
         (
             {"text": "t"},
-            RowFormat.TEXT,
+            SourceFormat.TEXT,
             {"text": "body"},
             "tickets.jsonl line 1: has no column 'body', which Text needs; it has text",
         ),
@@ -81,10 +81,10 @@ def test_a_named_format_takes_only_its_columns() -> None:
     ids=["nothing known", "no columns", "half mapped", "mapped to nothing", "unknown column"],
 )
 def test_wrong_columns_are_named(
-    value: dict[str, Any], row_format: RowFormat | None, columns: dict[str, str], said: str
+    value: dict[str, Any], source_format: SourceFormat | None, columns: dict[str, str], said: str
 ) -> None:
     with pytest.raises(FineTuneError) as raised:
-        Normaliser(raw(value), row_format, columns)
+        Normaliser(raw(value), source_format, columns)
     assert said in str(raised.value)
     assert raised.value.reason is FailureReason.DATASET_INVALID
 

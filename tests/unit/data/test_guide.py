@@ -66,7 +66,7 @@ def test_every_step_of_the_guide_ends_as_it_says(pod: Pod) -> None:
 
 def revision_of(result: DatasetResult) -> dict[str, Any]:
     """As the status says it."""
-    document = json.loads(result.to_json())
+    document: dict[str, Any] = json.loads(result.to_json())
     return document | {"rows": {"read": result.rows_read, "kept": result.rows_kept}}
 
 

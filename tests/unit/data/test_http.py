@@ -127,12 +127,11 @@ def test_a_dropped_connection_is_resumed(
 @pytest.mark.parametrize(
     ("behaviour", "requests", "said"),
     [
-        (status(404), 1, "answered 404 Not Found"),
         (status(403), 1, "answered 403 Forbidden"),
         (status(500), 4, "answered 500 Internal Server Error"),
         (half_without_etag, 4, f"stopped after {HALF / 1000:.1f} kB: peer closed connection"),
     ],
-    ids=["404", "403", "500", "stops half-way"],
+    ids=["403", "500", "stops half-way"],
 )
 def test_a_source_that_does_not_deliver_never_yields_a_revision(
     pod: Pod, server: Server, behaviour: Callable[[BaseHTTPRequestHandler], None], requests: int, said: str
@@ -141,6 +140,13 @@ def test_a_source_that_does_not_deliver_never_yields_a_revision(
     result = pod.prepare(source(server))
     pod.fails(result, FailureReason.SOURCE_UNAVAILABLE, f"spec.source.http: {server.url} {said}")
     assert len(server.ranges) == requests
+
+
+def test_an_address_that_leads_nowhere_is_named_and_asked_once(pod: Pod, server: Server) -> None:
+    server.behaviours = [status(404)]
+    result = pod.prepare(source(server))
+    pod.fails(result, FailureReason.SOURCE_NOT_FOUND, f"spec.source.http: {server.url} answered 404 Not Found")
+    assert len(server.ranges) == 1
 
 
 def test_a_wrong_checksum_is_named(pod: Pod, server: Server) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as parquet
 import pytest
 
-from finetune_contract.datasets import RowFormat
+from finetune_contract.datasets import RowFormat, SourceFormat
 from finetune_contract.failure import FineTuneError
 from finetune_trainer.data.formats import Normaliser
 from finetune_trainer.data.revision import write_revision
@@ -24,7 +24,7 @@ def raw(**value: Any) -> RawRow:
 def normalised(**value: Any) -> tuple[RowFormat, dict[str, Any] | None]:
     normaliser = Normaliser(raw(**value), None, {})
     row = normaliser.normalise(raw(**value))
-    return normaliser.format, row and row.value()
+    return normaliser.format, row.value() if row else None
 
 
 PAIR = {"prompt": ASKED, "chosen": "4", "rejected": "5"}
@@ -105,7 +105,7 @@ def test_a_prompt_beside_an_unknown_column_is_no_prompts_row() -> None:
 
 
 def test_a_label_may_be_a_number_where_the_format_is_named() -> None:
-    normaliser = Normaliser(raw(prompt="Q", completion="a", label=1), RowFormat.UNPAIRED_PREFERENCE, {})
+    normaliser = Normaliser(raw(prompt="Q", completion="a", label=1), SourceFormat.UNPAIRED_PREFERENCE, {})
     row = normaliser.normalise(raw(prompt="Q", completion="a", label=0))
     assert row is not None
     assert row.value()["label"] is False

@@ -129,8 +129,8 @@ def test_what_makes_no_revision_is_named(
 
 def test_a_missing_file_is_named_with_what_is_there(pod: Pod) -> None:
     pod.write("ticket.jsonl", "")
-    said = "spec.source: no file matches tickets/*.jsonl; the volume holds ticket.jsonl"
-    pod.fails(pod.prepare(DatasetSource(files="tickets/*.jsonl")), FailureReason.SOURCE_UNAVAILABLE, said)
+    said = "spec.source: no file matches tickets/*.jsonl; the claim or ConfigMap holds ticket.jsonl"
+    pod.fails(pod.prepare(DatasetSource(files="tickets/*.jsonl")), FailureReason.SOURCE_NOT_FOUND, said)
 
 
 def test_a_config_map_is_read_once(pod: Pod) -> None:

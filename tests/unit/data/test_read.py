@@ -8,7 +8,7 @@ import pytest
 from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_trainer.data.read import LINE_LIMIT, read
 from finetune_trainer.data.rows import BadRow, RawRow
-from finetune_trainer.data.sources import SourceFile
+from finetune_trainer.data.sourcefile import SourceFile
 
 
 def read_bytes(directory: Path, content: bytes, name: str = "tickets.jsonl") -> list[RawRow | BadRow]:

@@ -17,7 +17,7 @@ from finetune_trainer.train.rows import open_revision
 from tests.unit.data.conftest import Pod, jsonl, make_text
 from tests.unit.data.test_files import csv_of, parquet_of, zstd
 
-TEXT = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r"), min_size=1).filter(str.strip)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1).filter(str.strip)
 SIDES = ("train", "test")
 PAIRS = st.lists(st.fixed_dictionaries({"prompt": TEXT, "completion": TEXT}), min_size=2, max_size=8)
 WRITERS = [

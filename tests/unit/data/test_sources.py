@@ -231,7 +231,7 @@ def test_every_row_keeps_its_side_and_what_one_holds_out_no_other_trains_on(pod:
 
 
 def test_conversations_come_back_as_they_were(pod: Pod) -> None:
-    rows = [
+    rows: list[dict[str, list[dict[str, Any]]]] = [
         {"messages": [{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": "a", "weight": 0},
                       {"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]}
         for n in range(3)

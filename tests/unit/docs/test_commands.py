@@ -18,7 +18,7 @@ from tools.metrics_page import catalogue, name_of
 MAKE_TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 TYPED = [word._replace(text=re.sub(r"^(\w+=\S+ )+", "", word.text)) for word in command_lines()]
 RESOURCES = re.compile(
-    r"datasets?|dset|finetunejobs?|ftj|modeldeployments?|mdep|yaml"
+    r"datasets?|dset|finetunejobs?|ftj|modeldeployments?|mdep|batchinferences?|binf|yaml"
     r"|events|pods|pvc|apiservices|namespaces?|jobs|crds?|nodes?|secrets?|lease|resourcequota|configmaps?"
 )
 FOREIGN_FLAGS = {"--lora", "--gpu-memory-utilization", "--cuda-graphs"}

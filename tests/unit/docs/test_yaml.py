@@ -17,6 +17,7 @@ MINIMAL = {
     "Dataset": factories.make_dataset(),
     "FineTuneJob": factories.make_job(),
     "ModelDeployment": factories.make_deployment(),
+    "BatchInference": factories.make_batch(),
 }
 VALUES = json.loads((ROOT / "charts/finetune-operator/values.schema.json").read_text())
 FOREIGN = ("kueue.x-k8s.io/", "argoproj.io/", "source.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/", "kustomize.")

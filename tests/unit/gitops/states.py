@@ -13,12 +13,10 @@ from finetune_contract.failure import FailureReason
 from tests import factories
 from tests.documents import ROOT
 from tests.factories import Object, finished_job
+from tests.unit.reconcile import batches, deployments, runs
 from tests.unit.reconcile import test_canary as canaries
 from tests.unit.reconcile import test_dataset as datasets
-from tests.unit.reconcile import test_finetunejob as jobs
 from tests.unit.reconcile import test_gates as gates
-from tests.unit.reconcile import test_lifecycle as lives
-from tests.unit.reconcile import test_modeldeployment as deployments
 from tests.unit.reconcile.world import World
 
 FOLDER = ROOT / "gitops/argocd/resource_customizations/finetune.dev"
@@ -49,19 +47,19 @@ def _edited_dataset() -> World:
 
 
 def _failed_job() -> World:
-    here = jobs.staged()
-    jobs.fail(here, FailureReason.NON_FINITE_LOSS)
+    here = runs.staged()
+    runs.fail(here, FailureReason.NON_FINITE_LOSS)
     return here
 
 
 def _succeeded_job() -> World:
-    here = jobs.staged()
-    jobs.succeed(here)
+    here = runs.staged()
+    runs.succeed(here)
     return here
 
 
 def _suspended_job() -> World:
-    here = lives.running(step=40)
+    here = runs.running(step=40)
     here.edit(suspend=True)
     here.settle()
     return here
@@ -79,6 +77,13 @@ def _canary(errors: int) -> World:
     return here
 
 
+def _suspended_batch() -> World:
+    here = batches.running()
+    here.edit(suspend=True)
+    here.settle()
+    return here
+
+
 PINNED = [{"name": "triage", "fineTuneJob": {"name": "triage"}, "digest": factories.digest("a")}]
 
 STATES = {
@@ -91,7 +96,7 @@ STATES = {
     ],
     "FineTuneJob": [
         State("new", "Progressing", _untouched(factories.make_job())),
-        State("training", "Progressing", lambda: lives.running(step=40)),
+        State("training", "Progressing", lambda: runs.running(step=40)),
         State("suspended", "Suspended", _suspended_job),
         State("succeeded", "Healthy", _succeeded_job),
         State("failed", "Degraded", _failed_job),
@@ -105,6 +110,14 @@ STATES = {
         State("canary", "Progressing", lambda: _canary(errors=0)),
         State("rolled-back", "Degraded", lambda: _canary(errors=60)),
         State("pinned", "Healthy", lambda: _serving(adapters=PINNED)),
+    ],
+    "BatchInference": [
+        State("new", "Progressing", _untouched(factories.make_batch())),
+        State("waiting-for-model", "Progressing", lambda: batches.world(factories.ready_dataset())),
+        State("answering", "Progressing", batches.running),
+        State("suspended", "Suspended", _suspended_batch),
+        State("succeeded", "Healthy", lambda: batches.succeed(batches.world(), failed=1)),
+        State("failed", "Degraded", lambda: batches.fail(batches.world(), FailureReason.REQUESTS_FAILED)),
     ],
 }
 

@@ -40,10 +40,10 @@ def _from_lua(value: Any, before: Any = None) -> Any:
     if not items:
         return {} if isinstance(before, dict) else []
     if set(items) == set(range(1, len(items) + 1)):
-        old = before if isinstance(before, list) else []
-        return [_from_lua(items[at], old[at - 1] if at <= len(old) else None) for at in sorted(items)]
-    old = before if isinstance(before, dict) else {}
-    return {name: _from_lua(item, old.get(name)) for name, item in items.items()}
+        listed = before if isinstance(before, list) else []
+        return [_from_lua(items[at], listed[at - 1] if at <= len(listed) else None) for at in sorted(items)]
+    named = before if isinstance(before, dict) else {}
+    return {name: _from_lua(item, named.get(name)) for name, item in items.items()}
 
 
 def read(path: Path) -> Any:

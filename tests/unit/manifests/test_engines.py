@@ -16,6 +16,7 @@ from finetune_contract.serving import EngineType, ServedAdapter
 from finetune_operator.api.modeldeployment import ModelDeployment
 from finetune_operator.manifests import serving
 from finetune_operator.manifests.engines import ENGINES, vllm
+from finetune_operator.manifests.engines.base import LINGER_SECONDS
 from finetune_operator.settings import Settings
 from tests import factories
 from tests.factories import Object, digest, stored
@@ -63,7 +64,7 @@ def container_of(item: Object) -> Object:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("engine", EngineType)
 def test_the_rendered_deployment_is_the_golden_one(engine: EngineType, case: str) -> None:
-    ranks = {} if case.startswith("base") else None
+    ranks: dict[str, int] | None = {} if case.startswith("base") else None
     must_be_golden(deployment_of(engine, ranks, **CASES[case]), f"{engine.value.lower()}-{case}.yaml")
 
 
@@ -124,6 +125,7 @@ REFUSED: list[tuple[EngineType, Object, str]] = [
             AdapterFeature.DORA,
             AdapterFeature.BIAS,
             AdapterFeature.WHOLE_MODULES,
+            AdapterFeature.EMBEDDINGS,
             AdapterFeature.CHANGED_BASE,
         )
     ),
@@ -135,6 +137,12 @@ REFUSED: list[tuple[EngineType, Object, str]] = [
     (EngineType.TGI, {"targets": ("lm_head", "q_proj")}, "TGI ignores lm_head"),
     (EngineType.TGI, {"quantization": "gptq"}, "base in gptq"),
     (EngineType.TRANSFORMERS, {"features": (AdapterFeature.DORA,)}, "DoRA"),
+    (
+        EngineType.TRANSFORMERS,
+        {"features": (AdapterFeature.BIAS,)},
+        "no trained biases beside other adapters: serve it",
+    ),
+    (EngineType.TRANSFORMERS, {"features": (AdapterFeature.WHOLE_MODULES,)}, "trained whole"),
     (EngineType.TRANSFORMERS, {"features": (AdapterFeature.CHANGED_BASE,)}, "plain LoRA"),
 ]
 
@@ -146,6 +154,23 @@ def test_an_adapter_that_the_engine_cannot_serve_is_refused(engine: EngineType, 
     assert words in refusal
 
 
+@pytest.mark.parametrize("feature", AdapterFeature)
+@pytest.mark.parametrize("engine", EngineType)
+def test_a_refusal_sends_nobody_to_an_engine_that_refuses_it_too(engine: EngineType, feature: AdapterFeature) -> None:
+    facts = PLAIN.model_copy(update={"features": (feature,)})
+    words = ENGINES[engine].refusal(facts) or ""
+    named = {other for other in EngineType if other is not engine and other.value in words.partition(": ")[2]}
+    assert not [other for other in named if ENGINES[other].refusal(facts)]
+
+
+@pytest.mark.parametrize("engine", EngineType)
+def test_a_pod_that_goes_has_the_time_to_linger_and_to_finish(engine: EngineType) -> None:
+    pod = deployment_of(engine)["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > LINGER_SECONDS + vllm.DRAIN_SECONDS + 5
+    lingers = "preStop" in container_of(deployment_of(engine)).get("lifecycle", {})
+    assert lingers is (engine is not EngineType.TRANSFORMERS), "our own server lingers by itself"
+
+
 @pytest.mark.parametrize(
     ("engine", "change"),
     [
@@ -154,7 +179,7 @@ def test_an_adapter_that_the_engine_cannot_serve_is_refused(engine: EngineType, 
         (EngineType.VLLM, {"family": "qwen2", "rank": 512}),
         (EngineType.TGI, {"family": "qwen2", "targets": ("down_proj", "o_proj")}),
         (EngineType.TGI, {"quantization": "bitsandbytes"}),
-        (EngineType.TRANSFORMERS, {"features": (AdapterFeature.WHOLE_MODULES, AdapterFeature.BIAS), "rank": 9000}),
+        (EngineType.TRANSFORMERS, {"features": (AdapterFeature.EMBEDDINGS, AdapterFeature.PATTERNS), "rank": 9000}),
     ],
 )
 def test_an_adapter_that_the_engine_serves_is_not(engine: EngineType, change: Object) -> None:

@@ -8,7 +8,7 @@ from finetune_contract.training import ShardingStrategy, TrainingPlan
 from finetune_operator.api.base import Resources
 from finetune_operator.manifests import multinode
 from tests.factories import Object
-from tests.unit.manifests.test_manifests import LONG, trained
+from tests.unit.manifests.objects import LONG, trained
 
 
 def attempt(**changes: Any) -> tuple[Object, Object, Object]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from finetune_operator.cluster import JOB_UID, PAGE_SIZE, Head, Heads, Page, controller_uid
+from finetune_operator.cluster import JOB_UID, OWN_KINDS, PAGE_SIZE, Head, Heads, Page, controller_uid
 from finetune_operator.errors import Conflict, NotFound
 from finetune_operator.manifests.naming import API_VERSION, Manifest, labels, owner_reference
 
@@ -164,7 +164,7 @@ class FakeCluster:
         return tuple(e for e in self.said if (e["regarding"]["kind"], e["reason"]) == (kind, reason))
 
     async def served_kinds(self) -> frozenset[str]:
-        return frozenset({"Dataset", "FineTuneJob", "ModelDeployment"})
+        return frozenset(OWN_KINDS)
 
     async def workloads(self, namespace: str, jobs: Iterable[str]) -> tuple[Manifest, ...]:
         self._read(f"workloads {namespace}")

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from finetune_operator.cluster import RESOURCES, ApiServer, Head, apiserver
+from finetune_operator.cluster import RESOURCES, ApiServer, Head
 from finetune_operator.errors import AlreadyExists, ClusterError, Conflict, Denied, Expired, NotFound, Unavailable
 from finetune_operator.manifests.naming import Manifest
 from tests.unit.operator_runtime.fakes import NAMESPACE, make_job, make_resource
@@ -133,7 +133,7 @@ async def test_a_busy_server_is_asked_again_when_it_says(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(apiserver.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     server.headers = {"Retry-After": "3"}
     server.answers = [(429, failure("TooManyRequests")), (200, JOB)]
     assert await client.get("Job", NAMESPACE, "x") == JOB

@@ -90,7 +90,7 @@ async def test_statuses_are_read_before_and_after_what_is_between_them() -> None
     leader.claim()
     await leader.look()
     kinds = [read.removeprefix("list ") for read in leader.cluster.reads]
-    ours = ["Dataset", "FineTuneJob", "ModelDeployment"]
+    ours = ["Dataset", "FineTuneJob", "ModelDeployment", "BatchInference"]
     assert kinds == [*ours, "ConfigMap", "Pod", *ours]
 
 

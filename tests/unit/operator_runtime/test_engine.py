@@ -1,131 +1,26 @@
 """The engine with a toy kind: one Job, one Service, and a status that says how the Job went."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import pytest
 
-from finetune_operator.cache import Cache
-from finetune_operator.engine import Engine
-from finetune_operator.entries import Key
 from finetune_operator.errors import Conflict, Denied, NotFound, Unavailable
-from finetune_operator.events import Recorder
 from finetune_operator.manifests.naming import Manifest
 from finetune_operator.queue import WorkQueue
-from finetune_operator.reconcile.kinds import Kind
 from finetune_operator.reconcile.observed import Observed, Reference
-from finetune_operator.reconcile.outcome import ChildName, Event, Outcome
+from finetune_operator.reconcile.outcome import Outcome
 from finetune_operator.settings import Settings
 from tests import factories
 from tests.unit.operator_runtime.fakes import (
     NAMESPACE,
     Crash,
-    FakeClock,
     FakeCluster,
-    make_child,
     make_job,
     make_resource,
 )
-
-TUNE = Key("FineTuneJob", NAMESPACE, "tune")
-
-
-def reconcile(resource: Manifest, observed: Observed, _: datetime) -> Outcome:
-    """Run a Job once, behind a Service; latch how it ended, then delete it."""
-    before = resource.get("status") or {}
-    service = make_child("Service", resource, "tune", role="serve")
-    if before.get("phase") == "Complete":
-        return Outcome(delete=_live(observed))
-    jobs = observed.of("Job")
-    if not jobs:
-        denied = observed.denials.get("tune-1")
-        status = {"phase": "Pending", "message": denied} if denied else {"phase": "Pending"}
-        return Outcome(create=(make_job(resource),), apply=(service,), status=status, wake_after=60)
-    if jobs[0].get("status", {}).get("succeeded"):
-        done = Event("Normal", "Complete", "it is done")
-        return Outcome(apply=(service,), status={"phase": "Complete"}, delete=_live(observed), events=(done,))
-    return Outcome(apply=(service,), status={"phase": "Running"})
-
-
-def _live(observed: Observed) -> tuple[ChildName, ...]:
-    metadata = [job["metadata"] for job in observed.of("Job") if "deletionTimestamp" not in job["metadata"]]
-    return tuple(ChildName("Job", job["name"], job["uid"]) for job in metadata)
-
-
-@dataclass
-class Process:
-    """One life of the operator."""
-
-    cluster: FakeCluster
-    clock: FakeClock = field(default_factory=FakeClock)
-    decide: Callable[[Manifest, Observed, datetime], Outcome] = reconcile
-    references: tuple[Reference, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.cache = Cache()
-        self.queue: WorkQueue[Key] = WorkQueue(self.clock, jitter=lambda: 1.0)
-        kind = Kind("FineTuneJob", "finetunejobs", lambda *_: self.references, self.decide)
-        self.engine = Engine(
-            cluster=self.cluster,
-            cache=self.cache,
-            queue=self.queue,
-            kinds={"FineTuneJob": kind},
-            settings=Settings(),
-            recorder=Recorder(self.cluster, "test", self.clock.now),
-            now=self.clock.now,
-        )
-        self.engine._leads = True
-        self.listen()
-
-    def listen(self) -> None:
-        """What a list and the watches would deliver."""
-        for manifest in list(self.cluster.objects.values()):
-            self.engine.notify(self.cache.put(manifest))
-        for key in ("Job", "Service", "FineTuneJob"):
-            for uid in self.cache.versions(key):
-                if uid not in [found["metadata"]["uid"] for found in self.cluster.objects.values()]:
-                    self.engine.notify(self.cache.vanish(uid))
-
-    async def settle(self) -> None:
-        """Work until nothing is left to do."""
-        for _ in range(50):
-            self.listen()
-            if not len(self.queue):
-                return
-            key = self.queue.take()
-            await self.engine.handle(key)
-            self.queue.done(key)
-        raise AssertionError("the engine does not come to rest")
-
-    async def wait(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-        await self.settle()
-
-
-@pytest.fixture
-def cluster() -> FakeCluster:
-    cluster = FakeCluster()
-    cluster.add(make_resource())
-    return cluster
-
-
-def status_of(cluster: FakeCluster) -> dict[str, Any]:
-    return dict(cluster.objects[TUNE].get("status") or {})
-
-
-def finish_job(cluster: FakeCluster) -> None:
-    job = cluster.objects[("Job", NAMESPACE, "tune-1")]
-    cluster.add({**job, "status": {"succeeded": 1}})
-
-
-async def run_to_the_end(cluster: FakeCluster) -> None:
-    process = Process(cluster)
-    await process.settle()
-    finish_job(cluster)
-    await process.settle()
+from tests.unit.operator_runtime.process import TUNE, Process, finish_job, reconcile, run_to_the_end, status_of
 
 
 async def test_a_whole_life(cluster: FakeCluster) -> None:
@@ -420,9 +315,6 @@ def test_settings_are_passed_on() -> None:
     assert replace(Observed(settings=Settings()), denials={}).settings == process.engine._settings
 
 
-# --- what only Events say
-
-
 def test_a_job_whose_pod_is_refused_is_explained_and_looked_at_again(cluster: FakeCluster) -> None:
     seen: list[str] = []
 
@@ -463,54 +355,3 @@ async def test_passes_without_requests_let_the_lease_be_renewed_between_them(clu
 
     await asyncio.gather(process.engine.work(), other())
     assert turns > 50 / Settings().workers
-
-
-BUDGET = Reference("PodDisruptionBudget", "tune")
-
-
-def with_a_budget(resource: Manifest, observed: Observed, _: datetime) -> Outcome:
-    """Keep a kind that nobody watches while spec.budget says so."""
-    found = observed.references.get(BUDGET)
-    if resource["spec"].get("budget", True):
-        wanted = {**make_child("PodDisruptionBudget", resource, "tune"), "spec": {"maxUnavailable": 1}}
-        return Outcome(apply=(wanted,), status={"phase": "Running", "message": observed.denials.get("tune", "")})
-    metadata = (found or {}).get("metadata")
-    return Outcome(delete=(ChildName(BUDGET.kind, "tune", metadata["uid"]),) if metadata else ())
-
-
-async def test_an_object_that_nobody_watches_is_applied_once_and_again_when_somebody_changes_it(
-    cluster: FakeCluster,
-) -> None:
-    process = Process(cluster, decide=with_a_budget, references=(BUDGET,))
-    await process.settle()
-    assert [write for write in cluster.writes if "Budget" in write] == ["apply PodDisruptionBudget tune"]
-    cluster.writes.clear()
-    process.engine.notify([TUNE])
-    await process.wait(60)
-    assert cluster.writes == []
-    cluster.objects[(BUDGET.kind, NAMESPACE, "tune")]["spec"] = {"maxUnavailable": 9}
-    process.clock.advance(60)
-    process.engine.notify([TUNE])
-    await process.settle()
-    assert cluster.writes == ["apply PodDisruptionBudget tune"]
-    assert cluster.objects[(BUDGET.kind, NAMESPACE, "tune")]["spec"] == {"maxUnavailable": 1}
-
-
-async def test_one_that_is_not_wanted_any_more_is_found_after_a_restart_and_deleted(cluster: FakeCluster) -> None:
-    await Process(cluster, decide=with_a_budget, references=(BUDGET,)).settle()
-    resource = cluster.objects[TUNE]
-    cluster.add({**resource, "spec": {**resource["spec"], "budget": False}})
-    await Process(cluster, decide=with_a_budget, references=(BUDGET,)).settle()
-    assert cluster.names(BUDGET.kind) == []
-
-
-async def test_a_kind_that_the_cluster_does_not_know_is_said_and_tried_again(cluster: FakeCluster) -> None:
-    cluster.denied["tune"] = NotFound("404")
-    process = Process(cluster, decide=with_a_budget, references=(BUDGET,))
-    await process.settle()
-    assert status_of(cluster)["message"].startswith("the cluster does not know")
-    assert "install its CRDs" in status_of(cluster)["message"]
-    cluster.denied.clear()
-    await process.wait(600)
-    assert cluster.names(BUDGET.kind) == ["tune"]
-    assert status_of(cluster)["message"] == ""

@@ -52,7 +52,9 @@ def test_a_watch_that_is_silently_dead_is_noticed_within_three_minutes() -> None
 def test_back_offs_are_settings() -> None:
     settings = kopf.OperatorSettings()
     configure(settings, Settings(outage_retry_seconds=0.5))
-    assert max(itertools.islice(settings.networking.error_backoffs, 100)) <= 0.5
+    backoffs = settings.networking.error_backoffs
+    assert isinstance(backoffs, EndlessBackoffs)
+    assert max(itertools.islice(backoffs, 100)) <= 0.5
 
 
 def test_kopf_never_gives_up() -> None:

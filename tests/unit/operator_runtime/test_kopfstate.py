@@ -1,11 +1,12 @@
 """Kopf's own processing with our storages: events arrive, nothing is listed, computed for changes or kept."""
 
-from typing import Any
+from typing import Any, cast
 
 import kopf
 import pytest
 from kopf._cogs.clients import api, fetching, watching
-from kopf._cogs.structs.ephemera import Memo
+from kopf._cogs.structs.bodies import RawBody
+from kopf._cogs.structs.ephemera import AnyMemo, Memo
 from kopf._core.engines.indexing import OperatorIndexers
 from kopf._core.reactor.inventory import ResourceMemories
 from kopf._core.reactor.processing import process_resource_event
@@ -27,9 +28,9 @@ async def deliver(memories: ResourceMemories) -> list[tuple[str | None, dict[str
         registry=build_registry(lambda change, item: seen.append((change, item)), Settings()),
         settings=settings,
         memories=memories,
-        memobase=Memo(),
+        memobase=AnyMemo(Memo()),
         resource=kopf.Resource("finetune.dev", "v1alpha1", "finetunejobs", namespaced=True, preferred=True),
-        raw_event={"type": "MODIFIED", "object": make_resource()},
+        raw_event={"type": "MODIFIED", "object": cast("RawBody", make_resource())},
         event_queue=None,  # type: ignore[arg-type]  # nothing is posted
     )
     return seen

@@ -113,5 +113,5 @@ async def test_of_two_that_write_at_once_only_one_leads(
         assert await three.attempt()
         return lease
 
-    cluster.get = read_and_be_overtaken  # type: ignore[assignment,method-assign]
+    cluster.get = read_and_be_overtaken  # type: ignore[method-assign]
     assert not await two.attempt()

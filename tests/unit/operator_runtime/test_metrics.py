@@ -17,12 +17,12 @@ from finetune_operator.manifests.naming import Manifest
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import Outcome
 from tests.unit.operator_runtime.fakes import FakeCluster, make_resource
-from tests.unit.operator_runtime.test_engine import Process
+from tests.unit.operator_runtime.process import Process
 from tools import metrics_page
 
 PAGE = Path(__file__).parents[3] / "docs/reference/metrics.md"
 BOUNDED = {
-    "kind": {"Dataset", "FineTuneJob", "ModelDeployment"},
+    "kind": {"Dataset", "FineTuneJob", "ModelDeployment", "BatchInference"},
     "result": {"success", "requeue_after", "retry", "error", "ok", "unreachable", "invalid"},
     "verb": set(METHODS),
     "state": {state.value for state in AdapterState},

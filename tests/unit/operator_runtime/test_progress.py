@@ -6,6 +6,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from finetune_contract.paths import PROGRESS_LIMIT
+from finetune_contract.results import Progress
 from finetune_operator.cache import Cache
 from finetune_operator.entries import Key
 from finetune_operator.progress import ProgressPoller
@@ -64,7 +65,7 @@ async def pods() -> AsyncIterator[TrainingPods]:
 async def test_news_is_kept_and_looked_at_once(pods: TrainingPods) -> None:
     pods.run()
     assert await pods.poll() == [TUNE]
-    assert pods.cache.progress[TUNE].step == 5
+    assert pods.cache.progress[TUNE] == Progress.model_validate(PROGRESS)
     pods.answer = web.json_response(PROGRESS)
     assert await pods.poll() == []
     pods.answer = web.json_response({**PROGRESS, "step": 6})
@@ -95,7 +96,7 @@ async def test_a_pod_that_does_not_answer_keeps_what_it_said(pods: TrainingPods)
     await pods.poll()
     pods.port = 1
     assert await pods.poll() == []
-    assert pods.cache.progress[TUNE].step == 5
+    assert pods.cache.progress[TUNE] == Progress.model_validate(PROGRESS)
 
 
 async def test_what_a_pod_said_goes_with_it(pods: TrainingPods) -> None:

@@ -120,7 +120,7 @@ async def test_what_a_canary_counts_is_kept_and_looked_at_when_it_changes(pods: 
 
 @pytest.mark.parametrize("pod", [{"role": "serve"}, {"role": "train"}, {"phase": "Pending"}])
 async def test_only_canaries_that_run_are_asked(pods: Pods, pod: dict[str, str]) -> None:
-    pods.pod(**pod)  # type: ignore[arg-type]
+    pods.pod(**pod)
     assert await pods.poll() == []
     assert pods.cache.traffic == {}
 

@@ -119,7 +119,6 @@ class Course:
         self.directory = directory_of(root, adapter)
         self.prover = Prover(plan, root, self.engine, Metrics(), sleep=lambda _seconds: asyncio.sleep(0))
 
-    @property
     def state(self) -> ProofState:
         return self.prover.status.adapters[0].state
 
@@ -140,20 +139,20 @@ def course(tmp_path: Path) -> Course:
 
 async def test_proven_then_lost_then_proven_again(course: Course) -> None:
     engine, prover = course.engine, course.prover
-    assert course.state is ProofState.PENDING
+    assert course.state() is ProofState.PENDING
     engine.health = EngineBusyError("/health answers 503")
     task = asyncio.create_task(prover.run())
 
     await course.until_says("waiting for the engine: /health answers 503")
-    assert course.state is ProofState.LOADING
+    assert course.state() is ProofState.LOADING
     engine.health = None
     await course.until(lambda: prover.status.ready)
-    assert course.state is ProofState.SERVING
+    assert course.state() is ProofState.SERVING
     assert engine.proofs == 1
 
     engine.health = EngineBusyError("no connection to the engine")
     await course.until_says("no connection")
-    assert course.state is ProofState.LOADING
+    assert course.state() is ProofState.LOADING
     engine.health, engine.answer = None, BASE
     await course.until_says("adapter triage is Inert")
     engine.answer = TUNED

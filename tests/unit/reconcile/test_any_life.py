@@ -172,7 +172,7 @@ def edit_no_queue(here: World) -> None:
 
 
 def edit_exports(here: World) -> None:
-    wanted = ([], [{"type": "MergedModel"}], [{"type": "GGUF"}, {"type": "MergedModel"}])
+    wanted: tuple[list[Object], ...] = ([], [{"type": "MergedModel"}], [{"type": "GGUF"}, {"type": "MergedModel"}])
     here.edit(exports=wanted[here.raw["metadata"]["generation"] % 3])
 
 

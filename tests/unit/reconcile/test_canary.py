@@ -9,7 +9,7 @@ import pytest
 from finetune_contract.proof import AdapterProof, ProofState, ProofStatus
 from finetune_operator.reconcile.observed import Reference, Traffic
 from tests.factories import Object, digest, finished_job, stamp
-from tests.unit.reconcile.test_modeldeployment import roll_out, states, world
+from tests.unit.reconcile.deployments import roll_out, states, world
 from tests.unit.reconcile.world import World
 
 TRIAGE = Reference("FineTuneJob", "triage")

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from finetune_contract.evaluating import Speed
 from finetune_contract.failure import FailureReason
 from finetune_operator.api.base import Resources, Scheduling
+from finetune_operator.api.figures import CostStatus
 from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.api.finetunejobstatus import Attempt, CostStatus, ProgressStatus
+from finetune_operator.api.finetunejobstatus import Attempt, ProgressStatus
 from finetune_operator.manifests.prices import price_of, price_on
 from finetune_operator.reconcile.costs import add, keep_speed, lost_share
 from finetune_operator.reconcile.limits import Usage
 from finetune_operator.settings import AcceleratorKind, Settings
 from tests import factories
-from tests.unit.reconcile.test_finetunejob import KEY, fail, staged, succeed, world
+from tests.unit.reconcile.runs import KEY, fail, staged, succeed, world
 from tests.unit.reconcile.world import World
 
 GPU, H100 = "nvidia.com/gpu", {"nvidia.com/gpu.product": "H100"}

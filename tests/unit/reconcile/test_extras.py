@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.factories import Object, finished_job
+from tests.unit.reconcile.deployments import roll_out, world
 from tests.unit.reconcile.test_canary import CANARY, catch_up, counts, end_interval, new_run
-from tests.unit.reconcile.test_modeldeployment import roll_out, world
 from tests.unit.reconcile.world import World
 
 GATEWAY = {"parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https"}]}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finetune_contract.evaluating import TUNED, Baseline, Metric
-from finetune_operator.api.finetunejobstatus import ScoreStatus
+from finetune_operator.api.figures import ScoreStatus
 from finetune_operator.api.gate import Gate, GateRule, RuleOutcome, Verdict
 from finetune_operator.reconcile.gate import MESSAGE_LIMIT, Measured, decide, verdict_of
 

@@ -10,7 +10,7 @@ from finetune_contract.failure import Failure, FailureReason
 from finetune_contract.results import TrainingResult
 from tests import factories
 from tests.factories import Object, digest, stage_result, training_result
-from tests.unit.reconcile.test_finetunejob import KEY, OTHER, staged, succeed, trainings, world
+from tests.unit.reconcile.runs import KEY, OTHER, staged, succeed, trainings, world
 from tests.unit.reconcile.world import World
 
 EVALUATION = {"metrics": ["ExactMatch"], "baselines": ["ZeroShot"]}

@@ -64,7 +64,7 @@ def _objects(schema: Object) -> st.SearchStrategy[Any]:
     for message in (rule["message"] for rule in schema.get("x-kubernetes-validations", ())):
         if message.startswith(UNION):
             choices = message.removeprefix(UNION).split(", ")
-            return st.one_of(st.fixed_dictionaries({name: fields[name]}) for name in choices)
+            return st.one_of([st.fixed_dictionaries({name: fields[name]}) for name in choices])
     return st.fixed_dictionaries(
         {name: field for name, field in fields.items() if name in required},
         optional={name: field for name, field in fields.items() if name not in required},
@@ -76,7 +76,8 @@ def _strings(schema: Object) -> st.SearchStrategy[str]:
         return st.datetimes().map(lambda when: when.strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0"))
     longest = schema["maxLength"]
     if "pattern" in schema:
-        return st.from_regex(schema["pattern"], fullmatch=True).filter(lambda text: len(text) <= longest)
+        pattern: str = schema["pattern"]
+        return st.from_regex(pattern, fullmatch=True).filter(lambda text: len(text) <= longest)
     return st.text(min_size=schema.get("minLength", 0), max_size=min(longest, 40))
 
 
@@ -88,6 +89,7 @@ def _root(kind: str) -> Object:
 
 OBJECTS = {kind: values(_root(kind)) for kind in KINDS}
 FACTORIES = {
+    "BatchInference": factories.make_batch,
     "Dataset": factories.make_dataset,
     "FineTuneJob": factories.make_job,
     "ModelDeployment": factories.make_deployment,

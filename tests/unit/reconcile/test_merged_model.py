@@ -12,7 +12,7 @@ from finetune_contract.serving import ServingPlan
 from finetune_operator.reconcile.observed import Reference
 from tests import factories
 from tests.factories import Object, digest, finished_job, stored
-from tests.unit.reconcile.test_modeldeployment import proof, roll_out, states, world
+from tests.unit.reconcile.deployments import proof, roll_out, states, world
 from tests.unit.reconcile.world import World
 
 TRIAGE = Reference("FineTuneJob", "triage")

@@ -6,40 +6,12 @@ from typing import Any
 import pytest
 
 from finetune_contract.failure import Failure, FailureReason
-from finetune_contract.proof import AdapterProof, ProofState, ProofStatus
-from finetune_contract.results import ArtifactType, StageResult
+from finetune_contract.proof import ProofState
+from finetune_contract.results import ArtifactType
 from finetune_operator.reconcile.observed import Reference
 from tests import factories
-from tests.factories import Object, digest, finished_job, stage_result
-from tests.unit.reconcile.world import World
-
-HUB = {"huggingFace": {"repo": "org/model"}}
-TWO = [{"name": name, "fineTuneJob": {"name": name}} for name in ("triage", "reply")]
-
-
-def world(*others: Object, **spec: Any) -> World:
-    here = World(factories.make_deployment(**spec), *others)
-    here.settle()
-    return here
-
-
-def roll_out(here: World, ready: int | None = None) -> World:
-    """The Deployment controller catches up."""
-    item = here.find("Deployment", "support")
-    assert item is not None
-    replicas = here.raw["spec"].get("replicas", 1)
-    item["status"] = {
-        "observedGeneration": item["metadata"]["generation"],
-        "replicas": replicas,
-        "updatedReplicas": replicas,
-        "readyReplicas": replicas if ready is None else ready,
-    }
-    here.settle()
-    return here
-
-
-def states(here: World) -> dict[str, str]:
-    return {adapter["name"]: adapter["state"] for adapter in here.status["adapters"]}
+from tests.factories import Object, digest, finished_job
+from tests.unit.reconcile.deployments import TWO, proof, roll_out, states, world
 
 
 def test_an_adapter_without_artifact_is_waited_for() -> None:
@@ -70,7 +42,7 @@ def test_an_artifact_is_served_on_its_own_base_and_proven() -> None:
     roll_out(here)
     assert here.status["phase"] == "Serving"
     assert states(here) == {"triage": "Serving"}
-    assert here.says("Available") == "True PodsReady: 1 pods are ready"
+    assert here.says("Available") == "True PodsReady: 1 pod is ready"
 
 
 def test_a_pass_after_the_roll_out_does_nothing() -> None:
@@ -155,6 +127,35 @@ def test_a_pod_that_starts_is_no_hindrance_of_a_roll_out() -> None:
     assert here.says("Ready").startswith("False Unschedulable: ")
 
 
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        ({"exitCode": 137, "reason": "Error"}, "False ServerCrashed: pod {pod}: container main ended: exit code 137"),
+        (
+            {"exitCode": 1, "reason": "Error", "message": "boom"},
+            "False ServerCrashed: pod {pod}: container main ended: boom",
+        ),
+        (
+            {"exitCode": 137, "reason": "OOMKilled"},
+            "False HostOutOfMemory: pod {pod}: container main ended: the container exceeded its memory limit",
+        ),
+        (
+            {"exitCode": 96, "message": Failure(reason=FailureReason.SERVER_CRASHED, message="see the log").to_json()},
+            "False ServerCrashed: pod {pod}: container main ended: see the log",
+        ),
+    ],
+    ids=["SIGKILL", "an error", "over its memory limit", "its own word"],
+)
+def test_a_server_that_was_killed_is_no_trainer(ended: Object, said: str) -> None:
+    here = roll_out(world(finished_job()))
+    container = {"name": "main", "ready": False, "restartCount": 1, "state": {"running": {}}}
+    serving = here.children["Deployment"][0]
+    here.pod(serving, phase="Running", containerStatuses=[container | {"lastState": {"terminated": ended}}])
+    roll_out(here, ready=0)
+    pod = here.children["Pod"][-1]["metadata"]["name"]
+    assert here.says("Ready").startswith(said.format(pod=pod))
+
+
 def test_some_pods_ready_is_available_but_not_ready() -> None:
     here = roll_out(world(finished_job(), replicas=3), ready=2)
     assert here.says("Available") == "True PodsReady: 2 pods are ready"
@@ -177,74 +178,18 @@ def test_what_keeps_a_pod_from_running_is_said() -> None:
     assert here.says("Ready").startswith("False ImagePullFailed: pod support-")
 
 
-def staged(here: World, base: str = "b") -> World:
-    here.end(here.newest("stage"), stage_result(None, base).to_json())
-    here.settle()
-    return here
-
-
-def test_a_base_model_is_staged_once() -> None:
-    here = world(baseModel=HUB, adapters=[])
-    assert here.says("Ready").startswith("False Staging: ")
-    roll_out(staged(here))
-    assert here.status["phase"] == "Serving"
-    assert here.says("Ready") == "True Serving: 0 adapters proven on 1 pods"
-    here.children["Job"] = []
-    here.settle()
-    assert here.jobs() == []
-
-
-def test_another_base_model_replaces_the_stage_job() -> None:
-    here = roll_out(staged(world(baseModel=HUB, adapters=[])))
-    first = here.newest("stage")["metadata"]["name"]
-    here.edit(baseModel={"huggingFace": {"repo": "org/other"}})
-    here.settle()
-    assert here.find("Job", first) is None
-    assert here.find("Deployment", "support") is not None
-    roll_out(staged(here, "c"))
-    assert here.status["base"]["digest"] == digest("c")
-    assert here.status["phase"] == "Serving"
-
-
-def test_a_base_that_the_adapters_were_not_trained_from_is_refused() -> None:
-    here = staged(world(finished_job(), baseModel=HUB), "c")
-    assert here.says("Stalled").startswith("True BaseMismatch: spec.baseModel is sha256:cc")
-    assert here.find("Deployment", "support") is None
-
-
-def test_the_model_of_a_job_is_served_when_there_is_one() -> None:
-    here = world(factories.make_job("domain"), baseModel={"fineTuneJob": {"name": "domain"}}, adapters=[])
-    assert here.says("Ready").startswith("False BaseNotReady: spec.baseModel.fineTuneJob.name: FineTuneJob 'domain'")
-    here.others[Reference("FineTuneJob", "domain")] = finished_job("domain", "e", type_=ArtifactType.MODEL)
-    here.settle()
-    roll_out(staged(here, "e"))
-    del here.others[Reference("FineTuneJob", "domain")]
-    here.settle()
-    assert here.status["phase"] == "Serving"
-
-
-def test_a_base_that_cannot_be_staged_is_said_until_an_edit() -> None:
-    here = world(baseModel=HUB, adapters=[])
-    failure = Failure(reason=FailureReason.MODEL_ACCESS_DENIED, message="gated")
-    here.end(here.newest("stage"), StageResult(failure=failure).to_json(), code=70)
-    here.settle()
-    assert here.says("Stalled").startswith("True ModelAccessDenied: gated. Accept")
-    assert here.status["phase"] == "Failed"
-    here.edit(replicas=2)
-    here.settle()
-    assert len(here.jobs()) == 2
-    here.edit(baseModel=None, adapters=TWO[:1])
-    here.raw["spec"].pop("baseModel")
-    here.settle()
-    assert "stageFailure" not in here.status
-    assert here.jobs() == []
-
-
 def test_a_refusal_is_said() -> None:
     here = world(finished_job())
     here.denials = {"support": "exceeded quota: pods"}
     here.settle()
     assert here.says("Ready").startswith("False QuotaExceeded: ")
+
+
+def test_a_name_that_somebody_else_has_is_said_in_our_own_words() -> None:
+    here = world(finished_job())
+    here.denials = {"support": "the name is taken: the Service of this name was not made by the operator"}
+    here.settle()
+    assert here.says("Ready") == f"False NameTaken: support: {here.denials['support']}"
 
 
 def vllm(*args: str) -> dict[str, Any]:
@@ -291,14 +236,6 @@ def test_further_arguments_come_last() -> None:
     item = here.find("Deployment", "support")
     assert item is not None
     assert item["applied"]["spec"]["template"]["spec"]["containers"][0]["command"][-1] == "--enforce-eager"
-
-
-def proof(here: World, state: ProofState, message: str, name: str = "triage") -> None:
-    """The prober of the newest pod says something of an adapter."""
-    found = next(each for each in here.status["adapters"] if each["name"] == name)
-    each = AdapterProof(name=name, digest=found["digest"], state=state, message=message)
-    here.proofs = {"uid-pod": ProofStatus(ready=False, message=message, adapters=(each,))}
-    here.settle()
 
 
 @pytest.mark.parametrize("state", [ProofState.INERT, ProofState.INVALID])

@@ -14,7 +14,7 @@ from finetune_operator.reconcile.outcome import ChildName
 from finetune_operator.settings import Settings
 from tests import factories
 from tests.factories import NOW, Object
-from tests.unit.reconcile.test_finetunejob import KEY, succeed
+from tests.unit.reconcile.runs import KEY, succeed
 from tests.unit.reconcile.world import World
 
 TWO = {"nodes": 2}
@@ -226,10 +226,28 @@ def test_an_edit_of_the_nodes_starts_no_other_run() -> None:
     assert here.says("Ready").startswith("True")
 
 
-@pytest.mark.parametrize(("method", "refused"), [("SFT", False), ("CPT", False), ("DPO", True), ("Reward", True)])
-def test_a_method_that_trains_in_one_process_refuses_more(method: str, refused: bool) -> None:
-    job = FineTuneJob.model_validate(factories.make_job(method=method, parallelism={"nodes": 2}))
-    failure = method_alone(job)
-    assert (failure is not None) is refused
-    assert failure is None or "ask for one node and at most one GPU" in failure.message
-    assert method_alone(FineTuneJob.model_validate(factories.make_job(method=method))) is None
+@pytest.mark.parametrize("method", ["SFT", "CPT", "DPO", "ORPO", "SimPO", "KTO", "Reward"])
+def test_methods_that_train_in_many_processes(method: str) -> None:
+    assert method_alone(FineTuneJob.model_validate(factories.make_job(method=method, parallelism={"nodes": 2}))) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "strategy", "remedy"),
+    [
+        ("GRPO", "Auto", "ask for one node and at most one GPU"),
+        ("RLOO", "DDP", "ask for one node and at most one GPU"),
+        ("Distillation", "Auto", "ask for one node and at most one GPU"),
+        ("DPO", "FSDP", "with DPO use Auto or DDP"),
+        ("Reward", "FSDP", "with Reward use Auto or DDP"),
+    ],
+)
+def test_what_a_method_cannot_do_in_many_processes_is_refused_with_a_remedy(
+    method: str, strategy: str, remedy: str
+) -> None:
+    parallelism = {"nodes": 2, "strategy": strategy}
+    failure = method_alone(FineTuneJob.model_validate(factories.make_job(method=method, parallelism=parallelism)))
+    assert failure is not None
+    assert failure.reason is FailureReason.INVALID_PLAN
+    assert remedy in failure.message
+    alone = {**parallelism, "nodes": 1}
+    assert method_alone(FineTuneJob.model_validate(factories.make_job(method=method, parallelism=alone))) is None

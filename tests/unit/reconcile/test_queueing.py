@@ -1,72 +1,12 @@
 """A FineTuneJob in a Kueue queue: waiting, admitted, preempted, and what a preemption costs."""
 
-from datetime import timedelta
-from typing import Any
-
 import pytest
 
-from finetune_contract.failure import FailureReason
-from finetune_operator.reconcile.admission import Admission, ordinal
+from finetune_operator.reconcile.admission import Admission
 from tests import factories
-from tests.factories import Object, training_result
-from tests.unit.reconcile.test_finetunejob import KEY, staged, trainings, world
-from tests.unit.reconcile.world import World
-
-QUEUE = {"queueName": "team", "queuePriority": "high"}
-PENDING = Admission(
-    workload="job-triage-1",
-    reason="Pending",
-    message="insufficient unused quota for nvidia.com/gpu",
-    position=3,
-    waiting=7,
-)
-
-
-def queued(says: Admission | None = PENDING, **scheduling: str) -> World:
-    """A job whose first attempt waits in queue `team`."""
-    here = staged(here=world(scheduling=scheduling or {"queueName": "team"}))
-    if says:
-        tell(here, says)
-    return here
-
-
-def tell(here: World, says: Admission) -> None:
-    here.admissions[here.newest("train")["metadata"]["uid"]] = says
-    here.settle()
-
-
-def admit(here: World) -> Object:
-    """Kueue lets the Job go on, and it has a new pod."""
-    job = here.newest("train")
-    job["spec"]["suspend"] = False
-    here.admissions.clear()
-    pod = here.pod(job)
-    here.settle()
-    return pod
-
-
-def preempt(here: World, pod: Object, *, checkpoint: int | None, seconds: int = 40) -> None:
-    """Kueue suspends the Job; its pod saves a checkpoint and is deleted."""
-    here.newest("train")["spec"]["suspend"] = True
-    here.settle()
-    here.later(5)
-    pod["metadata"]["deletionTimestamp"] = factories.stamp(here.now)
-    result = factories.failed_training(
-        KEY, 1, FailureReason.PREEMPTED, step=checkpoint or 0, checkpoint_step=checkpoint
-    )
-    pod["status"] = factories.terminated(result.to_json(), code=78, now=here.now)
-    state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
-    state["startedAt"] = factories.stamp(here.now - timedelta(seconds=seconds))
-    here.settle()
-    here.later(60)
-    here.settle()
-
-
-def succeed(here: World, pod: Object, **more: Any) -> None:
-    """The newest pod runs to its end."""
-    pod["status"] = factories.terminated(training_result(KEY, **more).to_json(), now=here.now)
-    factories.ended(here.newest("train"), complete=True, now=here.now)
-    here.settle()
+from tests.factories import Object
+from tests.unit.reconcile.queues import PENDING, QUEUE, admit, queued, succeed
+from tests.unit.reconcile.runs import staged, world
 
 
 def test_the_job_is_created_suspended_with_kueues_labels() -> None:
@@ -179,64 +119,6 @@ def test_once_admitted_it_runs_and_the_place_is_gone() -> None:
     assert "preemptions" not in here.status["attempts"][0]
 
 
-def test_a_preempted_attempt_is_kept_and_resumes() -> None:
-    here = queued()
-    job = here.newest("train")
-    preempt(here, admit(here), checkpoint=12)
-    evicted = "Preempted: Preempted to accommodate a workload"
-    tell(here, Admission(workload="w", reason="Pending", message="no quota", evicted=evicted, position=1, waiting=1))
-    assert here.status["phase"] == "Queued"
-    assert here.says("Admitted") == (
-        f"False Pending: 1st of 1 in queue team: no quota; preempted by Kueue, resumes from its checkpoint ({evicted})"
-    )
-    assert [event.reason for event in here.events] == ["Preempted"]
-    assert "resumes from step 12" in here.events[0].message
-    assert here.status["queue"]["preemptions"] == 1
-    pod = admit(here)
-    here.later(30)
-    succeed(here, pod, resumed_from_step=12)
-    (attempt,) = here.status["attempts"]
-    assert (attempt["number"], attempt["reason"], attempt["preemptions"]) == (1, "Succeeded", 1)
-    assert attempt["seconds"] == 40 + 40, "of both pods"
-    assert here.status["retriesUsed"] == here.status["stalledDisruptions"] == 0
-    assert here.jobs("train") == [job]
-    assert trainings(here) == [job["metadata"]["name"]]
-
-
-def test_each_preemption_counts_once_though_its_pod_stays_known_or_is_forgotten() -> None:
-    here = queued()
-    for number in range(1, 11):
-        preempt(here, admit(here), checkpoint=10 * number)
-        assert here.status["queue"]["preemptions"] == number
-        if number % 3 == 0:
-            here.children["Pod"].clear()  # the operator was started anew
-            here.settle()
-    assert here.status["queue"]["seconds"] == 400
-    assert here.status["queue"]["checkpointStep"] == 100
-    assert here.status["stalledDisruptions"] == 0
-    assert here.condition("Failed") is None
-    succeed(here, admit(here))
-    assert here.status["attempts"][0]["preemptions"] == 10
-
-
-def test_limits_count_the_pods_that_were_stopped_even_when_the_operator_was_started_anew() -> None:
-    here = queued()
-    here.raw["spec"]["limits"] = {"duration": "100s"}
-    preempt(here, admit(here), checkpoint=10, seconds=60)
-    here.children["Pod"].clear()
-    here.settle()
-    admit(here)
-    here.later(39)
-    here.settle()
-    assert here.condition("Failed") is None
-    here.later(1)
-    here.settle()
-    assert here.says("Failed").startswith("True DeadlineExceeded")
-    (attempt,) = here.status["attempts"]
-    assert (attempt["seconds"], attempt["preemptions"]) == (100, 1)
-    assert here.condition("Admitted") is None
-
-
 def test_measuring_anew_waits_in_the_same_queue() -> None:
     here = queued()
     succeed(here, admit(here))
@@ -269,61 +151,6 @@ def test_a_queued_job_that_somebody_deletes_is_no_longer_said_to_wait() -> None:
     here.settle()
     assert here.condition("Admitted") is None
     assert here.status["phase"] != "Queued"
-
-
-def test_preemptions_that_never_leave_a_checkpoint_end_as_no_progress() -> None:
-    here = queued()
-    for _ in range(4):
-        preempt(here, admit(here), checkpoint=None)
-    assert here.status["phase"] == "Queued"
-    assert here.status["stalledDisruptions"] == 4
-    assert "begins anew" in here.events[-1].message
-    preempt(here, admit(here), checkpoint=None)
-    assert here.says("Failed").startswith("True NoProgress: 5 disruptions in a row, the last: preempted by Kueue")
-    assert here.jobs("train") == [], "it leaves the queue"
-    assert here.condition("Admitted") is None
-    assert here.status["phase"] == "Failed"
-    (attempt,) = here.status["attempts"]
-    assert (attempt["reason"], attempt["preemptions"], attempt["seconds"]) == ("NoProgress", 5, 200)
-    here.edit(checkpoints={"intervalMinutes": 1})
-    here.settle()
-    assert here.status["stalledDisruptions"] == 0
-    assert here.newest("train")["metadata"]["name"].endswith("-2")
-
-
-def test_a_pod_that_never_ran_is_no_preemption() -> None:
-    here = queued()
-    pod = admit(here)
-    pod["status"] = {"phase": "Pending"}
-    here.newest("train")["spec"]["suspend"] = True
-    pod["metadata"]["deletionTimestamp"] = factories.stamp(here.now)
-    here.settle()
-    assert here.status["phase"] == "Queued"
-    assert here.status["queue"]["preemptions"] == here.status["stalledDisruptions"] == 0
-
-
-def test_a_pod_that_somebody_deletes_ends_the_attempt_and_is_no_preemption() -> None:
-    here = queued()
-    pod = admit(here)
-    pod["metadata"]["deletionTimestamp"] = factories.stamp(here.now)
-    pod["status"] = factories.terminated("", code=143, now=here.now)
-    here.settle()
-    assert here.status["queue"]["preemptions"] == 0
-    here.end(here.newest("train"), status=pod["status"])
-    here.settle()
-    assert [attempt["reason"] for attempt in here.status["attempts"]] == ["PodDeleted"]
-
-
-def test_a_new_attempt_has_a_place_of_its_own() -> None:
-    here = queued()
-    preempt(here, admit(here), checkpoint=5)
-    admit(here)
-    here.end(here.newest("train"), status=factories.disrupted("DeletionByTaintManager"))
-    here.later(60)
-    here.settle()
-    assert [job["spec"]["suspend"] for job in here.jobs("train")] == [False, True]
-    assert (here.status["queue"]["attempt"], here.status["queue"]["preemptions"]) == (2, 0)
-    assert here.status["phase"] == "Queued"
 
 
 @pytest.mark.parametrize(
@@ -424,74 +251,3 @@ def test_a_stage_job_in_the_default_queue_tells_what_it_waits_for() -> None:
     here.admissions[stage["metadata"]["uid"]] = PENDING
     here.settle()
     assert "3rd of 7 in queue default" in here.says("Staged")
-
-
-def workload(*conditions: tuple[str, str, str, str], **spec: Any) -> Object:
-    named = [dict(zip(("type", "status", "reason", "message"), item, strict=True)) for item in conditions]
-    return {"metadata": {"name": "w"}, "spec": spec, "status": {"conditions": named}}
-
-
-def pending(*names: str) -> list[Object]:
-    return [{"metadata": {"name": name}, "positionInLocalQueue": at} for at, name in enumerate(names)]
-
-
-@pytest.mark.parametrize(
-    ("said", "waiting", "expected"),
-    [
-        pytest.param(workload(), [], Admission(workload="w"), id="new"),
-        pytest.param(
-            workload(("QuotaReserved", "False", "Pending", "no quota")),
-            pending("v", "w", "x"),
-            Admission(workload="w", reason="Pending", message="no quota", position=2, waiting=3),
-            id="waiting",
-        ),
-        pytest.param(
-            workload(
-                ("QuotaReserved", "True", "QuotaReserved", "got it"), ("Admitted", "False", "NoChecks", "not yet")
-            ),
-            [],
-            Admission(workload="w", reason="QuotaReserved", message="not yet"),
-            id="admission checks",
-        ),
-        pytest.param(
-            workload(("QuotaReserved", "False", "Pending", "no quota"), ("Evicted", "True", "Preempted", "make room")),
-            pending("w"),
-            Admission(
-                workload="w",
-                reason="Pending",
-                message="no quota",
-                evicted="Preempted: make room",
-                position=1,
-                waiting=1,
-            ),
-            id="preempted",
-        ),
-        pytest.param(
-            workload(("Evicted", "False", "QuotaReserved", "Previously: make room")),
-            [],
-            Admission(workload="w"),
-            id="preempted before",
-        ),
-        pytest.param(
-            workload(("QuotaReserved", "False", "Finished", "done"), ("Finished", "True", "FailedToStart", "conflict")),
-            [],
-            Admission(workload="w", reason="Finished", message="done", given_up="conflict"),
-            id="given up",
-        ),
-        pytest.param(workload(active=False), [], Admission(workload="w", active=False), id="deactivated"),
-        pytest.param(
-            workload(),
-            pending(*map(str, range(23)), "w", *map(str, range(30, 148))),
-            Admission(workload="w", position=30, waiting=150),
-            id="far behind: in steps of ten, so that not every admission moves everybody",
-        ),
-    ],
-)
-def test_what_a_workload_says(said: Object, waiting: list[Object], expected: Admission) -> None:
-    assert Admission.of(said, waiting) == expected
-
-
-def test_ordinals() -> None:
-    assert [ordinal(number) for number in (1, 2, 3, 4, 11, 12, 13, 21, 30, 111)] == [
-        "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "30th", "111th",
-    ]  # fmt: skip

@@ -11,7 +11,7 @@ from finetune_contract.results import ArtifactType
 from finetune_operator.reconcile.observed import Reference
 from tests import factories
 from tests.factories import Object, digest, stored
-from tests.unit.reconcile.test_modeldeployment import HUB, roll_out, staged, states, world
+from tests.unit.reconcile.deployments import HUB, roll_out, staged, states, world
 from tests.unit.reconcile.world import World
 
 TRIAGE = Reference("FineTuneJob", "triage")

@@ -2,7 +2,7 @@
 
 from finetune_contract.results import Phase, Progress, RunWarning, WarningReason
 from tests.factories import training_result
-from tests.unit.reconcile.test_finetunejob import KEY, staged
+from tests.unit.reconcile.runs import KEY, staged
 
 WARNING = RunWarning(reason=WarningReason.OVERFITTING, message="the validation loss rose")
 SAYS = "True Observed: the validation loss rose"

@@ -10,6 +10,7 @@ from typing import Any
 
 from jsonschema import Draft4Validator
 
+from finetune_contract.batching import BatchProgress
 from finetune_contract.proof import ProofStatus
 from finetune_contract.results import Progress
 from finetune_operator.api.crd import RESOURCES, crd
@@ -60,6 +61,7 @@ class World:
         self.settings = settings or Settings(retry_seconds=0)
         self.children: dict[str, list[Object]] = {}
         self.progress: Progress | None = None
+        self.progress_of_batch: BatchProgress | None = None
         self.admissions: dict[str, Admission] = {}
         self.denials: dict[str, str] = {}
         self.reports = NO_REPORTS
@@ -86,6 +88,7 @@ class World:
                 for name in (*ancestors(self.raw, self.others.get), *kind.references(self.raw, settings))
             },
             progress=self.progress,
+            batch_progress=self.progress_of_batch,
             admissions=dict(self.admissions),
             denials=dict(self.denials),
             reports=self.reports,

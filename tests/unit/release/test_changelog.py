@@ -9,7 +9,8 @@ from tools.console import StepError
 from tools.release import changes, version
 
 TEXT = (ROOT / "CHANGELOG.md").read_text()
-GROUPS = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+GROUPS = ["Changed", "Added", "Deprecated", "Removed", "Fixed", "Security"]
+"""What may need something done before an upgrade comes first."""
 LONGEST = 600
 """Characters of an entry: more is a guide."""
 

@@ -14,7 +14,7 @@ from finetune_contract.manifest import StoredKind
 from finetune_contract.storage import S3Location, StorePlan
 from finetune_store.opening import open_store
 from finetune_store.store import Store
-from tests.s3server import KEYS, S3Server, s3_server
+from tests.s3server import STORE_KEYS, S3Server, s3_server
 
 Publish = Callable[..., StoredReference]
 
@@ -66,8 +66,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def s3_location(s3: S3Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Location:
     """A prefix of a bucket that nothing else is in, with the keys for it in the environment."""
-    for name, value in KEYS.items():
-        monkeypatch.setenv(f"FINETUNE_STORE_{name}", value)
+    for name, value in STORE_KEYS.items():
+        monkeypatch.setenv(name, value)
     bucket = f"test-{abs(hash(request.node.nodeid)):x}"
     s3.client().create_bucket(Bucket=bucket)
     return S3Location(uri=f"s3://{bucket}/team-a", endpoint=s3.endpoint)

@@ -59,7 +59,7 @@ MORE: list[tuple[dict[str, Any], dict[str, Any], AdapterFeature]] = [
     ({}, {"lora_bias": True}, AdapterFeature.BIAS),
     ({f"{PREFIX}layers.0.self_attn.q_proj.bias": (64,)}, {}, AdapterFeature.BIAS),
     ({"base_model.model.lm_head.weight": (99, 64)}, {}, AdapterFeature.WHOLE_MODULES),
-    ({f"{PREFIX}embed_tokens.lora_embedding_A": (8, 99)}, {}, AdapterFeature.WHOLE_MODULES),
+    ({f"{PREFIX}embed_tokens.lora_embedding_A": (8, 99)}, {}, AdapterFeature.EMBEDDINGS),
     ({}, {"trainable_token_indices": [5]}, AdapterFeature.WHOLE_MODULES),
     ({}, {"alpha_pattern": {"q_proj": 4}}, AdapterFeature.PATTERNS),
     ({f"{LAST}.lora_A.weight": (4, 64)}, {}, AdapterFeature.PATTERNS),

@@ -14,7 +14,8 @@ from finetune_contract.failure import FailureReason, FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_store import retention
 from finetune_store.__main__ import main
-from finetune_store.collect import Ledger, collect
+from finetune_store.collect import collect
+from finetune_store.collection import Ledger
 from finetune_store.store import Store
 from tests.factories import training_result
 from tests.unit.store.conftest import Publish

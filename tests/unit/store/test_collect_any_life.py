@@ -20,9 +20,9 @@ from finetune_contract.base import StoredReference
 from finetune_contract.collection import CollectionPlan, prefixes_in
 from finetune_contract.failure import FineTuneError
 from finetune_contract.manifest import StoredKind
-from finetune_store import collect as collector
 from finetune_store import retention
 from finetune_store.collect import collect
+from finetune_store.collection import Collection
 from finetune_store.manifests import verify_directory
 from finetune_store.store import Store
 
@@ -156,14 +156,14 @@ class Life:
     @contextmanager
     def steps_watched(self) -> Iterator[None]:
         """Things happen right after a directory was set aside, too, and right before and after it is moved for good."""
-        set_aside, discard = retention.set_aside, collector.Collection._discard
+        set_aside, discard = retention.set_aside, Collection._discard
 
         def set_aside_watched(root: Path, directory: Path) -> Path:
             aside = set_aside(root, directory)
             self.step()
             return aside
 
-        def discard_watched(this: collector.Collection, path: Path) -> int:
+        def discard_watched(this: Collection, path: Path) -> int:
             self.step()
             size = discard(this, path)
             self.step()
@@ -171,7 +171,7 @@ class Life:
 
         with (
             patch.object(retention, "set_aside", set_aside_watched),
-            patch.object(collector.Collection, "_discard", discard_watched),
+            patch.object(Collection, "_discard", discard_watched),
         ):
             yield
 

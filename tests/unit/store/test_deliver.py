@@ -73,7 +73,7 @@ def test_damage_in_the_store_is_named(pod: Pod, base: StoredReference, triage: S
     next(pod.store.root.glob(f"*/*/{damaged}")).write_text("bitrot")
     code, log = pod.deliver(base, triage=triage)
     failure = Failure.model_validate_json(log)
-    assert failure.reason is FailureReason.STORAGE_UNAVAILABLE
+    assert failure.reason is FailureReason.CHECKSUM_MISMATCH
     assert code == policy_of(failure.reason).exit_code
     assert damaged in failure.message
     assert not list(pod.adapters.iterdir())

@@ -1,5 +1,6 @@
 """What decides that something is built again: programs, images, the development environment."""
 
+import json
 import re
 from pathlib import Path
 
@@ -106,22 +107,42 @@ def test_the_build_context_is_what_is_hashed() -> None:
     assert {*let_through, ".dockerignore"} == {*inputs.CONTEXT_FILES, *inputs.CONTEXT_FOLDERS}
 
 
+def layers(tag: str, dependencies: str) -> dict[str, int]:
+    """An image like the trainer's: gigabytes of dependencies, megabytes of its own."""
+    return {"base": 400 * 10**6, f"dependencies {dependencies}": 6 * 10**9, f"project {tag}": 6 * 10**6}
+
+
 @pytest.mark.parametrize(
-    ("images", "kept"),
+    ("images", "kept", "kept_when_full"),
     [
-        pytest.param([], "", id="none"),
-        pytest.param(["a1", "b1", "c1"], "abc", id="all share their dependencies"),
-        pytest.param(["a1", "b2", "c3", "d3"], "bcd", id="the oldest dependencies go"),
-        pytest.param(["a1", "b2", "c1", "d3"], "cd", id="dependencies that came back"),
+        pytest.param([], "", "", id="none"),
+        pytest.param(["a1", "b1", "c1"], "abc", "abc", id="all share their dependencies"),
+        pytest.param(["a1", "b2", "c3", "d3"], "bcd", "cd", id="the oldest dependencies go"),
+        pytest.param(["a1", "b2", "c1", "d3"], "cd", "d", id="dependencies that came back"),
     ],
 )
-def test_which_images_are_kept(images: list[str], kept: str) -> None:
-    assert forget.newest([(tag, layer) for tag, layer in images]) == set(kept)
+def test_which_images_are_kept(images: list[str], kept: str, kept_when_full: str) -> None:
+    found = [(image[0], layers(image[0], image[1])) for image in images]
+    assert forget.newest(found, forget.spare(forget.ROOM)) == set(kept)
+    assert forget.newest(found, forget.spare(forget.ROOM - 1)) == set(kept_when_full)
 
 
 def test_not_every_image_is_kept() -> None:
-    images = [(str(number), "layer") for number in range(forget.KEEP + 5)]
-    assert forget.newest(images) == {str(number) for number in range(5, forget.KEEP + 5)}
+    images = [(str(number), layers(str(number), "1")) for number in range(forget.KEEP + 5)]
+    assert forget.newest(images, forget.SPARE) == {str(number) for number in range(5, forget.KEEP + 5)}
+
+
+def test_many_small_layers_are_too_many_bytes_together() -> None:
+    images = [(str(number), {f"project {number}": 300 * 10**6}) for number in range(10)]
+    assert forget.newest(images, 10**9) == {"6", "7", "8", "9"}
+
+
+def test_layers_are_read_from_the_layout(tmp_path: Path) -> None:
+    digest = "sha256:" + "1" * 64
+    manifest = {"layers": [{"digest": "sha256:a", "size": 5}, {"digest": "sha256:b", "size": 7}]}
+    (tmp_path / "blobs/sha256").mkdir(parents=True)
+    (tmp_path / "blobs/sha256" / ("1" * 64)).write_text(json.dumps(manifest))
+    assert forget.layers_of(tmp_path, {"digest": digest}) == {"sha256:a": 5, "sha256:b": 7}
 
 
 @pytest.mark.parametrize("image", inputs.ALL, ids=lambda image: image.name)

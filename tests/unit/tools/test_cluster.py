@@ -17,7 +17,7 @@ from tools.cluster import configuration, network, objects, processes, tiny_image
 from tools.cluster.components import Component, flags, stages
 from tools.cluster.processes import Process
 from tools.cluster.settings import Layout
-from tools.console import StepError, run_logged, tail
+from tools.console import StepError, run_logged, tail, wait_until
 
 LAYOUT = Layout(state=Path("/cache/cluster"), images=Path("/cache/containerd"))
 BINARIES = {name: Path("/cache/go") / name for name in ("kubernetes", "coredns", "local-path-provisioner")}
@@ -83,6 +83,8 @@ def test_processes_are_found_by_their_marks_and_by_nothing_else(tmp_path: Path) 
     marked = Component("sleeper", ("/bin/sleep", "60"))
     with subprocess.Popen(marked.argv, env=processes.environment(layout, marked)) as process:
         with subprocess.Popen(marked.argv) as stranger:
+            # The kernel tells a program's environment some moments after Popen has returned.
+            wait_until(lambda: bool(processes.running(layout)), 10, interval=0.01)
             found = processes.running(layout)
             stranger.kill()
         assert [(entry.pid, entry.component) for entry in found] == [(process.pid, "sleeper")]
@@ -108,7 +110,7 @@ def test_another_kubernetes_on_the_machine_is_left_alone(tmp_path: Path) -> None
 def test_a_process_that_ignores_the_polite_signal_is_killed(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     with subprocess.Popen(["/bin/sh", "-c", f"trap '' TERM; touch {ready}; while :; do sleep 1; done"]) as process:
-        assert processes.wait_until(ready.exists, 10)
+        assert wait_until(ready.exists, 10)
         processes.stop([process.pid], seconds=0.2)
         assert not processes.exists(process.pid)
 
