@@ -25,8 +25,8 @@ kubectl finetune submit my-job --watch   # checked, applied, and followed until 
 
 | exit code | means |
 |---|---|
-| 0 | done; of `watch` and `submit --watch`: every job is ready |
-| 1 | failed: the job, or the command; one line on stderr names the next step |
+| 0 | done; of `watch` and `submit --watch`: every job and batch is ready |
+| 1 | failed: the job, the batch, or the command; one line on stderr names the next step |
 | 2 | wrong usage: an option, a file that cannot be read, a question that nobody can be asked |
 | 3 | the job has trained, but its [gate](../user-guides/gate.md) was not passed |
 
@@ -36,7 +36,10 @@ are for scripts. `kubectl finetune <Tab>` completes commands, options and names 
 
 """
 
-SHOWN = {"watch": ("watch", "watch-queued"), "status": ("status", "status-wide", "status-job")}
+SHOWN = {
+    "watch": ("watch", "watch-queued"),
+    "status": ("status", "status-wide", "status-job", "status-batch", "status-deployment"),
+}
 """Pictures of a command where it is not one of its own name."""
 
 ORDER = (

@@ -29,7 +29,7 @@ NEW_TOKENS = 32
 PROMPTS = 32
 """Prompts that are answered in both ways."""
 BATCH = 16
-ROUNDS = 2
+ROUNDS = 5
 CLAIM = "bench"
 SYSTEMS = ["ZeroShot", "FewShot", "Previous"]
 
@@ -86,7 +86,7 @@ def trained(store: Store, plan: TrainingPlan) -> StoredReference:
 
 
 def speeds(store: Store, plan: TrainingPlan, artifact: StoredReference) -> tuple[float, float]:
-    """Tokens written per second in batches, and one by one; the better of some rounds, which take turns."""
+    """Tokens written per second in batches, and one by one; medians of some rounds, which take turns."""
     from finetune_trainer.evaluate.generate import greedy_answers
     from finetune_trainer.evaluate.heldout import held_out
     from finetune_trainer.evaluate.systems import Systems

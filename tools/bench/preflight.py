@@ -21,7 +21,7 @@ from rich.table import Table
 from finetune_contract.base import StoredReference
 from finetune_contract.datasets import RowFormat
 from finetune_contract.manifest import StoredKind
-from finetune_contract.methods import Method
+from finetune_contract.methods import Method, OnlinePlan, RewardFunction, RewardPlan
 from finetune_contract.preflight import PreflightPlan, PreflightResult
 from finetune_contract.results import TrainingResult
 from finetune_contract.training import Hyperparameters, LoraPlan, TrainingPlan, ValidationPlan
@@ -33,6 +33,10 @@ from tools.demo.make_base import train_tokenizer
 from tools.paths import LOCAL
 
 ROWS = 60
+PAIRED = (Method.DPO, Method.KTO, Method.REWARD)
+ONLINE = OnlinePlan(
+    rewards=(RewardPlan(function=RewardFunction.LENGTH, max_tokens=4),), generations=4, max_completion_length=64
+)
 LORA = LoraPlan(rank=16, alpha=32, dropout=0.0)
 
 
@@ -44,6 +48,7 @@ class Case:
     hidden: int
     layers: int
     adapter: LoraPlan | None
+    method: Method = Method.SFT
 
 
 CASES = (
@@ -52,7 +57,13 @@ CASES = (
     Case("25 M, LoRA", 512, 6, LORA),
     Case("117 M, full", 1024, 8, None),
     Case("117 M, LoRA", 1024, 8, LORA),
+    Case("25 M, full, DPO", 512, 6, None, Method.DPO),
+    Case("25 M, LoRA, DPO", 512, 6, LORA, Method.DPO),
+    Case("25 M, LoRA, KTO", 512, 6, LORA, Method.KTO),
+    Case("25 M, LoRA, Reward", 512, 6, LORA, Method.REWARD),
+    Case("25 M, LoRA, GRPO", 512, 6, LORA, Method.GRPO),
 )
+"""`CASES=DPO` in the environment takes those with the word in their title."""
 
 
 def publish_base(store: Store, case: Case) -> StoredReference:
@@ -73,14 +84,24 @@ def publish_base(store: Store, case: Case) -> StoredReference:
         return store.publish(StoredKind.MODEL, directory, {})
 
 
-def publish_rows(store: Store) -> StoredReference:
-    """Docstrings under their headers."""
+def publish_rows(store: Store, method: Method) -> StoredReference:
+    """Docstrings under their headers; of preferences the better ones, beside the docstring of something else."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
+    found = pairs(ROWS)
+    rows: list[dict[str, str]] = [row._asdict() for row in found]
+    row_format = RowFormat.PROMPT_COMPLETION
+    if method in PAIRED:
+        others = [*found[1:], found[0]]
+        rows = [
+            {"prompt": row.prompt, "chosen": row.completion, "rejected": other.completion}
+            for row, other in zip(found, others, strict=True)
+        ]
+        row_format = RowFormat.PREFERENCE
     with store.workspace(StoredKind.DATASET) as workspace:
-        parquet.write_table(pa.Table.from_pylist([row._asdict() for row in pairs(ROWS)]), workspace / "train.parquet")
-        return store.publish(StoredKind.DATASET, workspace, {"format": RowFormat.PROMPT_COMPLETION.value})
+        parquet.write_table(pa.Table.from_pylist(rows), workspace / "train.parquet")
+        return store.publish(StoredKind.DATASET, workspace, {"format": row_format.value})
 
 
 def command(name: str, plan: TrainingPlan | PreflightPlan, store: Store, directory: Path) -> bytes:
@@ -102,16 +123,18 @@ def main() -> None:
     for title in ("model", "predicted MB", "measured MB", "predicted / measured"):
         table.add_column(title, justify="right" if table.columns else "left")
     rows = []
-    for number, case in enumerate(CASES):
+    for number, case in enumerate(case for case in CASES if os.environ.get("CASES", "") in case.title):
         with tempfile.TemporaryDirectory(prefix="bench-preflight-") as scratch:
             directory = Path(scratch)
             (directory / "store").mkdir()
             store = Store(directory / "store", CLAIM)
             plan = TrainingPlan(
-                name="bench", namespace="bench", run_key=f"case-{number}", attempt=1, method=Method.SFT,
-                base=publish_base(store, case), dataset=publish_rows(store), adapter=case.adapter, claim=CLAIM,
+                name="bench", namespace="bench", run_key=f"case-{number}", attempt=1, method=case.method,
+                base=publish_base(store, case), dataset=publish_rows(store, case.method), adapter=case.adapter,
+                claim=CLAIM, online=ONLINE if case.method is Method.GRPO else None,
                 hyperparameters=Hyperparameters(
-                    epochs=2, learning_rate=1e-3, global_batch_size=4, max_length=PACK, packing=True
+                    epochs=2 if case.method is Method.SFT else 0.5, learning_rate=1e-3, global_batch_size=4,
+                    max_length=PACK, packing=True,
                 ),
                 validation=ValidationPlan(max_rows=0), truncated_share=1.0,
             )  # fmt: skip

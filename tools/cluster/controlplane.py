@@ -7,7 +7,6 @@ local cluster but the programs, and goes with the process that started it.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from tools.cluster import certificates, processes
 from tools.cluster.components import Component, flags
 from tools.cluster.settings import API_SERVER
 from tools.console import failure, wait_until
+from tools.ports import free_port
 
 CONTROLLERS = (
     "garbage-collector-controller", "job-controller", "namespace-controller", "persistentvolume-binder-controller",
@@ -31,13 +31,6 @@ DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 Not a `preexec_fn`: Python code between fork and exec deadlocks now and then in a process with threads.
 """
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ControlPlane:

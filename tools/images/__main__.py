@@ -22,6 +22,8 @@ def ensure(image: inputs.Image, base_reference: str) -> str:
         return reference
     name = base.ensure()
     if not buildah.exists(reference):
+        # Also before, so that both fit the disk.
+        forget.old_images(oci, image.repository, cluster)
         options = [f"--build-arg=BASE={name}", *buildah.access_to_indexes()]
         buildah.build(reference, paths.REPOSITORY / image.dockerfile, paths.REPOSITORY, options)
     buildah.export(reference, oci)

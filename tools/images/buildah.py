@@ -91,3 +91,18 @@ def remove(references: set[str]) -> None:
         subprocess.run(command("rmi", *references), capture_output=True, check=False)
     if sum(not image.get("names") for image in images()) > MANY_INTERMEDIATE:
         subprocess.run(command("rmi", "--prune"), capture_output=True, check=False)
+
+
+def remove_intermediate(layers: set[str]) -> None:
+    """Remove unnamed images with one of these layers, given as in a layout: no named image needs them any more."""
+    if not layers:
+        return
+    # The newest first: they build on what is older.
+    for image in sorted(images(), key=lambda image: int(image["created"]), reverse=True):
+        if not image.get("names") and layers & set(_layers_of(image["id"])):
+            subprocess.run(command("rmi", "--force", image["id"]), capture_output=True, check=False)
+
+
+def _layers_of(image: str) -> list[str]:
+    found = json.loads(output_of(command("inspect", "--type=image", image)))
+    return list(found["OCIv1"]["rootfs"]["diff_ids"])

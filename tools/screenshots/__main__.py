@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from finetune_cli import page
+from finetune_cli import batch_page, deployment_page, page
 from finetune_cli.commands.chat import beside
 from finetune_cli.commands.cost import line_of, table_of
 from finetune_cli.commands.events import events_table
+from finetune_cli.commands.status import tables
 from finetune_cli.commands.validate import show
 from finetune_cli.compare import comparison
 from finetune_cli.conversation import Voice
@@ -49,15 +50,24 @@ def _chat(console: Console) -> None:
 
 PICTURES: dict[str, tuple[str, Callable[[Console], None]]] = {
     "status": (
-        "kubectl finetune status", lambda console: console.print(page.jobs_table(samples.jobs(), samples.NOW)),
+        "kubectl finetune status",
+        lambda console: console.print(tables(samples.everything(), samples.NOW)),
     ),
     "status-wide": (
         "kubectl finetune status -o wide",
-        lambda console: console.print(page.jobs_table(samples.jobs(), samples.NOW, wide=True)),
+        lambda console: console.print(tables(samples.everything(), samples.NOW, wide=True)),
     ),
     "status-job": (
         "kubectl finetune status router",
         lambda console: console.print(page.job_page(samples.gate_failed(), samples.NOW)),
+    ),
+    "status-batch": (
+        "kubectl finetune status label-tickets --kind batch",
+        lambda console: console.print(batch_page.batch_page(samples.batch(), samples.NOW)),
+    ),
+    "status-deployment": (
+        "kubectl finetune status support --kind deployment",
+        lambda console: console.print(deployment_page.deployment_page(samples.deployment(), samples.NOW)),
     ),
     "watch": ("kubectl finetune watch triage", _watch),
     "watch-queued": ("kubectl finetune watch reply-writer", _queue),
@@ -71,7 +81,9 @@ PICTURES: dict[str, tuple[str, Callable[[Console], None]]] = {
     ),
     "cost": (
         "kubectl finetune cost",
-        lambda console: console.print(table_of([line_of(job) for job in samples.jobs()], everywhere=False, wide=False)),
+        lambda console: console.print(
+            table_of([line_of(one) for one in [*samples.jobs(), samples.batch()]], everywhere=False, wide=False)
+        ),
     ),
     "compare": (
         "kubectl finetune compare router summaries",

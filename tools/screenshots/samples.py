@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from finetune_cli.kinds import Shown
+from finetune_operator.reconcile.trusted import REMEDY
+
 Object = dict[str, Any]
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -88,8 +91,11 @@ def queued() -> Object:
     )
 
 
-def _score(system: str, metric: str, value: float, low: float, high: float) -> Object:
-    return {"system": system, "metric": metric, "value": value, "low": low, "high": high, "rows": 200}
+def _score(system: str, metric: str, value: float, low: float, high: float, *lead: float) -> Object:
+    """One score; of a baseline the tuned model's lead, too: itself, its interval's ends, and the p-value."""
+    names = ("difference", "differenceLow", "differenceHigh", "pValue")
+    known = dict(zip(names, lead, strict=False))
+    return {"system": system, "metric": metric, "value": value, "low": low, "high": high, "rows": 200, **known}
 
 
 def gate_failed() -> Object:
@@ -112,10 +118,10 @@ def gate_failed() -> Object:
         evaluation=[
             _score("Tuned", "EvalLoss", 0.41, 0.38, 0.44),
             _score("Tuned", "ExactMatch", 0.86, 0.80, 0.91),
-            _score("ZeroShot", "EvalLoss", 2.25, 2.10, 2.40),
-            _score("ZeroShot", "ExactMatch", 0.12, 0.08, 0.17),
-            _score("FewShot", "EvalLoss", 1.34, 1.22, 1.46),
-            _score("FewShot", "ExactMatch", 0.71, 0.64, 0.77),
+            _score("ZeroShot", "EvalLoss", 2.25, 2.10, 2.40, -1.84, -1.97, -1.71, 0.001),
+            _score("ZeroShot", "ExactMatch", 0.12, 0.08, 0.17, 0.74, 0.67, 0.80, 1e-40),
+            _score("FewShot", "EvalLoss", 1.34, 1.22, 1.46, -0.93, -1.05, -0.82, 0.001),
+            _score("FewShot", "ExactMatch", 0.71, 0.64, 0.77, 0.15, 0.08, 0.22, 0.0002),
         ],
         gate={"digest": "sha256:1f0c", "verdict": "Failed", "rules": rules},
         runs=[{"key": "x", "artifact": {"digest": "sha256:1f0c", "uri": "pvc://finetune-artifacts/artifacts/1f0c"}}],
@@ -138,11 +144,101 @@ def ready() -> Object:
         progressPercent="100%",
         progress={"step": 900, "totalSteps": 900, "percent": 100, "loss": 0.52},
         attemptsTotal=2,
-        conditions=[condition("Complete", True, "Succeeded"), condition("Ready", True, "Succeeded")],
+        evaluation=[
+            _score("Tuned", "EvalLoss", 0.44, 0.40, 0.48),
+            _score("Tuned", "ExactMatch", 0.73, 0.66, 0.79),
+            _score("ZeroShot", "EvalLoss", 2.25, 2.10, 2.40, -1.81, -1.95, -1.68, 0.001),
+            _score("ZeroShot", "ExactMatch", 0.12, 0.08, 0.17, 0.61, 0.54, 0.68, 1e-30),
+            _score("FewShot", "EvalLoss", 1.34, 1.22, 1.46, -0.90, -1.02, -0.78, 0.001),
+            _score("FewShot", "ExactMatch", 0.71, 0.64, 0.77, 0.02, -0.05, 0.09, 0.62),
+        ],
+        conditions=[
+            condition("Complete", True, "Succeeded"),
+            condition("GatePassed", True, "GatePassed"),
+            condition("Ready", True, "Succeeded"),
+        ],
         gate={"verdict": "Passed"},
         artifact={"digest": "sha256:9be1c07a44d2", "type": "Adapter", "bytes": 167_772_160},
         cost={"gpuHours": 6.41, "lostGpuHours": 0.22, "amount": 16.03, "currency": "EUR"},
     )
+
+
+def batch() -> Object:
+    """Answers in its second attempt, after its node was lost."""
+    progress = {
+        "phase": "Answering",
+        "rows": 41_216,
+        "keptRows": 41_000,
+        "totalRows": 120_000,
+        "failed": 3,
+        "percent": 34,
+        "tokensPerSecond": 2815.2,
+        "estimatedCompletionTime": (NOW + timedelta(minutes=48)).isoformat(),
+    }
+    lost = {
+        "number": 1, "run": "b81f0d42c7e9", "reason": "NodeLost", "rows": 12_000, "seconds": 611, "node": "gpu-3",
+        "message": "node gone",
+    }  # fmt: skip
+    found = job(
+        "label-tickets",
+        "Answering",
+        0.7,
+        progress=progress,
+        progressPercent="34%",
+        run={"key": "b81f0d42c7e95a36", "attempt": 2, "startedAt": ago(minutes=40)},
+        attempts=[lost],
+        conditions=[
+            condition("Ready", False, "Answering", "attempt 2 is running"),
+            condition("Running", True, "Answering", "attempt 2"),
+        ],
+        cost={"gpuHours": 0.17, "lostGpuHours": 0.0, "amount": 0.43, "currency": "EUR"},
+    )
+    spec = {
+        "model": {"fineTuneJob": {"name": "summaries"}},
+        "input": {"dataset": {"name": "tickets", "split": "train"}},
+    }
+    return {**found, "kind": "BatchInference", "spec": spec}
+
+
+def deployment() -> Object:
+    """Two adapters; the job of one of them has failed its gate."""
+    base = {"uri": "pvc://finetune-artifacts/bases/9f8b0d24c1aa", "digest": "sha256:9f8b0d24c1aa" + "7" * 52}
+    words = "ExactMatch 0.86 [0.80, 0.91] is not atLeast 0.9"
+    refused = f"sha256:1f0c of FineTuneJob 'router' failed its gate ({words}); {REMEDY}"
+    adapters = [
+        {"name": "router", "state": "Pending", "since": ago(hours=24), "fineTuneJob": "router", "message": refused},
+        {
+            "name": "summaries", "state": "Serving", "since": ago(hours=26), "fineTuneJob": "summaries",
+            "verdict": "Passed", "digest": "sha256:9be1c07a44d2" + "0" * 52,
+        },
+    ]  # fmt: skip
+    return {
+        "kind": "ModelDeployment",
+        "metadata": {"name": "support", "namespace": "team-a", "generation": 3, "creationTimestamp": ago(hours=30)},
+        "spec": {
+            "engine": {"type": "VLLM"},
+            "adapters": [{"name": each["name"], "fineTuneJob": {"name": each["name"]}} for each in adapters],
+        },
+        "status": {
+            "observedGeneration": 3,
+            "phase": "GateFailed",
+            "url": "http://support.team-a.svc:8080/v1",
+            "base": base,
+            "replicas": 2,
+            "readyReplicas": 2,
+            "adapters": adapters,
+            "conditions": [
+                condition("Ready", False, "GateFailed", f"router: {refused}", 1440),
+                condition("AdaptersValid", False, "GateFailed", f"router: {refused}", 1440),
+                condition("Available", True, "Available", "2 of 2 pods are ready", 120),
+            ],
+        },
+    }
+
+
+def everything() -> dict[Shown, list[Object]]:
+    """What a team has."""
+    return {Shown.JOB: jobs(), Shown.BATCH: [batch()], Shown.DEPLOYMENT: [deployment()]}
 
 
 def jobs() -> list[Object]:

@@ -1,4 +1,4 @@
-"""`python -m tools.bench.operator [--jobs 1000] [--resting 10000]`."""
+"""`python -m tools.bench.operator [--jobs 1000] [--resting 10000] [--workers 16]`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from finetune_operator.settings import Settings
 from tools import binaries
 from tools.bench.figures import Row, percentile, report
 from tools.bench.operator import burst, fakes, rest
@@ -26,13 +27,13 @@ SETTLED_SHARE = 0.05
 """A process that uses less of a core than this has nothing left to do."""
 
 
-async def measure(plane: ControlPlane, jobs: int, resting: int) -> list[Row]:
+async def measure(plane: ControlPlane, jobs: int, resting: int, workers: int) -> list[Row]:
     """All figures."""
     async with Api(plane) as api:
         await fakes.install(api, REPOSITORY / "crds")
         await fakes.furnish(api, (BARE, NAMESPACE))
         plane.run(fakes.kwok(plane))
-        async with Operator(plane, NAMESPACE) as operator:
+        async with Operator(plane, NAMESPACE, workers=str(workers)) as operator:
             await operator.until("finetune_operator_leader_election_master_status", 1)
             await api.create(fakes.dataset(), NAMESPACE)
             dataset = await _ready_dataset(api)
@@ -180,13 +181,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--resting", type=int, default=10_000)
+    default_workers = Settings.model_fields["workers"].default
+    parser.add_argument("--workers", type=int, default=default_workers, help="passes at the same time")
     options = parser.parse_args()
     if 0 < options.resting < options.jobs:
         raise StepError("--resting counts the --jobs too: it cannot be less")
     binaries.ensure("kubernetes", "kwok")
     folder = Path(tempfile.mkdtemp(prefix="bench-operator-"))
     with ControlPlane(folder) as plane:
-        rows = asyncio.run(measure(plane, options.jobs, options.resting))
+        rows = asyncio.run(measure(plane, options.jobs, options.resting, options.workers))
     report("operator", rows)
     # Kept when something failed: the logs are in it.
     shutil.rmtree(folder)

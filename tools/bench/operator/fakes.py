@@ -16,7 +16,8 @@ from finetune_operator.manifests.naming import LABEL_ROLE, LABEL_RUN
 from tools import binaries
 from tools.bench.operator.api import Api, Object
 from tools.cluster.components import Component, flags
-from tools.cluster.controlplane import ControlPlane, free_port
+from tools.cluster.controlplane import ControlPlane
+from tools.ports import free_port
 
 NODES = 50
 CLAIM = "finetune-artifacts"

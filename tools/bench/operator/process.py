@@ -14,8 +14,9 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from tools.bench.operator.fakes import CLAIM
-from tools.cluster.controlplane import DIES_WITH_PARENT, ControlPlane, cpu_seconds, free_port
+from tools.cluster.controlplane import DIES_WITH_PARENT, ControlPlane, cpu_seconds
 from tools.console import failure
+from tools.ports import free_port
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 30.0

@@ -1,4 +1,6 @@
-"""`python -m tools.bench.serving [demo] [llama]`: all models when none is named.
+"""`python -m tools.bench.serving [demo] [llama] [update]`: everything when nothing is named.
+
+`update` is another adapter on a running ModelDeployment of the local cluster; without one it is skipped.
 
 Every contender is alone on the machine while it is measured. The base's answers are asked of both servers in one piece,
 because `transformers serve` sends no usage with a stream that could be trusted; ours are then asked again as streams.
@@ -10,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,15 +28,20 @@ from tools.bench.corpus import pairs
 from tools.bench.figures import FOLDER, Row, percentile, report
 from tools.bench.serving.load import Load, peak_mb, run
 from tools.bench.serving.shop import ADAPTERS, BASE, MODELS, Shop
+from tools.bench.serving.update import measure
 from tools.console import exit_on_failure, failure, run_logged, say
+from tools.ports import free_port
 
 STREAMS = (1, 8, 32)
 TOKENS = {"demo": 96, "llama": 24}
 """Per answer."""
 ROUNDS = {"demo": 3, "llama": 1}
 """Requests per stream, one after the other."""
+PAIRS = {"demo": 8, "llama": 2}
+"""How often streams and whole answers take turns: of a small model both are over within a second."""
 PROMPT_CHARACTERS = 120
 START_SECONDS = 240
+UPDATE = "update"
 HEADLINE = "llama"
 """The model whose rows have no prefix."""
 
@@ -73,13 +79,6 @@ def _is_up(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=5).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Bench:
@@ -145,14 +144,17 @@ class Bench:
 
     def _streaming_overhead(self, server: Server) -> None:
         """What streams cost beside whole answers, in seconds and in processor time; they take turns."""
-        found: dict[bool, list[Load]] = {True: [], False: []}
-        for _ in range(2):
-            for is_stream, loads in found.items():
-                loads.append(self.load(server, 8, [BASE], is_stream=is_stream))
-        seconds = {kind: sum(one.seconds / one.tokens for one in loads) for kind, loads in found.items()}
-        cpu = {kind: sum(one.cpu_seconds / one.tokens for one in loads) for kind, loads in found.items()}
-        self.row("streaming_overhead_percent", 100 * (seconds[True] / seconds[False] - 1), "%")
-        self.row("streaming_overhead_cpu_percent", 100 * (cpu[True] / cpu[False] - 1), "%")
+        pairs = [
+            [self.load(server, 8, [BASE], is_stream=is_stream) for is_stream in (True, False)]
+            for _ in range(PAIRS[self.name])
+        ]
+        # Medians, because what else runs on a machine slows one of a pair down.
+        seconds = statistics.median(_per_token(one.seconds, one) / _per_token(two.seconds, two) for one, two in pairs)
+        cpu = statistics.median(
+            _per_token(one.cpu_seconds, one) / _per_token(two.cpu_seconds, two) for one, two in pairs
+        )
+        self.row("streaming_overhead_percent", 100 * (seconds - 1), "%")
+        self.row("streaming_overhead_cpu_percent", 100 * (cpu - 1), "%")
 
     def transformers_serve(self) -> None:
         """`transformers serve --continuous-batching`, which has no adapters."""
@@ -191,20 +193,26 @@ class Bench:
         self.row("rss_mb_one_at_a_time", found["peak_mb"], "MB")
 
 
+def _per_token(amount: float, load: Load) -> float:
+    return amount / load.tokens
+
+
 def _per_cpu_second(loads: Sequence[Load]) -> float:
     return sum(load.tokens for load in loads) / sum(load.cpu_seconds for load in loads)
 
 
 def main() -> None:
     """Measure and report."""
-    names = sys.argv[1:] or list(MODELS)
+    names = sys.argv[1:] or [*MODELS, UPDATE]
     texts = [pair.prompt + pair.completion for pair in pairs(400)]
     prompts = [text[:PROMPT_CHARACTERS] for text in texts[:96]]
     rows: list[Row] = []
     # What was measured is told, also when somebody ends it before the end.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))
     try:
-        for name in names:
+        if UPDATE in names:
+            rows += measure()
+        for name in (name for name in names if name != UPDATE):
             with tempfile.TemporaryDirectory(prefix="bench-serving-") as directory:
                 shop = Shop(Path(directory) / "shop", texts, MODELS[name])
                 say(f"  {name}: {shop.parameters:,} parameters")
