@@ -6,13 +6,19 @@ PYTHON ?= python3
 VENV := .venv/bin
 # For tools and tests; the cluster step itself must see the user's own KUBECONFIG.
 ON_CLUSTER := KUBECONFIG=$(CURDIR)/.local/kubeconfig PATH=$(CURDIR)/.local/bin:$$PATH
+# Where it is set, every process compiles torch and its friends anew: 28 s instead of 17 s before a trainer begins.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Two processes that take whole files, whose tests share a namespace and what is in it; conftest.py says which begin.
+# Not more: each keeps several pods busy, which two cores have to run. What takes longest is listed.
+BY_FILE := --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=20 --durations-min=10
 
 .DEFAULT_GOAL := help
 # Later targets build on what earlier ones leave behind.
 .NOTPARALLEL:
 .PHONY: help prepare venv cluster cluster-down cluster-status images install kueue demo bench-demo bench-operator \
-	bench-dataset bench-evaluation bench-serving bench-trainer test test-unit test-trainer test-conformance test-cluster test-faults \
-	test-faults-subset check docs generate screenshots release release-dry-run
+	bench-batches bench-dataset bench-evaluation bench-serving bench-trainer test test-unit test-trainer \
+	test-conformance test-cluster test-faults test-faults-subset check docs generate screenshots release release-dry-run
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,7 +69,10 @@ bench-trainer: venv ## our trainer against TRL on CPU; with a GPU an 8 B model, 
 bench-evaluation: venv ## evaluation on CPU: answers in batches and one by one, 200 rows on four systems, baselines recalled
 	@$(VENV)/python -W ignore -m tools.bench.evaluation
 
-bench-serving: venv ## the Transformers engine beside `transformers serve` and one-at-a-time peft: speed, latency, memory
+bench-batches: venv ## a batch whose prompts begin alike: what they begin with read once, and for each row
+	@$(VENV)/python -W ignore -m tools.bench.batches
+
+bench-serving: venv ## the Transformers engine beside others: speed, latency, memory; on the local cluster the update of an adapter
 	@$(ON_CLUSTER) $(VENV)/python -W ignore -m tools.bench.serving $(MODELS)
 
 test: prepare test-unit test-faults-subset test-trainer test-cluster ## all tests: what CI runs, with `make check`
@@ -86,12 +95,13 @@ test-conformance: venv ## clients against an engine: ours; ENGINE=vllm, or ENGIN
 test-trainer: venv ## tests of the training code on CPU, and the conformance of our engine
 	@$(PYTHON) -m tools.binaries versitygw
 	-@test -d .venv/gguf-converter || sh trainer-image/gguf-converter.sh $(PYTHON) .venv/gguf-converter
-	env -u ENGINE -u ENGINE_URL $(VENV)/python -m pytest tests/trainer tests/conformance
+	env -u ENGINE -u ENGINE_URL $(VENV)/python -m pytest tests/trainer tests/conformance $(BY_FILE)
 
 test-cluster: venv cluster images install kueue ## tests of the chart, and on the cluster with the chart installed
 	@$(PYTHON) -m tools.binaries versitygw
 	@$(PYTHON) -m tools.packages prometheus
-	$(ON_CLUSTER) $(VENV)/python -m pytest tests/chart tests/cluster
+	$(ON_CLUSTER) $(VENV)/python -m pytest tests/chart tests/cluster $(BY_FILE) -m "not exclusive"
+	$(ON_CLUSTER) $(VENV)/python -m pytest tests/cluster -m exclusive
 
 check: venv ## format, lint, types, import rules, the documentation site, generated files
 	$(VENV)/ruff format --check .
