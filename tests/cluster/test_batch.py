@@ -8,7 +8,7 @@ import pytest
 from tests.cluster.conftest import restricted_pod, trainer_image
 from tests.cluster.kube import Kube, Object
 from tests.cluster.objects import batch, dataset, job
-from tests.cluster.training import kill
+from tests.cluster.training import kill, progress
 
 pytestmark = pytest.mark.cluster
 
@@ -61,11 +61,7 @@ def output_of(kube: Kube, name: str) -> dict[str, Any]:
 
 def test_a_split_is_answered_once_whatever_happens_to_its_pod(lab: Kube) -> None:
     lab.apply(batch("halfway", input={"dataset": {"name": "things", "split": "test"}}, sampling=SLOW))
-
-    def is_halfway() -> bool:
-        return int((lab.status("batchinference", "halfway").get("progress") or {}).get("keptRows", 0)) >= 64
-
-    lab.wait("a first shard", is_halfway, 120)
+    lab.wait("a first shard", lambda: progress(lab, "halfway", "batch").get("keptRows", 0) >= 64, 120)
     (first,) = pods(lab, "halfway")
     kill(lab, first["metadata"]["name"])
     status = lab.wait_ready("batchinference", "halfway", 240)

@@ -10,11 +10,11 @@ import pytest
 from tests.cluster.conftest import fresh_namespace, put_tiny_base
 from tests.cluster.kube import Kube, Object
 from tests.cluster.objects import job, text_dataset
+from tests.cluster.training import OFTEN, has_checkpoint
 
 pytestmark = pytest.mark.cluster
 
 QUEUES = "kueue.x-k8s.io/v1beta2"
-OFTEN = {"intervalMinutes": 0.05, "gracePeriodSeconds": 30}
 
 
 def queued_job(name: str, seed: int, epochs: int, **scheduling: str) -> Object:
@@ -90,10 +90,6 @@ def training(kube: Kube, kind: str, name: str) -> list[Object]:
     return kube.find(kind, f"finetune.dev/role=train,finetune.dev/name={name}")
 
 
-def checkpoint(kube: Kube, name: str) -> int:
-    return int((kube.status("finetunejob", name).get("progress") or {}).get("checkpointStep") or 0)
-
-
 def admitted(kube: Kube, name: str) -> str:
     found = kube.condition("finetunejob", name, "Admitted")
     return f"{found['status']} {found['reason']}: {found['message']}" if found else ""
@@ -108,7 +104,7 @@ class TestOneGpuForThree:
 
     def test_a_queue_that_is_not_there_is_named(self, queue: Kube) -> None:
         queue.apply(queued_job("first", seed=11, epochs=80, queueName="team"))
-        queue.wait("training to have saved something", lambda: checkpoint(queue, "first"), 120)
+        queue.wait("training to have saved something", has_checkpoint(queue, "first"), 120)
         assert admitted(queue, "first") == "True Admitted: by queue team"
         queue.apply(queued_job("second", seed=12, epochs=2, queueName="nowhere"))
         words = "spec.scheduling.queueName: LocalQueue nowhere doesn't exist; create it, or name another"
@@ -163,7 +159,7 @@ class TestOneGpuForThree:
 def test_two_trainers_of_one_run_at_a_time_do_no_harm(queue: Kube) -> None:
     """As when a node is cut off: the old pod trains on while the Job is drained, admitted again and resumes."""
     queue.apply(queued_job("haunted", seed=15, epochs=60, queueName="team"))
-    queue.wait("a checkpoint", lambda: checkpoint(queue, "haunted"), 120)
+    queue.wait("a checkpoint", has_checkpoint(queue, "haunted"), 120)
     (pod,) = training(queue, "pods", "haunted")
     queue.apply(ghost_of(pod))
     queue.wait("the second trainer", lambda: queue.status("pod", "ghost").get("phase") == "Running")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster.kube import Kube, Object
 from tests.cluster.objects import dataset, deployment, job
+from tests.cluster.training import has_checkpoint
 from tests.s3server import KEYS, S3Server, s3_server
 from tools.cluster.settings import NODE_IP
 
@@ -64,18 +65,13 @@ def test_the_three_kinds_without_a_claim_and_a_killed_pod_that_goes_on(kube: Kub
         job(
             baseModel=shop.base(),
             storage=store,
-            # Long enough that it is killed in its middle however late its checkpoint is seen.
             hyperparameters={"epochs": 60, "learningRate": 0.003, "globalBatchSize": 4, "packing": False},
             checkpoints={"intervalSteps": 20},
             evaluation={"metrics": []},
         ),
         deployment(storage=store),
     )
-
-    def stored_step() -> int:
-        return int((kube.status("finetunejob", "colour-namer").get("progress") or {}).get("checkpointStep") or 0)
-
-    kube.wait("a checkpoint in S3", stored_step, 120)
+    kube.wait("a checkpoint in S3", has_checkpoint(kube, "colour-namer"), 120)
     kube.kubectl("delete", "pods", "-l", "finetune.dev/role=train", "--wait=false", "--grace-period=0", "--force")
     status = kube.wait_ready("finetunejob", "colour-namer", 300)
     first, second = status["attempts"]

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
 
+from finetune_contract.paths import POD_PORT
 from tests.cluster.kube import Kube, Object
 from tests.cluster.objects import job
 
@@ -35,8 +37,24 @@ def training_pods(kube: Kube, name: str) -> list[Object]:
     return kube.find("pods", f"finetune.dev/role=train,finetune.dev/name={name}")
 
 
+def progress(kube: Kube, name: str, role: str = "train") -> Object:
+    """What a running pod says itself; its resource's status tells up to 20 s later, when it may have ended."""
+    for pod in kube.find("pods", f"finetune.dev/role={role},finetune.dev/name={name}"):
+        if pod["status"].get("phase") != "Running" or "podIP" not in pod["status"]:
+            continue
+        connection = HTTPConnection(pod["status"]["podIP"], POD_PORT, timeout=5)
+        try:
+            connection.request("GET", "/progress")
+            return dict(json.loads(connection.getresponse().read()))
+        except (OSError, HTTPException):  # it does not listen yet, or no more
+            continue
+        finally:
+            connection.close()
+    return {}
+
+
 def has_checkpoint(kube: Kube, name: str) -> Callable[[], bool]:
-    return lambda: bool((kube.status("finetunejob", name).get("progress") or {}).get("checkpointStep"))
+    return lambda: bool(progress(kube, name).get("checkpointStep"))
 
 
 def evict(kube: Kube, pod: str) -> None:
