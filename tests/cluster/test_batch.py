@@ -8,6 +8,7 @@ import pytest
 from tests.cluster.conftest import restricted_pod, trainer_image
 from tests.cluster.kube import Kube, Object
 from tests.cluster.objects import batch, dataset, job
+from tests.cluster.plugin import plugin
 from tests.cluster.training import kill, progress
 
 pytestmark = pytest.mark.cluster
@@ -84,6 +85,11 @@ def test_a_split_is_answered_once_whatever_happens_to_its_pod(lab: Kube) -> None
     lab.apply(batch("again", input={"dataset": {"name": "things", "split": "test"}}, sampling=SLOW))
     again = lab.wait_ready("batchinference", "again", 90)
     assert (again["output"]["digest"], again["output"]["reused"]) == (output["digest"], True)
+    # What was said outlives the pods.
+    lab.kubectl("delete", "jobs", "-l", "finetune.dev/role=batch", "--cascade=foreground")
+    said = plugin(lab, "logs", "halfway", "--kind", "batch")
+    assert said.returncode == 0, said.stderr
+    assert f"{ROWS} of {ROWS} rows, 0 failed" in said.stdout
 
 
 def line(number: int, **body: Any) -> str:

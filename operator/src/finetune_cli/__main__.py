@@ -74,7 +74,7 @@ def logs(
 ) -> None:
     """Print the log of the pod that trains a FineTuneJob, or answers a BatchInference.
 
-    Where a job's pod is gone, it is what its attempt has left in the store; a batch leaves no log there.
+    Where the pod is gone, it is what its attempt has left in the store.
     """
     cluster = connect(context, namespace)
     found = cluster.objects.get(kind.plural, name)
@@ -83,7 +83,7 @@ def logs(
         try:
             return cluster.log(cluster.working_pod(kind, name, attempt), follow)
         except NotStartedError:
-            if kind is not RunKind.JOB or not stored.has_log(found, attempt):
+            if not stored.has_log(found, attempt):
                 raise
             return iter([stored.fetch_log(cluster, found, attempt)])
 

@@ -22,13 +22,14 @@ from finetune_cli.facts import Object, items, part
 from finetune_cli.kinds import GROUP, VERSION
 from finetune_cli.view import clean
 from finetune_contract.paths import (
-    LOG_FILE,
     PLAN_DIRECTORY,
     SCRATCH_MOUNT,
     SHOWN_BEGIN,
     SHOWN_END,
     STORE_MOUNT,
+    attempt_name,
     evaluation_path,
+    log_path,
 )
 
 if TYPE_CHECKING:
@@ -79,22 +80,30 @@ def fetch(cluster: "Cluster", resource: Object, file: str) -> bytes:
     return _read(cluster, resource, where, file)
 
 
-def has_log(job: Object, attempt: int | None) -> bool:
-    """Whether an attempt of a FineTuneJob's present run has ended; None: the last one."""
-    wanted = attempt or part(job, "status", "run").get("attempt")
-    return any(entry.get("number") == wanted for entry in items(job, "status", "attempts"))
+def has_log(resource: Object, attempt: int | None) -> bool:
+    """Whether an attempt of a FineTuneJob's or BatchInference's present run has ended; None: the last one."""
+    run = part(resource, "status", "run")
+    wanted = attempt or run.get("attempt")
+    # A batch tells of earlier runs' attempts, too.
+    return any(
+        entry.get("number") == wanted and str(run.get("key")).startswith(entry.get("run", ""))
+        for entry in items(resource, "status", "attempts")
+    )
 
 
-def fetch_log(cluster: "Cluster", job: Object, attempt: int | None) -> bytes:
+def fetch_log(cluster: "Cluster", resource: Object, attempt: int | None) -> bytes:
     """The log that an attempt which has ended has left in the store.
 
     Raises:
         CliError: the pod could not read it.
     """
-    run = part(job, "status", "run")
+    run = part(resource, "status", "run")
     number = attempt or run["attempt"]
-    where = {"run": run["key"], "uri": part(run, "inputs").get("baseUri", "")}
-    return _read(cluster, job, where, f"attempts/{number}/{LOG_FILE}")
+    if resource["kind"] == "BatchInference":
+        name, uri = attempt_name(resource["metadata"]["uid"], number), run["base"]["uri"]
+    else:
+        name, uri = str(number), part(run, "inputs").get("baseUri", "")
+    return _read(cluster, resource, {"run": run["key"], "uri": uri}, log_path(name))
 
 
 def _evaluation_folder(resource: Object, where: Object) -> str | None:
@@ -136,7 +145,7 @@ def reader(resource: Object, like: Object, where: Object, file: str) -> Object:
     ]
     names = {mount["name"] for mount in mounts}
     # A job's report is of its run: it is made anew when only the evaluation changes, and the artifact is not.
-    which = f"--run={where['run']}" if resource["kind"] == "FineTuneJob" else f"--digest={where['digest']}"
+    which = f"--run={where['run']}" if "run" in where else f"--digest={where['digest']}"
     owner = {
         "apiVersion": f"{GROUP}/{VERSION}", "kind": resource["kind"], "name": metadata["name"], "uid": metadata["uid"],
     }  # fmt: skip
@@ -181,11 +190,11 @@ def unpacked(log: str) -> bytes:
     if not begin or not end:
         last = log.strip().splitlines()[-1:] or ["it left no word"]
         error = NotStoredError if _ABSENT in last[0] else CliError
-        raise error(f"the report could not be read: {last[0]}")
+        raise error(f"the stored file could not be read: {last[0]}")
     try:
         return gzip.decompress(base64.b64decode("".join(text.split())))
     except (binascii.Error, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise CliError("the report came broken; try again") from error
+        raise CliError("the stored file came broken; try again") from error
 
 
 def _reference(resource: Object) -> Object:

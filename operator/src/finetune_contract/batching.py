@@ -65,6 +65,8 @@ class BatchPlan(StorePlan):
     version: Literal[1] = 1
     key: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z-]{0,63}$")]
     """Names all that decides the answers but the content of JSONL files."""
+    attempt: Label
+    """Names the try in the run's directory, as `paths.attempt_name` has it."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
     """The model name that requests have to ask for."""
     namespace: Label

@@ -81,6 +81,25 @@ CARD_FILE = "README.md"
 """The model card of an artifact or export, in the Hub's format."""
 
 
+def attempt_name(uid: str, number: int) -> str:
+    """The name of an attempt at a batch in the run's directory, which objects that ask the same share.
+
+    Args:
+        uid: Of the BatchInference.
+        number: Of the attempt.
+    """
+    return f"{uid}-{number}"
+
+
+def log_path(attempt: str | int) -> str:
+    """Where what an attempt said is, in its run's directory.
+
+    Args:
+        attempt: Its number; of a batch, its name.
+    """
+    return f"attempts/{attempt}/{LOG_FILE}"
+
+
 def evaluation_path(artifact: str, key: str) -> str:
     """Where what was measured of an artifact is, in its run's directory.
 

@@ -9,6 +9,7 @@ from finetune_batch.board import BatchBoard
 from finetune_batch.run import batch
 from finetune_contract.base import StoredReference
 from finetune_contract.batching import ERRORS_FILE, OUTPUT_FILE, BatchPlan, BatchResult
+from finetune_contract.paths import attempt_name
 from tests.trainer.server.tiny import CLAIM, Shop
 
 KEY = "3f" * 32
@@ -44,6 +45,7 @@ def plan_of(shop: Shop, adapter: StoredReference | None, **changes: Any) -> Batc
     settings = {"input": {"jsonl": {"files": "*.jsonl"}}, "shard_rows": 8, **changes}
     return BatchPlan(
         key=settings.pop("key", KEY),
+        attempt=settings.pop("attempt", attempt_name("uid", 1)),
         name="triage",
         namespace="test",
         base=shop.base,

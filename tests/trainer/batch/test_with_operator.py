@@ -7,6 +7,7 @@ from finetune_batch.__main__ import main
 from finetune_contract.base import StoredReference
 from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, policy_of
+from finetune_contract.paths import attempt_name, log_path
 from tests import factories
 from tests.trainer import tiny as trainer_tiny
 from tests.trainer.batch.requests import chat, content, files_of, write
@@ -45,6 +46,12 @@ def output_of(here: World, shop: Shop) -> tuple[list[Any], list[Any]]:
     return files_of(shop, reference)
 
 
+def log_of(here: World, shop: Shop, attempt: int) -> str | None:
+    """What an attempt has left in the store, where `kubectl finetune logs` looks."""
+    name = attempt_name(here.raw["metadata"]["uid"], attempt)
+    return shop.store.recorded(here.status["run"]["key"], log_path(name))
+
+
 def test_a_split_goes_from_yaml_to_files(shop: Shop, adapter: StoredReference, tmp_path: Path) -> None:
     here = world_of(shop, adapter, sampling={"maxTokens": 4})
     assert carry_out(here, shop, tmp_path) == 0
@@ -66,9 +73,11 @@ def test_bad_lines_are_refused_then_allowed_and_nothing_is_asked_twice(
     assert here.says("Stalled").startswith("True RequestsFailed: maxErrorShare: 2 of 7 rows have no answer")
     assert "spec.input.jsonl.inline.jsonl line 4: " in here.says("Stalled")
     assert here.status["progress"]["rows"] == 7
+    assert "RequestsFailed: maxErrorShare: 2 of 7 rows" in (log_of(here, shop, 1) or "")
     here.edit(maxErrorShare=0.5)
     here.settle()
     assert carry_out(here, shop, tmp_path) == 0
+    assert "RequestsFailed" not in (log_of(here, shop, 2) or "RequestsFailed")
     found = here.status["output"]
     assert (found["rows"], found["succeeded"], found["failed"], found["resumedRows"]) == (7, 5, 2, 7)
     output, errors = output_of(here, shop)

@@ -15,7 +15,7 @@ from finetune_cli import report_page, stored
 from finetune_cli.compare import comparison
 from finetune_cli.errors import CliError
 from finetune_cli.facts import Object
-from finetune_contract.paths import evaluation_path
+from finetune_contract.paths import attempt_name, evaluation_path, log_path
 from finetune_store.__main__ import main as store_command
 from finetune_store.store import Store
 from tests.unit.cli.jobs import condition, gate_failed_job, ready_job, score
@@ -190,6 +190,25 @@ def test_the_log_of_an_attempt_whose_pod_is_gone_comes_from_the_store(
     assert stored.has_log(job, None)
     assert stored.has_log(job, 1)
     assert not stored.has_log(job, 3)
+
+
+def test_the_log_of_a_batch_is_that_of_its_own_object_and_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Others that ask the same share the run's directory; attempts of earlier runs are in the list, too."""
+    run = {"key": KEY, "attempt": 1, "base": {"digest": "sha256:x", "uri": "pvc://claim/models/x"}}
+    ended = [{"run": "b" * 12, "number": 1}, {"run": "b" * 12, "number": 2}, {"run": KEY[:12], "number": 1}]
+    batch: Object = {
+        "kind": "BatchInference",
+        "metadata": {"name": "label", "uid": "u1"},
+        "status": {"run": run, "attempts": ended},
+    }
+    store = Store(tmp_path, "claim")
+    store.record(KEY, log_path(attempt_name("u1", 1)), "its own")
+    store.record(KEY, log_path(attempt_name("u2", 1)), "of another that asks the same")
+    assert stored.fetch_log(Shelf(tmp_path, capfd), batch, None) == b"its own"  # type: ignore[arg-type]
+    assert stored.has_log(batch, 1)
+    assert not stored.has_log(batch, 2), "an earlier run's"
 
 
 def text_of(*jobs: Object, baselines: list[str] | None = None, **options: Any) -> str:

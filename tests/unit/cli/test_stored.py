@@ -138,7 +138,9 @@ def test_the_command_saves_the_report_and_leaves_no_pod(
     cluster.text = "StorageUnavailable: /store/reports/c: is not there\n"
     result = CliRunner().invoke(cli.app, ["report", "dataset", "tickets"])
     assert result.exit_code == 1
-    assert "error: the report could not be read: StorageUnavailable: /store/reports/c: is not there" in result.output
+    assert (
+        "error: the stored file could not be read: StorageUnavailable: /store/reports/c: is not there" in result.output
+    )
     assert cluster.pods == []
 
 

@@ -24,6 +24,7 @@ from finetune_batch.shards import Pace, Shard, Shards, Tally
 from finetune_batch.writing import answer_line, error_line
 from finetune_contract.batching import BatchCounts, BatchPhase, BatchPlan, BatchResult
 from finetune_contract.failure import FailureReason, FineTuneError
+from finetune_contract.paths import log_path
 from finetune_server.adapters import unfit_settings
 from finetune_server.model import BASE, LanguageModel, Served, load
 from finetune_server.requests import FinishReason
@@ -31,6 +32,7 @@ from finetune_store.opening import open_store
 from finetune_store.store import Store
 from finetune_trainer.data.sourcefile import SourceFile
 from finetune_trainer.data.sources import fetch
+from finetune_trainer.keptlog import kept
 from finetune_trainer.train.workbench import merged_base
 
 log = logging.getLogger(__name__)
@@ -52,9 +54,14 @@ def batch(plan: BatchPlan, root: Path, mount: Path, scratch: Path, board: BatchB
         FineTuneError: RequestsFailed when more rows fail than `max_error_share` allows; any of the reasons that inputs
             cannot be read for.
     """
-    log.info("batch %s: %s", plan.key[:12], plan.name)
     store = open_store(plan, root)
     store.register(plan.namespace)
+    with kept(store, plan.key, log_path(plan.attempt)):
+        return _batch(plan, store, mount, scratch, board)
+
+
+def _batch(plan: BatchPlan, store: Store, mount: Path, scratch: Path, board: BatchBoard) -> BatchResult:
+    log.info("batch %s: %s", plan.key[:12], plan.name)
     source = _input(plan, store, mount, scratch)
     board.update(total_rows=source.rows)
     if found := found_before(store, plan, source):

@@ -1,6 +1,7 @@
 """The log of an attempt beside its result: it outlives the pod, and the Job that `ttlAfterFinished` removes.
 
-It is written while the pod runs, so that one that is killed loses a minute of it at most.
+It is written while the pod runs, so that one that is killed loses a minute of it at most; at first more often, for
+what needs too much memory is killed while its model is loaded.
 """
 
 import logging
@@ -21,7 +22,9 @@ _TAIL_BYTES = 896 * 1024
 """What is kept of a log: its beginning and its end, at most 1 MiB."""
 
 INTERVAL = 60.0
-"""Seconds between two writes, where something was said."""
+"""Seconds between two writes at most, where something was said."""
+_FIRST = 4.0
+"""Seconds before the first; each pause is twice the one before."""
 
 
 class KeptLog(logging.Handler):
@@ -87,7 +90,7 @@ def kept(store: Store, run_key: str, path: str, interval: float = INTERVAL) -> I
         store: Where the run is.
         run_key: The run.
         path: Of the file in the run's directory.
-        interval: Seconds between two writes.
+        interval: Seconds between two writes at most.
     """
     handler = KeptLog(_before(store, run_key, path))
     ended = threading.Event()
@@ -99,9 +102,11 @@ def kept(store: Store, run_key: str, path: str, interval: float = INTERVAL) -> I
             log.warning("the log cannot be kept at %s: %s", path, error)
 
     def work() -> None:
-        while not ended.wait(interval):
+        pause = min(_FIRST, interval)
+        while not ended.wait(pause):
             if handler.is_changed:
                 write()
+            pause = min(2 * pause, interval)
 
     thread = threading.Thread(target=work, name="kept-log", daemon=True)
     logging.getLogger().addHandler(handler)

@@ -3,7 +3,7 @@
 from finetune_contract.base import StoredReference
 from finetune_contract.batching import BatchInput, BatchPlan, BatchSampling, DatasetRows
 from finetune_contract.datasets import DatasetSource, HttpSource, S3Files
-from finetune_contract.paths import ENV_IMAGE, POD_PORT
+from finetune_contract.paths import ENV_IMAGE, POD_PORT, attempt_name
 from finetune_operator.api.batchinference import BatchInference, Requests
 from finetune_operator.api.batchinferencestatus import BatchRun
 from finetune_operator.manifests import jobs, pods, prices, queues, storage
@@ -21,11 +21,12 @@ from finetune_operator.settings import Settings
 ROLE = "batch"
 
 
-def plan(batch: BatchInference, run: BatchRun, settings: Settings) -> BatchPlan:
-    """What the pod is asked to do."""
+def plan(batch: BatchInference, run: BatchRun, number: int, settings: Settings) -> BatchPlan:
+    """What the pod of an attempt is asked to do."""
     spec = batch.spec
     return BatchPlan(
         key=run.key,
+        attempt=attempt_name(batch.metadata.uid, number),
         name=run.model_name,
         namespace=batch.metadata.namespace,
         base=StoredReference(digest=run.base.digest, uri=run.base.uri),
@@ -79,7 +80,7 @@ def build(
     wanted["metadata"]["annotations"][ANNOTATION_ACCELERATORS] = str(accelerators(spec.resources))
     if price := prices.price_of(spec.resources, spec.scheduling, settings):
         wanted["metadata"]["annotations"][ANNOTATION_PRICE] = str(round(price, 6))
-    config_map = jobs.plan_config_map(name, plan(batch, run, settings), marks, owner)
+    config_map = jobs.plan_config_map(name, plan(batch, run, number, settings), marks, owner)
     return config_map, queues.enqueue(wanted, config_map, spec.scheduling)
 
 

@@ -16,7 +16,7 @@ import torch
 from finetune_contract.failure import FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.methods import Method
-from finetune_contract.paths import HISTORY_FILE, LOG_FILE
+from finetune_contract.paths import HISTORY_FILE, log_path
 from finetune_contract.results import Artifact, ArtifactType, Phase, TrainingResult
 from finetune_contract.training import TrainingPlan
 from finetune_store.adapterfiles import facts_of
@@ -31,7 +31,7 @@ from finetune_trainer.evaluate.systems import Systems
 from finetune_trainer.export.artifact import copy_tokenizer, size_of, write_adapter, write_merged_model, write_model
 from finetune_trainer.export.card import Figures, Subject, lineage_in, write_card
 from finetune_trainer.export.probe import write_probe
-from finetune_trainer.export.publish import attempt_folder, evaluation_folder, lineage_of, publish_outcome
+from finetune_trainer.export.publish import evaluation_folder, lineage_of, publish_outcome
 from finetune_trainer.keptlog import kept
 from finetune_trainer.stop import Stop
 from finetune_trainer.tracking.reporter import tracked
@@ -67,7 +67,7 @@ def run(attempt: Attempt, root: Path) -> TrainingResult | None:
     store = open_store(plan, root)
     with ExitStack() as uploads:
         if ranks.is_first:
-            uploads.enter_context(kept(store, plan.run_key, f"{attempt_folder(plan.attempt)}/{LOG_FILE}"))
+            uploads.enter_context(kept(store, plan.run_key, log_path(plan.attempt)))
         with joined(ranks, plan.parallelism.timeout_seconds, attempt.stop):
             earlier = from_first(ranks, store.outcome(plan.run_key) if ranks.is_first else None)
             if not earlier:
