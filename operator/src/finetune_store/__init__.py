@@ -7,7 +7,8 @@ torch, what the files mean. Imports only the contract; boto3 and huggingface_hub
     <root>/<kind>/<digest hex>/manifest.json ...       a published directory, never changed; readers verify
     <root>/runs/<run key>/outcome.json                 the run has succeeded, and with what
     <root>/runs/<run key>/checkpoints/<pod uid>/       one pod incarnation's checkpoints, sealed by their manifests
-    <root>/runs/<run key>/attempts/<n>/                result and log of one attempt
+    <root>/runs/<run key>/attempts/<n>/                result and log of one attempt; of a batch <uid>-<n>, its log
+    <root>/runs/<run key>/shards/<digest>/             rows of a batch that are answered
     <root>/runs/<run key>/evaluations/<artifact>-<key>/  what was measured of an artifact, and its report
     <root>/sources/<sha256>.json                       which digest a source had at a revision
     <root>/.work/                                      unfinished work; swept after a day
