@@ -71,6 +71,8 @@ def final_state(objects: dict[tuple[str, str], Object], namespace: str) -> Objec
             kept["ended"] = [c["type"] for c in item["status"].get("conditions") or () if c["status"] == "True"]
         shown[f"{kind}/{name}"] = kept
     text = json.dumps(shown, sort_keys=True).replace(namespace, "NAMESPACE")
+    for (kind, name), item in objects.items():
+        text = text.replace(item["metadata"]["uid"], f"UID of {kind}/{name}")
     # The hash in a serving plan's name covers the namespace.
     text = re.sub(r"(support-serve-|finetune.dev/plan\": \")[0-9a-f]{8}", r"\1HASH", text)
     return dict(_without_times(json.loads(text)))
