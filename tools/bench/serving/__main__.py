@@ -37,7 +37,7 @@ TOKENS = {"demo": 96, "llama": 24}
 """Per answer."""
 ROUNDS = {"demo": 3, "llama": 1}
 """Requests per stream, one after the other."""
-PAIRS = {"demo": 8, "llama": 2}
+PAIRS = {"demo": 24, "llama": 2}
 """How often streams and whole answers take turns: of a small model both are over within a second."""
 PROMPT_CHARACTERS = 120
 START_SECONDS = 240
