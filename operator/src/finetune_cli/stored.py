@@ -22,14 +22,15 @@ from finetune_cli.facts import Object, items, part
 from finetune_cli.kinds import GROUP, VERSION
 from finetune_cli.view import clean
 from finetune_contract.paths import (
+    LOG_FILE,
     PLAN_DIRECTORY,
     SCRATCH_MOUNT,
     SHOWN_BEGIN,
     SHOWN_END,
     STORE_MOUNT,
     attempt_name,
+    attempt_path,
     evaluation_path,
-    log_path,
 )
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def fetch_log(cluster: "Cluster", resource: Object, attempt: int | None) -> byte
         name, uri = attempt_name(resource["metadata"]["uid"], number), run["base"]["uri"]
     else:
         name, uri = str(number), part(run, "inputs").get("baseUri", "")
-    return _read(cluster, resource, {"run": run["key"], "uri": uri}, log_path(name))
+    return _read(cluster, resource, {"run": run["key"], "uri": uri}, attempt_path(name, LOG_FILE))
 
 
 def _evaluation_folder(resource: Object, where: Object) -> str | None:

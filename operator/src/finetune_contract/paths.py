@@ -91,13 +91,14 @@ def attempt_name(uid: str, number: int) -> str:
     return f"{uid}-{number}"
 
 
-def log_path(attempt: str | int) -> str:
-    """Where what an attempt said is, in its run's directory.
+def attempt_path(attempt: str | int, file: str) -> str:
+    """Where an attempt leaves a file, in its run's directory.
 
     Args:
         attempt: Its number; of a batch, its name.
+        file: LOG_FILE or RESULT_FILE.
     """
-    return f"attempts/{attempt}/{LOG_FILE}"
+    return f"attempts/{attempt}/{file}"
 
 
 def evaluation_path(artifact: str, key: str) -> str:

@@ -7,7 +7,7 @@ from finetune_batch.__main__ import main
 from finetune_contract.base import StoredReference
 from finetune_contract.datasets import RowFormat
 from finetune_contract.failure import FailureReason, policy_of
-from finetune_contract.paths import attempt_name, log_path
+from finetune_contract.paths import LOG_FILE, attempt_name, attempt_path
 from tests import factories
 from tests.trainer import tiny as trainer_tiny
 from tests.trainer.batch.requests import chat, content, files_of, write
@@ -49,7 +49,7 @@ def output_of(here: World, shop: Shop) -> tuple[list[Any], list[Any]]:
 def log_of(here: World, shop: Shop, attempt: int) -> str | None:
     """What an attempt has left in the store, where `kubectl finetune logs` looks."""
     name = attempt_name(here.raw["metadata"]["uid"], attempt)
-    return shop.store.recorded(here.status["run"]["key"], log_path(name))
+    return shop.store.recorded(here.status["run"]["key"], attempt_path(name, LOG_FILE))
 
 
 def test_a_split_goes_from_yaml_to_files(shop: Shop, adapter: StoredReference, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from finetune_cli import report_page, stored
 from finetune_cli.compare import comparison
 from finetune_cli.errors import CliError
 from finetune_cli.facts import Object
-from finetune_contract.paths import attempt_name, evaluation_path, log_path
+from finetune_contract.paths import LOG_FILE, attempt_name, attempt_path, evaluation_path
 from finetune_store.__main__ import main as store_command
 from finetune_store.store import Store
 from tests.unit.cli.jobs import condition, gate_failed_job, ready_job, score
@@ -204,8 +204,8 @@ def test_the_log_of_a_batch_is_that_of_its_own_object_and_run(
         "status": {"run": run, "attempts": ended},
     }
     store = Store(tmp_path, "claim")
-    store.record(KEY, log_path(attempt_name("u1", 1)), "its own")
-    store.record(KEY, log_path(attempt_name("u2", 1)), "of another that asks the same")
+    store.record(KEY, attempt_path(attempt_name("u1", 1), LOG_FILE), "its own")
+    store.record(KEY, attempt_path(attempt_name("u2", 1), LOG_FILE), "of another that asks the same")
     assert stored.fetch_log(Shelf(tmp_path, capfd), batch, None) == b"its own"  # type: ignore[arg-type]
     assert stored.has_log(batch, 1)
     assert not stored.has_log(batch, 2), "an earlier run's"

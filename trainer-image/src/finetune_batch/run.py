@@ -24,7 +24,7 @@ from finetune_batch.shards import Pace, Shard, Shards, Tally
 from finetune_batch.writing import answer_line, error_line
 from finetune_contract.batching import BatchCounts, BatchPhase, BatchPlan, BatchResult
 from finetune_contract.failure import FailureReason, FineTuneError
-from finetune_contract.paths import log_path
+from finetune_contract.paths import LOG_FILE, attempt_path
 from finetune_server.adapters import unfit_settings
 from finetune_server.model import BASE, LanguageModel, Served, load
 from finetune_server.requests import FinishReason
@@ -56,7 +56,7 @@ def batch(plan: BatchPlan, root: Path, mount: Path, scratch: Path, board: BatchB
     """
     store = open_store(plan, root)
     store.register(plan.namespace)
-    with kept(store, plan.key, log_path(plan.attempt)):
+    with kept(store, plan.key, attempt_path(plan.attempt, LOG_FILE)):
         return _batch(plan, store, mount, scratch, board)
 
 

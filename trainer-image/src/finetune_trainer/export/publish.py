@@ -3,7 +3,7 @@
 import logging
 
 from finetune_contract.base import Sha256
-from finetune_contract.paths import RESULT_FILE, evaluation_path
+from finetune_contract.paths import RESULT_FILE, attempt_path, evaluation_path
 from finetune_contract.results import TrainingResult
 from finetune_contract.training import TrainingPlan
 from finetune_store.store import Store
@@ -22,11 +22,6 @@ def lineage_of(plan: TrainingPlan) -> dict[str, str]:
     }
 
 
-def attempt_folder(attempt: int) -> str:
-    """Where an attempt leaves what it has to say, in its run's directory."""
-    return f"attempts/{attempt}"
-
-
 def evaluation_folder(plan: TrainingPlan, artifact: Sha256) -> str:
     """Where what was measured of an artifact is kept: two pods of one run write to the same place only the same."""
     return evaluation_path(artifact, plan.evaluation_key or "latest")
@@ -42,7 +37,7 @@ def publish_outcome(store: Store, result: TrainingResult) -> TrainingResult:
     Returns:
         The result that holds: this one, or the other pod's, marked as reused.
     """
-    store.record(result.run_key, f"{attempt_folder(result.attempt)}/{RESULT_FILE}", result.to_json())
+    store.record(result.run_key, attempt_path(result.attempt, RESULT_FILE), result.to_json())
     winner = store.publish_outcome(result)
     if winner != result:
         log.info("another pod of this run was first: its artifact is used")

@@ -16,7 +16,7 @@ import torch
 from finetune_contract.failure import FineTuneError
 from finetune_contract.manifest import StoredKind
 from finetune_contract.methods import Method
-from finetune_contract.paths import HISTORY_FILE, log_path
+from finetune_contract.paths import HISTORY_FILE, LOG_FILE, attempt_path
 from finetune_contract.results import Artifact, ArtifactType, Phase, TrainingResult
 from finetune_contract.training import TrainingPlan
 from finetune_store.adapterfiles import facts_of
@@ -67,7 +67,7 @@ def run(attempt: Attempt, root: Path) -> TrainingResult | None:
     store = open_store(plan, root)
     with ExitStack() as uploads:
         if ranks.is_first:
-            uploads.enter_context(kept(store, plan.run_key, log_path(plan.attempt)))
+            uploads.enter_context(kept(store, plan.run_key, attempt_path(plan.attempt, LOG_FILE)))
         with joined(ranks, plan.parallelism.timeout_seconds, attempt.stop):
             earlier = from_first(ranks, store.outcome(plan.run_key) if ranks.is_first else None)
             if not earlier:
